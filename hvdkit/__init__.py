@@ -1,0 +1,160 @@
+"""hvdkit: train Keras 3 models on several devices, with Horovod.
+
+A script written for Horovod changes one import:
+
+    import hvdkit as hvd        # was: import horovod.tensorflow.keras as hvd
+"""
+
+from hvdkit.engine.versions import require_tensorflow
+
+require_tensorflow()
+
+from hvdkit import callbacks, elastic  # noqa: E402  (only after the check)
+from hvdkit.collectives import (  # noqa: E402
+    allgather,
+    allreduce,
+    alltoall,
+    broadcast,
+    grouped_allgather,
+    grouped_allreduce,
+    grouped_reducescatter,
+    reducescatter,
+)
+from hvdkit.data.shard import shard  # noqa: E402
+from hvdkit.data.sharded import ShardedData  # noqa: E402
+from hvdkit.engine import (  # noqa: E402
+    Adasum,
+    Average,
+    HvdkitError,
+    InstallationError,
+    Max,
+    Min,
+    NotInitializedError,
+    ProcessSet,
+    Product,
+    RankMismatchError,
+    Sum,
+    allgather_object,
+    broadcast_object,
+    broadcast_object_fn,
+    global_process_set,
+    init,
+    is_initialized,
+    log_to_stderr,
+    shutdown,
+    start_timeline,
+    stop_timeline,
+)
+from hvdkit.engine.ops import barrier, join  # noqa: E402
+from hvdkit.engine.topology import (  # noqa: E402
+    add_process_set,
+    ccl_built,
+    cross_rank,
+    cross_size,
+    cuda_built,
+    ddl_built,
+    gloo_built,
+    gloo_enabled,
+    is_homogeneous,
+    local_rank,
+    local_rank_op,
+    local_size,
+    local_size_op,
+    mpi_built,
+    mpi_enabled,
+    mpi_threads_supported,
+    nccl_built,
+    rank,
+    rank_op,
+    remove_process_set,
+    rocm_built,
+    size,
+    size_op,
+)
+from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization  # noqa: E402
+from hvdkit.optimizers.distributed import DistributedOptimizer  # noqa: E402
+from hvdkit.optimizers.partial import PartialDistributedOptimizer  # noqa: E402
+from hvdkit.optimizers.tape import (  # noqa: E402
+    DistributedGradientTape,
+    PartialDistributedGradientTape,
+)
+from hvdkit.reduction.compression import Compression  # noqa: E402
+from hvdkit.saving import load_model  # noqa: E402
+from hvdkit.strategy import strategy  # noqa: E402
+from hvdkit.training.hooks import install as _install_hooks  # noqa: E402
+from hvdkit.variables import broadcast_global_variables, broadcast_variables  # noqa: E402
+
+__version__ = "0.1.0"
+
+_install_hooks()
+log_to_stderr()
+
+__all__ = [
+    "Adasum",
+    "Average",
+    "Compression",
+    "DistributedGradientTape",
+    "DistributedOptimizer",
+    "HvdkitError",
+    "InstallationError",
+    "Max",
+    "Min",
+    "NotInitializedError",
+    "PartialDistributedGradientTape",
+    "PartialDistributedOptimizer",
+    "ProcessSet",
+    "Product",
+    "RankMismatchError",
+    "ShardedData",
+    "Sum",
+    "SyncBatchNormalization",
+    "add_process_set",
+    "allgather",
+    "allgather_object",
+    "allreduce",
+    "alltoall",
+    "barrier",
+    "broadcast",
+    "broadcast_global_variables",
+    "broadcast_object",
+    "broadcast_object_fn",
+    "broadcast_variables",
+    "callbacks",
+    "ccl_built",
+    "cross_rank",
+    "cross_size",
+    "cuda_built",
+    "ddl_built",
+    "elastic",
+    "global_process_set",
+    "gloo_built",
+    "gloo_enabled",
+    "grouped_allgather",
+    "grouped_allreduce",
+    "grouped_reducescatter",
+    "init",
+    "is_homogeneous",
+    "is_initialized",
+    "join",
+    "load_model",
+    "local_rank",
+    "local_rank_op",
+    "local_size",
+    "local_size_op",
+    "mpi_built",
+    "mpi_enabled",
+    "mpi_threads_supported",
+    "nccl_built",
+    "rank",
+    "rank_op",
+    "reducescatter",
+    "remove_process_set",
+    "rocm_built",
+    "shard",
+    "shutdown",
+    "size",
+    "size_op",
+    "start_timeline",
+    "stop_timeline",
+    "strategy",
+]

@@ -1,0 +1,140 @@
+"""Every rank starts from the same variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.engine import logger, require_same, topology
+from hvdkit.optimizers.distributed import Distributed, is_distributed, leaves
+from hvdkit.reduction.buckets import variable_key
+from hvdkit.variables import broadcast_variables, can_be_sent
+
+
+class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
+    """Send the variables of one rank to all others before the first batch.
+
+    Sent are the model's trainable and non-trainable variables and the optimizer's. The states of
+    seed generators are not: each rank derives its own from the root's and its rank, so that
+    dropout differs between ranks. What can't be sent, such as lookup tables, is left out and
+    named on rank 0.
+
+    Args:
+        root_rank: the rank that sends.
+        device: device for the broadcast; "" for the variables' own.
+        local_variables: variables to leave out. Those registered with
+            `DistributedOptimizer.register_local_var` are left out as well.
+
+    Raises:
+        RankMismatchError: on every rank, when the ranks have different models.
+    """
+
+    def __init__(
+        self, root_rank: int, device: str = "", local_variables: Any = None
+    ) -> None:
+        super().__init__()
+        self.root_rank = root_rank
+        self.device = device
+        self.broadcast_done = False
+        self._local: set[int] = set()
+        if local_variables is None:
+            local_variables = []
+        elif isinstance(local_variables, (keras.Variable, tf.Variable)):
+            local_variables = [local_variables]
+        for variable in local_variables:
+            self.register_local_var(variable)
+
+    def register_local_var(self, var: Any) -> None:
+        """Leave a variable out of the broadcast.
+
+        Raises:
+            ValueError: `var` is not a variable.
+        """
+        if not isinstance(var, (keras.Variable, tf.Variable)):
+            raise ValueError(f"local variables are keras.Variable or tf.Variable, not {var!r}.")
+        self._local.add(variable_key(var))
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Broadcast, if the model has its variables."""
+        self.broadcast_done = False
+        if all(layer.built for layer in self.model._flatten_layers()):
+            self._broadcast()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Broadcast after the first batch, if the model could not be built before it."""
+        if not self.broadcast_done:
+            self._broadcast()
+
+    def _broadcast(self) -> None:
+        self.broadcast_done = True
+        if topology.size() == 1:
+            return
+        optimizer = self.model.optimizer
+        if optimizer is not None and not optimizer.built and self.model.trainable_variables:
+            optimizer.build(self.model.trainable_variables)
+        state = list(self.model.variables) + list(optimizer.variables if optimizer else [])
+        seeds = [variable for variable in state if is_seed_state(variable)]
+        sent = [v for v in state if not is_seed_state(v) and not self._is_local(v)]
+        left_out = [v for v in sent if not can_be_sent(v)]
+        sent = [v for v in sent if can_be_sent(v)]
+        require_same(
+            "the variables of model and optimizer",
+            [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in sent],
+        )
+        with tf.device(self.device or None):
+            broadcast_variables(sent, self.root_rank)
+        derive_seeds(seeds, self.root_rank)
+        self._say_left_out([getattr(v, "path", v.name) for v in left_out])
+
+    def _is_local(self, variable: Any) -> bool:
+        optimizer = self.model.optimizer
+        registered = is_distributed(optimizer) and any(
+            leaf.is_local_var(variable)
+            for leaf in leaves(optimizer)
+            if isinstance(leaf, Distributed)
+        )
+        return registered or variable_key(variable) in self._local
+
+    def _say_left_out(self, names: Iterable[str]) -> None:
+        tables = [
+            layer.name
+            for layer in self.model._flatten_layers()
+            if getattr(layer, "lookup_table", None) is not None
+        ]
+        names = [*names, *(f"the lookup table of {name}" for name in tables)]
+        if names and topology.rank() == self.root_rank:
+            logger.warning(
+                "hvdkit: not broadcast: %s. Make sure that every rank fills them alike.",
+                ", ".join(names),
+            )
+
+
+def is_seed_state(variable: Any) -> bool:
+    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
+    return getattr(variable, "name", "") == "seed_generator_state"
+
+
+def derive_seeds(states: list[Any], root_rank: int) -> None:
+    """Give each rank its own seeds: from the root's, and the rank.
+
+    Args:
+        states: the states of seed generators (uint32, [seed, counter]), in the same order on all
+            ranks. The root's stay as they are.
+        root_rank: the rank whose seeds count.
+    """
+    if not states:
+        return
+    require_same("the seed generators of the model", [f"{len(states)} of them"])
+    own = [tf.identity(state.value) for state in states]
+    broadcast_variables(states, root_rank)
+    for state, mine in zip(states, own, strict=True):
+        if topology.rank() == root_rank:
+            state.assign(mine)
+            continue
+        seed, counter = state.numpy().tolist()
+        derived = np.random.SeedSequence([seed, topology.rank()]).generate_state(1)[0]
+        state.assign(np.array([derived, counter], np.uint32))

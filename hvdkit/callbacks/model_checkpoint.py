@@ -1,0 +1,63 @@
+"""Model files written by rank 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from hvdkit.callbacks.agreed_logs import AgreedLogs
+from hvdkit.engine import topology
+
+
+class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
+    """`keras.callbacks.ModelCheckpoint` that writes on rank 0 only.
+
+    What it monitors is averaged over ranks. Takes the arguments of Keras's callback.
+    """
+
+    def _save_model(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
+        if topology.rank() == 0:
+            super()._save_model(epoch, batch, logs)
+
+
+class BestModelCheckpoint(ModelCheckpoint):
+    """Keep the best model, by a metric averaged over ranks; rank 0 writes.
+
+    Args:
+        monitor: the metric.
+        verbose: 1 to say when a model is saved.
+        save_weights_only: save weights instead of the whole model.
+        mode: "min", "max", or "auto" to tell from the metric's name.
+        save_freq: "epoch", or a number of batches.
+        filepath: the file, ".keras" (or ".weights.h5"); it can be set later, as an attribute.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        *,
+        filepath: str | None = None,
+    ) -> None:
+        suffix = ".weights.h5" if save_weights_only else ".keras"
+        super().__init__(
+            filepath=filepath or f"best{suffix}",
+            monitor=monitor,
+            verbose=verbose,
+            save_best_only=True,
+            save_weights_only=save_weights_only,
+            mode=mode,
+            save_freq=save_freq,
+        )
+        if filepath is None:
+            self.filepath = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Check that there is a file to write."""
+        if self.filepath is None:
+            raise ValueError("BestModelCheckpoint has no file: set its filepath.")
+        super().on_train_begin(logs)

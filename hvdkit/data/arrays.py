@@ -1,0 +1,133 @@
+"""Arrays in memory (or memory-mapped): each rank picks its rows by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.data.batch import ShardedBatch, batch_scale_of, rank_rows
+from hvdkit.data.source import Part, pipeline_options
+
+
+class ArraySource:
+    """Rows of arrays, shuffled by a permutation that follows from seed and epoch.
+
+    Args:
+        data: an array, or a structure of arrays with the same number of rows.
+        shuffle: whether to shuffle each epoch.
+        seed: seed of the shuffling.
+    """
+
+    def __init__(self, data: Any, shuffle: bool, seed: int) -> None:
+        self.data = keras.tree.map_structure(_as_array, data)
+        self.shuffle = shuffle
+        self.seed = seed
+        lengths = {len(array) for array in keras.tree.flatten(self.data)}
+        if len(lengths) != 1:
+            raise ValueError(f"the arrays have different numbers of rows: {sorted(lengths)}.")
+        self.rows = lengths.pop()
+
+    @property
+    def identity(self) -> list[object]:
+        """Rows, shapes and types."""
+        arrays = keras.tree.flatten(self.data)
+        return [f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in arrays]
+
+    def check(self, part: Part) -> None:
+        """See `Source.check`."""
+        if part.batch_size is None:
+            raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
+        if self.rows < part.size:
+            raise ValueError(
+                f"the data has {self.rows} rows, fewer than the {part.size} ranks: "
+                "start fewer ranks, or give more data."
+            )
+        if part.drop_remainder and self.rows < self._global_batch(part):
+            raise ValueError(
+                f"the data has {self.rows} rows, less than one global batch of {part.size} x "
+                f'{part.batch_size}: choose a smaller batch_size, or remainder="pad".'
+            )
+
+    def num_batches(self, part: Part) -> int:
+        """See `Source.num_batches`."""
+        full, rest = divmod(self.rows, self._global_batch(part))
+        return full + (rest > 0 and not part.drop_remainder)
+
+    def may_be_uneven(self, part: Part) -> bool:
+        """See `Source.may_be_uneven`."""
+        rest = self.rows % self._global_batch(part)
+        return not part.drop_remainder and rest % part.size != 0
+
+    def positions(self, part: Part, rows: int) -> np.ndarray:
+        """See `Source.positions`."""
+        return part.rank + part.size * np.arange(rows)
+
+    def on_epoch_begin(self) -> None:
+        """Nothing to do."""
+
+    def on_epoch_end(self) -> None:
+        """Nothing to do."""
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The order of all rows in an epoch, the same on every rank (int64)."""
+        if not self.shuffle:
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+
+    def dataset(
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
+    ) -> tf.data.Dataset:
+        """See `Source.dataset`."""
+        uneven = self.may_be_uneven(part)
+
+        def batches() -> Iterator[Any]:
+            order = np.arange(self.rows) if in_order else self.order(next_epoch())
+            for step in range(self.num_batches(part)):
+                data, scale = self._batch(order, step, part)
+                yield ShardedBatch(data, scale) if uneven else data
+
+        spec = keras.tree.map_structure(
+            lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), self.data
+        )
+        signature = ShardedBatch(spec, tf.TensorSpec([], tf.float32)) if uneven else spec
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        dataset = dataset.apply(
+            tf.data.experimental.assert_cardinality(self.num_batches(part))
+        )
+        return pipeline_options(dataset)
+
+    def _global_batch(self, part: Part) -> int:
+        assert part.batch_size is not None
+        return part.size * part.batch_size
+
+    def _batch(self, order: np.ndarray, step: int, part: Part) -> tuple[Any, np.float32]:
+        width = self._global_batch(part)
+        rows = order[step * width : (step + 1) * width]
+        own = rows[rank_rows(part.rank, part.size, len(rows))]
+        scale = batch_scale_of(len(own), len(rows), part.size)
+        picked = own if len(own) else rows[:1]
+        return keras.tree.map_structure(lambda a: a[picked], self.data), np.float32(scale)
+
+
+def _as_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "to_numpy"):  # pandas
+        array = value.to_numpy()
+    elif isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+        raise TypeError(
+            f"hvd.shard takes no {type(value).__name__}; "
+            "give it as a tf.data.Dataset (tf.data.Dataset.from_tensor_slices)."
+        )
+    else:
+        array = np.asarray(value)
+    if array.ndim == 0 or array.dtype == object:
+        raise TypeError(
+            "hvd.shard takes arrays with one row for each sample, a tf.data.Dataset, or a "
+            f"keras.utils.PyDataset, not {type(value).__name__}."
+        )
+    return array

@@ -1,0 +1,180 @@
+"""tf.data datasets: every rank reads the stream and keeps every N-th row of each global batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.source import Part, pipeline_options
+
+SHUFFLE_BUFFER_ROWS = 10_000
+
+_BATCHING = ("BatchDataset", "_BatchDataset", "ParallelBatchDataset", "PaddedBatchDataset")
+_UNBATCHING = ("UnbatchDataset", "FlatMapDataset", "InterleaveDataset")
+
+
+class DatasetSource:
+    """A `tf.data.Dataset`, batched or not, of known, unknown or infinite length.
+
+    All ranks read the same stream, so they agree on its end without a word; a stream that is
+    shuffled without a seed differs by rank and is refused.
+
+    Args:
+        dataset: the whole data, not a part of it.
+        batched: whether its elements are batches; None to find out.
+        shuffle: rows in the shuffle buffer, 0 not to shuffle.
+        seed: seed of the shuffling.
+    """
+
+    def __init__(
+        self, dataset: tf.data.Dataset, batched: bool | None, shuffle: int, seed: int
+    ) -> None:
+        self.source = dataset
+        self.batching = _batch_size_of(dataset)
+        self.batched = self.batching is not None if batched is None else batched
+        self.shuffle = shuffle
+        self.seed = seed
+        for spec in tf.nest.flatten(dataset.element_spec):
+            if isinstance(spec, tf.SparseTensorSpec):
+                raise TypeError("hvd.shard takes no sparse tensors; make them dense first.")
+
+    @property
+    def identity(self) -> list[object]:
+        """The cardinality and the types."""
+        return [f"cardinality {int(self.source.cardinality())}", str(self.source.element_spec)]
+
+    def check(self, part: Part) -> None:
+        """See `Source.check`."""
+        if _shuffled_without_seed(self.source):
+            raise ValueError(
+                "the dataset is shuffled without a seed, so each rank would see another order: "
+                "write .shuffle(buffer_size, seed=...), or leave the shuffling to "
+                "hvd.shard(..., shuffle=True)."
+            )
+        if self._rows_per_rank(part) is None:
+            raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
+        length = self._length()
+        if length is not None and not self.batched and length < part.size:
+            raise ValueError(
+                f"the data has {length} rows, fewer than the {part.size} ranks: "
+                "start fewer ranks, or give more data."
+            )
+
+    def num_batches(self, part: Part) -> int | None:
+        """See `Source.num_batches`."""
+        length = self._length()
+        if length is None:
+            return None
+        if not self.batched:
+            full, rest = divmod(length, self._global_batch(part))
+            return full + (rest > 0 and not part.drop_remainder)
+        if part.drop_remainder or self.batching is None:
+            return None
+        return -(-length * self.batching // self._global_batch(part))
+
+    def may_be_uneven(self, part: Part) -> bool:
+        """See `Source.may_be_uneven`."""
+        if part.drop_remainder or part.size == 1 or self._infinite():
+            return False
+        length = self._length()
+        if length is None or self.batched:
+            return True
+        return (length % self._global_batch(part)) % part.size != 0
+
+    def positions(self, part: Part, rows: int) -> np.ndarray:
+        """See `Source.positions`."""
+        return part.rank + part.size * np.arange(rows)
+
+    def on_epoch_begin(self) -> None:
+        """Nothing to do."""
+
+    def on_epoch_end(self) -> None:
+        """Nothing to do."""
+
+    def dataset(
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
+    ) -> tf.data.Dataset:
+        """See `Source.dataset`. `next_epoch` is not asked: tf.data reshuffles each pass itself."""
+        width = self._global_batch(part)
+        dataset = self.source
+        if self.shuffle and not in_order:
+            dataset = dataset.unbatch() if self.batched else dataset
+            dataset = dataset.shuffle(self.shuffle, seed=self.seed, reshuffle_each_iteration=True)
+            dataset = dataset.batch(width, drop_remainder=part.drop_remainder)
+        elif self.batched:
+            dataset = dataset.rebatch(width, drop_remainder=part.drop_remainder)
+        else:
+            dataset = dataset.batch(width, drop_remainder=part.drop_remainder)
+        if part.size > 1:
+            keep = _keep_rows(part, tag=self.may_be_uneven(part))
+            dataset = dataset.enumerate().map(keep)
+        return pipeline_options(dataset)
+
+    def _length(self) -> int | None:
+        cardinality = int(self.source.cardinality())
+        return cardinality if cardinality >= 0 else None
+
+    def _infinite(self) -> bool:
+        return int(self.source.cardinality()) == int(tf.data.INFINITE_CARDINALITY)
+
+    def _rows_per_rank(self, part: Part) -> int | None:
+        return part.batch_size if part.batch_size is not None else self.batching
+
+    def _global_batch(self, part: Part) -> int:
+        rows = self._rows_per_rank(part)
+        assert rows is not None
+        return rows * part.size
+
+
+def _keep_rows(part: Part, *, tag: bool) -> Callable[..., Any]:
+    rank, size = part.rank, part.size
+
+    def keep(step: tf.Tensor, *elements: Any) -> Any:
+        batch = elements if len(elements) > 1 else elements[0]
+        rows = tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
+        enough = tf.debugging.Assert(
+            tf.logical_or(step > 0, rows >= size),
+            [f"the data has fewer rows than the {size} ranks: start fewer ranks, or give more."],
+        )
+        with tf.control_dependencies([enough] if enough is not None else []):
+            own = tf.range(rank, rows, size, dtype=tf.int64)
+            picked = tf.cond(tf.size(own) > 0, lambda: own, lambda: tf.zeros([1], tf.int64))
+        data = tf.nest.map_structure(lambda part: tf.gather(part, picked), batch)
+        if not tag:
+            return data
+        scale = tf.cast(size * tf.size(own, out_type=tf.int64), tf.float32)
+        return ShardedBatch(data, scale / tf.cast(rows, tf.float32))
+
+    return keep
+
+
+def _ancestors(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
+    """The dataset and those it is made from, as long as each has one input."""
+    chain = [dataset]
+    while len(inputs := chain[-1]._inputs()) == 1:
+        chain.append(inputs[0])
+    return chain
+
+
+def _batch_size_of(dataset: tf.data.Dataset) -> int | None:
+    """Rows of a full batch, or None for a dataset of single samples."""
+    for step in _ancestors(dataset):
+        name = type(step).__name__.lstrip("_")
+        if name in _UNBATCHING:
+            return None
+        if name in _BATCHING:
+            return int(step._batch_size)
+    return None
+
+
+def _shuffled_without_seed(dataset: tf.data.Dataset) -> bool:
+    for step in _ancestors(dataset):
+        if "Shuffle" in type(step).__name__ and hasattr(step, "_seed"):
+            seeds = (step._seed, step._seed2)
+            if all(int(tf.get_static_value(tf.convert_to_tensor(s)) or 0) == 0 for s in seeds):
+                return True
+    return False

@@ -1,0 +1,121 @@
+"""hvd.shard: give each rank its part of the data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from hvdkit.data.arrays import ArraySource
+from hvdkit.data.datasets import SHUFFLE_BUFFER_ROWS, DatasetSource
+from hvdkit.data.pydatasets import PyDatasetSource
+from hvdkit.data.sharded import ShardedData
+from hvdkit.data.source import Part, Source
+from hvdkit.engine import (
+    ProcessSet,
+    global_process_set,
+    raise_everywhere,
+    require_initialized,
+    require_same,
+    topology,
+)
+
+
+def shard(
+    data: Any,
+    batch_size: int | None = None,
+    shuffle: bool | int | None = None,
+    seed: int = 0,
+    *,
+    remainder: Literal["pad", "drop"] = "pad",
+    batched: bool | None = None,
+    process_set: ProcessSet = global_process_set,
+) -> ShardedData:
+    """Divide data over the ranks, so that they read all of it, once, in equally many batches.
+
+    N ranks with a batch size of B see in each step what one process with a batch size of N x B
+    would see. Every rank calls it, with the same data and arguments.
+
+    Args:
+        data: the whole data: an array, a tuple (x, y) or (x, y, sample_weight) of arrays or
+            structures of arrays; a `tf.data.Dataset` of samples or batches, of known, unknown or
+            infinite length (then `fit` needs `steps_per_epoch`); or a `keras.utils.PyDataset`,
+            whose batches are divided.
+        batch_size: rows of one rank (or local device) in a batch. Not for a PyDataset; a batched
+            dataset keeps its own if it is left out.
+        shuffle: whether to shuffle each epoch, alike on every rank; a number is the shuffle
+            buffer of a dataset, in rows (default 10,000). Default: as in `fit`, arrays and
+            PyDatasets are shuffled, datasets are not. `evaluate`, `predict` and
+            `validation_data` read in order always.
+        seed: seed of the shuffling; the order follows from it and the number of the epoch.
+        remainder: what to do with the rows that do not divide. "pad" trains on them: each rank's
+            loss counts as many rows as it has, and a rank without any gets a row of weight zero.
+            "drop" leaves the last, short global batch out.
+        batched: whether a dataset's elements are batches; default: find out from the dataset.
+        process_set: the ranks to divide over.
+
+    Returns:
+        The rank's data, for `fit`, `evaluate`, `predict`, or a `for` loop.
+
+    Raises:
+        ValueError: on every rank: batch_size is not positive, fewer samples than ranks, a
+            dataset that is shuffled without a seed.
+        TypeError: on every rank: data that can't be divided.
+        RankMismatchError: on every rank: the ranks have different data or arguments.
+
+    Example:
+        >>> train = hvd.shard((x_train, y_train), batch_size=64, seed=1)
+        >>> model.fit(train, epochs=3, validation_data=hvd.shard((x_test, y_test), 64))
+    """
+    require_initialized("hvd.shard()")
+    part = Part(
+        rank=topology.process_set_ranks(process_set).index(topology.rank()),
+        size=topology.process_set_size(process_set),
+        batch_size=batch_size,
+        drop_remainder=remainder == "drop",
+    )
+    source, problem = _try_source(data, part, shuffle, seed, remainder, batched)
+    if part.size > 1:
+        raise_everywhere(None if problem is None else str(problem), type(problem or ValueError()))
+        assert source is not None
+        require_same(
+            "the sharded data",
+            [*source.identity, f"batch_size {batch_size}", f"seed {seed}", f"shuffle {shuffle}"],
+            process_set,
+        )
+    elif problem is not None:
+        raise problem
+    assert source is not None
+    return ShardedData(source, part)
+
+
+def _try_source(
+    data: Any,
+    part: Part,
+    shuffle: bool | int | None,
+    seed: int,
+    remainder: str,
+    batched: bool | None,
+) -> tuple[Source | None, ValueError | TypeError | None]:
+    try:
+        if remainder not in ("pad", "drop"):
+            raise ValueError(f'remainder is "pad" or "drop", not {remainder!r}.')
+        size = part.batch_size
+        if size is not None and (not isinstance(size, int) or size <= 0):
+            raise ValueError(f"batch_size is a positive number of rows, not {size!r}.")
+        source = _source(data, shuffle, seed, batched)
+        source.check(part)
+    except (ValueError, TypeError) as error:
+        return None, error
+    return source, None
+
+
+def _source(data: Any, shuffle: bool | int | None, seed: int, batched: bool | None) -> Source:
+    if isinstance(data, tf.data.Dataset):
+        buffer = SHUFFLE_BUFFER_ROWS if shuffle is True else int(shuffle or 0)
+        return DatasetSource(data, batched, buffer, seed)
+    shuffles = True if shuffle is None else bool(shuffle)
+    if isinstance(data, keras.utils.PyDataset):
+        return PyDatasetSource(data, shuffles, seed)
+    return ArraySource(data, shuffles, seed)

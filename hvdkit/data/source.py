@@ -1,0 +1,87 @@
+"""What every kind of data offers to be sharded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of the data a rank reads.
+
+    Attributes:
+        rank: this rank's number in the process set.
+        size: number of ranks in the process set.
+        batch_size: rows of one rank in a full batch; None where the data is batched already.
+        drop_remainder: leave out the last, short global batch.
+    """
+
+    rank: int
+    size: int
+    batch_size: int | None
+    drop_remainder: bool
+
+
+class Source(Protocol):
+    """Arrays, a `tf.data.Dataset`, or a `keras.utils.PyDataset`."""
+
+    @property
+    def identity(self) -> list[object]:
+        """What must be equal on all ranks, such as the number of rows."""
+        ...
+
+    def check(self, part: Part) -> None:
+        """Raise ValueError where the data can't be divided so."""
+        ...
+
+    def num_batches(self, part: Part) -> int | None:
+        """Batches of an epoch, equal on all ranks; None where it is not known."""
+        ...
+
+    def may_be_uneven(self, part: Part) -> bool:
+        """Whether ranks may have different numbers of rows in a batch."""
+        ...
+
+    def dataset(
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
+    ) -> tf.data.Dataset:
+        """The rank's batches of one epoch.
+
+        Args:
+            part: what to read.
+            next_epoch: called at the start of each pass; says which epoch's order to use.
+            in_order: do not shuffle.
+
+        Returns:
+            A dataset of `ShardedBatch` where `may_be_uneven`, of plain batches otherwise.
+        """
+        ...
+
+    def positions(self, part: Part, rows: int) -> np.ndarray:
+        """Where the first `rows` rows that this rank reads in order stand in the whole data."""
+        ...
+
+    def on_epoch_begin(self) -> None:
+        """Called before each epoch."""
+        ...
+
+    def on_epoch_end(self) -> None:
+        """Called after each epoch."""
+        ...
+
+
+def pipeline_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Prefetch, and leave autotune out.
+
+    With autotune on, releasing an iterator can wait for a thread that sleeps for up to seconds,
+    and in a synchronous job every rank waits for the slowest.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
+    return dataset.prefetch(2).with_options(options)

@@ -1,0 +1,68 @@
+"""The collective engine: everything that talks to Horovod, and nothing about Keras."""
+
+from hvdkit.engine import ops, topology
+from hvdkit.engine.errors import (
+    HvdkitError,
+    InstallationError,
+    NotInitializedError,
+    RankMismatchError,
+)
+from hvdkit.engine.native import (
+    OP_NAMES,
+    Adasum,
+    Average,
+    Max,
+    Min,
+    ProcessSet,
+    Product,
+    Sum,
+    global_process_set,
+    require_initialized,
+)
+from hvdkit.engine.objects import (
+    allgather_object,
+    broadcast_object,
+    broadcast_object_fn,
+    raise_everywhere,
+    require_same,
+)
+from hvdkit.engine.startup import (
+    init,
+    is_initialized,
+    log_to_stderr,
+    logger,
+    shutdown,
+    start_timeline,
+    stop_timeline,
+)
+
+__all__ = [
+    "OP_NAMES",
+    "Adasum",
+    "Average",
+    "HvdkitError",
+    "InstallationError",
+    "Max",
+    "Min",
+    "NotInitializedError",
+    "ProcessSet",
+    "Product",
+    "RankMismatchError",
+    "Sum",
+    "allgather_object",
+    "broadcast_object",
+    "broadcast_object_fn",
+    "global_process_set",
+    "init",
+    "is_initialized",
+    "log_to_stderr",
+    "logger",
+    "ops",
+    "raise_everywhere",
+    "require_initialized",
+    "require_same",
+    "shutdown",
+    "start_timeline",
+    "stop_timeline",
+    "topology",
+]

@@ -1,0 +1,25 @@
+"""What can go wrong, in the user's words."""
+
+from __future__ import annotations
+
+
+class HvdkitError(RuntimeError):
+    """Base class of every error that hvdkit raises by itself."""
+
+
+class InstallationError(HvdkitError, ImportError):
+    """A package is missing, or does not fit the others; the message names the command to run."""
+
+
+class NotInitializedError(HvdkitError, ValueError):
+    """A call that needs the other ranks came before `hvd.init()`."""
+
+    def __init__(self, what: str = "this call") -> None:
+        super().__init__(
+            f"{what} needs the other ranks, but hvdkit is not initialised: "
+            "call hvd.init() once, at the start of the script."
+        )
+
+
+class RankMismatchError(HvdkitError, ValueError):
+    """The ranks do not hold the same thing where they must; raised alike on every rank."""

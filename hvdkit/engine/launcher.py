@@ -1,0 +1,45 @@
+"""What the launcher says in the environment, before MPI or Gloo has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# (variable that holds the number of ranks on this host, the launcher's name)
+_LOCAL_SIZE_VARIABLES = (
+    ("HOROVOD_LOCAL_SIZE", "horovodrun over Gloo"),
+    ("OMPI_COMM_WORLD_LOCAL_SIZE", "Open MPI"),
+    ("MPI_LOCALNRANKS", "MPICH or Intel MPI"),
+    ("SLURM_NTASKS_PER_NODE", "srun"),
+)
+_SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is known of the job before any rank can talk to another.
+
+    Attributes:
+        launcher: how a person calls it, or "python" for a process started by hand.
+        size: number of ranks in the job.
+        local_size: number of ranks on this host.
+    """
+
+    launcher: str
+    size: int
+    local_size: int
+
+    @property
+    def is_open_mpi(self) -> bool:
+        """Whether Open MPI's mpirun started this process."""
+        return self.launcher == "Open MPI"
+
+
+def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
+    """Read how this process was launched."""
+    size = next((int(environ[v]) for v in _SIZE_VARIABLES if environ.get(v, "").isdigit()), 1)
+    for variable, launcher in _LOCAL_SIZE_VARIABLES:
+        if environ.get(variable, "").isdigit():
+            return Launch(launcher, size, int(environ[variable]))
+    return Launch("python", 1, 1)

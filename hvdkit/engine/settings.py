@@ -1,0 +1,196 @@
+"""What decides speed and is wrong by default, set before TensorFlow and MPI start.
+
+Every setting is a variable of the environment that MPI or Horovod reads, or a call to
+TensorFlow; what the user has set stays. `init` logs each one, once, on rank 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from hvdkit.engine.cores import affinity, cgroup_quota, threads_per_rank
+from hvdkit.engine.launcher import Launch
+
+CYCLE_TIME_MS = 0.1
+STALL_TIMEOUT_SECONDS = 300.0
+
+_THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that `init` decided.
+
+    Attributes:
+        name: what was set.
+        value: to what.
+        reason: why, in a few words.
+    """
+
+    name: str
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value} ({self.reason})"
+
+
+def set_variable(
+    name: str,
+    value: str,
+    reason: str,
+    *,
+    given: bool,
+    environ: MutableMapping[str, str] = os.environ,
+) -> Setting:
+    """Set a variable of the environment, unless it is set and no argument was `given`."""
+    if not given and name in environ:
+        return Setting(name, environ[name], "from the environment")
+    environ[name] = value
+    return Setting(name, value, "from the argument" if given else reason)
+
+
+def before_start(
+    launch: Launch,
+    *,
+    cycle_time_ms: float | None,
+    yield_when_idle: bool | None,
+    stall_timeout: float | None,
+) -> list[Setting]:
+    """Set what MPI and Horovod read when they start.
+
+    Args:
+        launch: how the job was launched.
+        cycle_time_ms: Horovod's cycle, in ms; None for the default.
+        yield_when_idle: whether a waiting MPI rank gives its core away; None to decide by cores.
+        stall_timeout: seconds after which a rank missing from a collective is an error.
+    """
+    settings = [
+        set_variable(
+            "HOROVOD_CYCLE_TIME",
+            str(CYCLE_TIME_MS if cycle_time_ms is None else cycle_time_ms),
+            "ms; Horovod's own 1 ms delays every small collective",
+            given=cycle_time_ms is not None,
+        ),
+        *_stall_settings(stall_timeout),
+    ]
+    # Process sets and timelines that start later cost nothing until they are used.
+    os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
+    os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")
+    if launch.is_open_mpi:
+        crowded = launch.local_size >= len(affinity()) or launch.local_size >= _host_cores()
+        wanted = crowded if yield_when_idle is None else yield_when_idle
+        settings.append(
+            set_variable(
+                "OMPI_MCA_mpi_yield_when_idle",
+                "1" if wanted else "0",
+                "ranks and their threads fill the cores" if wanted else "cores are free",
+                given=yield_when_idle is not None,
+            )
+        )
+    return settings
+
+
+def _stall_settings(stall_timeout: float | None) -> list[Setting]:
+    given = stall_timeout is not None
+    seconds = STALL_TIMEOUT_SECONDS if stall_timeout is None else stall_timeout
+    if seconds <= 0:
+        raise ValueError(f"stall_timeout is a number of seconds above 0, not {seconds}.")
+    shutdown = set_variable(
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS",
+        str(max(1, round(seconds))),
+        "s; a rank missing from a collective for longer is an error",
+        given=given,
+    )
+    # Horovod warns first and stops later; it refuses to stop before it has warned.
+    warn = max(1, round(min(60.0, float(shutdown.value) / 2))) if float(shutdown.value) > 1 else 1
+    set_variable("HOROVOD_STALL_CHECK_TIME_SECONDS", str(warn), "", given=given)
+    return [shutdown]
+
+
+def _host_cores() -> int:
+    cores = os.cpu_count() or 1
+    quota = cgroup_quota()
+    return cores if quota is None else max(1, int(quota))
+
+
+def set_threads(
+    neighbours: list[frozenset[int]], threads: int | None
+) -> tuple[list[Setting], list[str]]:
+    """Set TensorFlow's threads.
+
+    Args:
+        neighbours: the cores of each rank on this host, this one included.
+        threads: the user's number; None to share the cores.
+
+    Returns:
+        What was set, and what could not be set any more, in words.
+    """
+    own = affinity()
+    if threads is not None and threads <= 0:
+        raise ValueError(f"threads is a number above 0, not {threads}.")
+    if threads is None:
+        for variable in _THREAD_VARIABLES:
+            if variable in os.environ:
+                return [Setting(variable, os.environ[variable], "from the environment")], []
+        if tf.config.threading.get_intra_op_parallelism_threads():
+            count = tf.config.threading.get_intra_op_parallelism_threads()
+            return [Setting("TensorFlow threads", str(count), "set by the script")], []
+        count = threads_per_rank(own, neighbours, cgroup_quota())
+        reason = f"{len(own)} cores for {len(neighbours)} local ranks"
+    else:
+        count, reason = threads, "from the argument"
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError:
+        return [], [
+            f"TensorFlow's threads ({count} per rank): call hvd.init() before anything "
+            "that runs TensorFlow"
+        ]
+    return [Setting("TensorFlow threads", str(count), reason)], []
+
+
+def set_gpu(local_rank: int, size: int) -> tuple[list[Setting], list[str]]:
+    """Give this rank one GPU, whose memory grows as it is needed.
+
+    A single process keeps all GPUs, for `tf.distribute.MirroredStrategy`.
+
+    Returns:
+        What was set, and what could not be set any more, in words.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return [], []
+    mine = gpus if size == 1 else [gpus[local_rank % len(gpus)]]
+    try:
+        for gpu in mine:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.set_visible_devices(mine, "GPU")
+    except RuntimeError:
+        return [], ["one GPU per rank: call hvd.init() before anything that runs TensorFlow"]
+    names = ", ".join(gpu.name for gpu in mine)
+    settings = [Setting("GPU", names, "one per local rank, memory grows")]
+    if size > 1 and local_rank >= len(gpus):
+        settings.append(
+            Setting("GPU", "shared", f"more local ranks than the {len(gpus)} GPUs of this host")
+        )
+    return settings, []
+
+
+def idle_cores_advice(launch: Launch, neighbours: list[frozenset[int]]) -> str | None:
+    """What to tell the user when the launcher's binding leaves cores of this host idle."""
+    bound = frozenset().union(*neighbours)
+    cores = _host_cores()
+    idle = cores - len(bound)
+    if idle <= 0 or not launch.is_open_mpi or len(neighbours) < 1:
+        return None
+    each = max(1, cores // len(neighbours))
+    return (
+        f"mpirun bound the {len(neighbours)} ranks of this host to {len(bound)} of its {cores} "
+        f"cores; to use them all add --map-by slot:PE={each} (or --bind-to none) to mpirun."
+    )

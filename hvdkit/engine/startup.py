@@ -1,0 +1,172 @@
+"""Start and stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hvdkit.engine.cores import affinity
+from hvdkit.engine.errors import HvdkitError
+from hvdkit.engine.launcher import Launch, read_launch
+from hvdkit.engine.native import ProcessSet, mpi_ops
+from hvdkit.engine.settings import (
+    Setting,
+    before_start,
+    idle_cores_advice,
+    set_gpu,
+    set_threads,
+)
+from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
+
+logger = logging.getLogger("hvdkit")
+
+
+def init(
+    comm: Any = None,
+    process_sets: Sequence[ProcessSet] | str | None = None,
+    *,
+    threads: int | None = None,
+    cycle_time_ms: float | None = None,
+    yield_when_idle: bool | None = None,
+    stall_timeout: float | None = None,
+    pin_gpu: bool = True,
+) -> None:
+    """Start the job: find the other ranks, and set what decides speed.
+
+    Call it once, before anything that runs TensorFlow. A second call does nothing. What it sets
+    is logged once, on rank 0, by the logger "hvdkit"; what the environment already holds stays,
+    and an argument wins over the environment.
+
+    Args:
+        comm: a list of ranks of MPI's world, or an mpi4py communicator; None for all ranks.
+        process_sets: process sets to register at once. `add_process_set` works in any case.
+        threads: TensorFlow's threads in this rank. Default: the rank's cores (CPU affinity and
+            cgroup quota), shared by the local ranks that have the same ones. The environment's
+            TF_NUM_INTRAOP_THREADS or OMP_NUM_THREADS wins over the default.
+        cycle_time_ms: Horovod's cycle in milliseconds (HOROVOD_CYCLE_TIME).
+        yield_when_idle: whether an MPI rank that waits gives its core away
+            (OMPI_MCA_mpi_yield_when_idle). Default: when the ranks fill the host's cores.
+        stall_timeout: seconds after which a rank that is missing from a collective is an error
+            (HOROVOD_STALL_SHUTDOWN_TIME_SECONDS); default 300.
+        pin_gpu: give each local rank one GPU, whose memory grows as it is needed.
+
+    Raises:
+        HvdkitError: the ranks could not find each other.
+        ValueError: an argument is out of range.
+    """
+    if mpi_ops.is_initialized():
+        return
+    launch = read_launch()
+    mpi_was_started = _mpi_was_started()
+    settings = before_start(
+        launch,
+        cycle_time_ms=cycle_time_ms,
+        yield_when_idle=yield_when_idle,
+        stall_timeout=stall_timeout,
+    )
+    try:
+        mpi_ops.init(comm=comm, process_sets=process_sets)
+    except ValueError as error:
+        raise HvdkitError(
+            f"the ranks of this job could not be started ({launch.launcher}, "
+            f"{launch.size} ranks expected): {error}"
+        ) from error
+    too_late = []
+    if mpi_was_started and launch.is_open_mpi:
+        too_late.append("MPI's idle policy: call hvd.init() before importing mpi4py.MPI")
+    neighbours = _neighbours()
+    for some, missed in (
+        set_threads(neighbours, threads),
+        set_gpu(local_rank(), size()) if pin_gpu else ([], []),
+    ):
+        settings += some
+        too_late += missed
+    if rank() == 0:
+        _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
+
+
+def _mpi_was_started() -> bool:
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is not None and bool(mpi.Is_initialized())
+
+
+def _neighbours() -> list[frozenset[int]]:
+    """The cores of each rank on this host.
+
+    Over MPI the ranks tell each other. Gloo's launcher binds nothing, so there they are equal.
+    """
+    own = affinity()
+    if not mpi_enabled() or local_size() == 1:
+        return [own] * local_size()
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    if world.Get_size() != size():  # the job is a part of MPI's world
+        return [own] * local_size()
+    host = world.Split_type(MPI.COMM_TYPE_SHARED)
+    mask = np.zeros(4096, np.uint8)
+    mask[list(own)] = 1
+    masks = np.zeros((host.Get_size(), mask.size), np.uint8)
+    host.Allgather(mask, masks)
+    host.Free()
+    return [frozenset(np.flatnonzero(row).tolist()) for row in masks]
+
+
+def _report(
+    launch: Launch, settings: list[Setting], too_late: list[str], advice: str | None
+) -> None:
+    logger.info(
+        "hvdkit: %d ranks, %d on this host (%s); %s",
+        size(),
+        local_size(),
+        launch.launcher,
+        "; ".join(str(setting) for setting in settings),
+    )
+    for missed in too_late:
+        logger.warning("hvdkit: too late to set %s.", missed)
+    if advice is not None and size() > 1:
+        logger.warning("hvdkit: %s", advice)
+
+
+def log_to_stderr() -> None:
+    """Show hvdkit's log on stderr, unless the script has set up logging itself."""
+    if logger.level == logging.NOTSET:
+        logger.setLevel(os.environ.get("HVDKIT_LOG_LEVEL", "INFO").upper())
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def shutdown() -> None:
+    """Leave the job. The ranks that are still in a collective get an error."""
+    mpi_ops.shutdown()
+
+
+def is_initialized() -> bool:
+    """Whether `init` has been called, and `shutdown` not since."""
+    return bool(mpi_ops.is_initialized())
+
+
+def start_timeline(file_path: str, mark_cycles: bool = False) -> None:
+    """Record what Horovod does, as a Chrome trace (open it in Perfetto or chrome://tracing).
+
+    Args:
+        file_path: the JSON file to write, on rank 0.
+        mark_cycles: also mark Horovod's cycles.
+
+    Raises:
+        ValueError: `init` has not been called.
+    """
+    mpi_ops.start_timeline(file_path, mark_cycles=mark_cycles)
+
+
+def stop_timeline() -> None:
+    """Stop recording and close the file."""
+    mpi_ops.stop_timeline()

@@ -1,0 +1,176 @@
+"""Who am I, how many are we, and what was Horovod built with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from hvdkit.engine import native
+from hvdkit.engine.native import ProcessSet, global_process_set, mpi_ops, require_initialized
+
+
+def size() -> int:
+    """Number of ranks in the job."""
+    require_initialized("hvd.size()")
+    return int(mpi_ops.size())
+
+
+def rank() -> int:
+    """This process's rank, 0 to `size() - 1`."""
+    require_initialized("hvd.rank()")
+    return int(mpi_ops.rank())
+
+
+def local_size() -> int:
+    """Number of ranks on this host."""
+    require_initialized("hvd.local_size()")
+    return int(mpi_ops.local_size())
+
+
+def local_rank() -> int:
+    """This process's rank among those of its host."""
+    require_initialized("hvd.local_rank()")
+    return int(mpi_ops.local_rank())
+
+
+def cross_size() -> int:
+    """Number of hosts that have a process with this local rank."""
+    require_initialized("hvd.cross_size()")
+    return int(mpi_ops.cross_size())
+
+
+def cross_rank() -> int:
+    """This host's rank among those that have a process with this local rank."""
+    require_initialized("hvd.cross_rank()")
+    return int(mpi_ops.cross_rank())
+
+
+def is_homogeneous() -> bool:
+    """Whether every host runs the same number of ranks."""
+    require_initialized("hvd.is_homogeneous()")
+    return bool(mpi_ops.is_homogeneous())
+
+
+def mpi_threads_supported() -> bool:
+    """Whether MPI was started with support for several threads (needed to mix in mpi4py)."""
+    require_initialized("hvd.mpi_threads_supported()")
+    return bool(mpi_ops.mpi_threads_supported())
+
+
+def mpi_enabled() -> bool:
+    """Whether MPI moves the data of this job."""
+    return bool(mpi_ops.mpi_enabled())
+
+
+def mpi_built() -> bool:
+    """Whether Horovod was built with MPI."""
+    return bool(mpi_ops.mpi_built())
+
+
+def gloo_enabled() -> bool:
+    """Whether Gloo moves the data of this job."""
+    return bool(mpi_ops.gloo_enabled())
+
+
+def gloo_built() -> bool:
+    """Whether Horovod was built with Gloo."""
+    return bool(mpi_ops.gloo_built())
+
+
+def nccl_built() -> int:
+    """NCCL's version code if Horovod was built with NCCL, else 0."""
+    return int(mpi_ops.nccl_built())
+
+
+def ddl_built() -> bool:
+    """Whether Horovod was built with IBM's DDL."""
+    return bool(mpi_ops.ddl_built())
+
+
+def ccl_built() -> bool:
+    """Whether Horovod was built with Intel's oneCCL."""
+    return bool(mpi_ops.ccl_built())
+
+
+def cuda_built() -> bool:
+    """Whether Horovod was built with CUDA."""
+    return bool(mpi_ops.cuda_built())
+
+
+def rocm_built() -> bool:
+    """Whether Horovod was built with ROCm."""
+    return bool(mpi_ops.rocm_built())
+
+
+def add_process_set(process_set: ProcessSet | Sequence[int]) -> ProcessSet:
+    """Register a process set; every rank of the job calls it, in the same order.
+
+    Args:
+        process_set: a `ProcessSet`, or its ranks.
+
+    Raises:
+        ValueError: a set with the same ranks exists, or a rank does not.
+    """
+    require_initialized("hvd.add_process_set()")
+    ranks = process_set.ranks if isinstance(process_set, ProcessSet) else list(process_set)
+    missing = [r for r in ranks or [] if not 0 <= r < size()]
+    if missing:
+        raise ValueError(f"a job of {size()} ranks has no rank {missing}.")
+    return native.add_process_set(process_set)
+
+
+def remove_process_set(process_set: ProcessSet) -> bool:
+    """Forget a process set; every rank calls it. Returns whether it was registered."""
+    require_initialized("hvd.remove_process_set()")
+    return bool(native.remove_process_set(process_set))
+
+
+def process_set_size(process_set: ProcessSet = global_process_set) -> int:
+    """Number of ranks in `process_set`.
+
+    Raises:
+        ValueError: `process_set` was not registered with `init` or `add_process_set`.
+    """
+    require_initialized("a process set")
+    if process_set.process_set_id is None:
+        raise ValueError(
+            f"{process_set} is not registered: pass it to hvd.init(process_sets=[...]) "
+            "or to hvd.add_process_set(...), on every rank."
+        )
+    return int(process_set.size())
+
+
+def process_set_ranks(process_set: ProcessSet = global_process_set) -> list[int]:
+    """The global ranks that belong to `process_set`, in order."""
+    process_set_size(process_set)
+    return list(process_set.ranks) if process_set.ranks else list(range(size()))
+
+
+def in_process_set(process_set: ProcessSet = global_process_set) -> bool:
+    """Whether this rank belongs to `process_set`."""
+    return rank() in process_set_ranks(process_set)
+
+
+def size_op(process_set_id: int = 0, name: str | None = None) -> tf.Tensor:
+    """`size()` as an operation that is evaluated when the graph runs (int32 scalar)."""
+    require_initialized("hvd.size_op()")
+    return mpi_ops.size_op(process_set_id=process_set_id, name=name)
+
+
+def rank_op(name: str | None = None) -> tf.Tensor:
+    """`rank()` as an operation that is evaluated when the graph runs (int32 scalar)."""
+    require_initialized("hvd.rank_op()")
+    return mpi_ops.rank_op(name=name)
+
+
+def local_rank_op(name: str | None = None) -> tf.Tensor:
+    """`local_rank()` as an operation that is evaluated when the graph runs (int32 scalar)."""
+    require_initialized("hvd.local_rank_op()")
+    return mpi_ops.local_rank_op(name=name)
+
+
+def local_size_op(name: str | None = None) -> tf.Tensor:
+    """`local_size()` as an operation that is evaluated when the graph runs (int32 scalar)."""
+    require_initialized("hvd.local_size_op()")
+    return mpi_ops.local_size_op(name=name)

@@ -1,0 +1,94 @@
+"""The one place that looks at the versions of TensorFlow, Keras and Horovod."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from types import ModuleType
+
+from hvdkit.engine.errors import InstallationError
+
+_INSTALL_TENSORFLOW = (
+    "TensorFlow is not installed. Run\n"
+    "    pip install 'hvdkit[cpu]'    (or 'hvdkit[gpu]' on a machine with NVIDIA GPUs)\n"
+    "and then\n"
+    "    hvdkit build"
+)
+_BUILD_HOROVOD = "Run\n    hvdkit build\nto build Horovod for the TensorFlow that is installed."
+
+
+def require_tensorflow() -> None:
+    """Check that TensorFlow is there and that Keras 3 runs on it.
+
+    Raises:
+        InstallationError: with the command that mends it.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InstallationError(_INSTALL_TENSORFLOW)
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InstallationError(
+            f"hvdkit trains Keras models on TensorFlow, but KERAS_BACKEND is {backend!r}. "
+            "Unset it, or set KERAS_BACKEND=tensorflow."
+        )
+    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+        raise InstallationError(
+            "TF_USE_LEGACY_KERAS is set, which makes tf.keras Keras 2; hvdkit needs Keras 3. "
+            "Unset TF_USE_LEGACY_KERAS."
+        )
+    import keras
+
+    if int(keras.__version__.split(".")[0]) < 3:
+        raise InstallationError(
+            f"hvdkit needs Keras 3, but Keras {keras.__version__} is installed. "
+            "Run\n    pip install 'keras>=3'"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise InstallationError(
+            f"hvdkit trains Keras models on TensorFlow, but Keras's backend is "
+            f"{keras.backend.backend()!r} (see ~/.keras/keras.json). Set KERAS_BACKEND=tensorflow."
+        )
+
+
+def load_horovod() -> ModuleType:
+    """Import Horovod's TensorFlow operations.
+
+    Returns:
+        The module `horovod.tensorflow.mpi_ops`.
+
+    Raises:
+        InstallationError: Horovod is missing, was built for another TensorFlow or without
+            TensorFlow, or its library can't be loaded.
+    """
+    require_tensorflow()
+    if importlib.util.find_spec("horovod") is None:
+        raise InstallationError(f"Horovod is not installed. {_BUILD_HOROVOD}")
+    import tensorflow as tf
+    from horovod.common.exceptions import HorovodVersionMismatchError
+
+    try:
+        import horovod.tensorflow.mpi_ops as mpi_ops
+    except HorovodVersionMismatchError as error:
+        raise InstallationError(
+            f"Horovod was built for TensorFlow {error.installed_version}, but TensorFlow "
+            f"{tf.__version__} is installed. {_BUILD_HOROVOD}"
+        ) from error
+    except (ImportError, tf.errors.NotFoundError, OSError) as error:
+        raise InstallationError(
+            f"Horovod's library for TensorFlow {tf.__version__} can't be loaded: "
+            f"{str(error).splitlines()[0]}\n{_BUILD_HOROVOD}"
+        ) from error
+    return mpi_ops
+
+
+def is_keras2_optimizer(candidate: object) -> bool:
+    """Whether `candidate` comes from Keras 2 (`tf_keras`, `tf.keras` before 2.16) or TF 1."""
+    for cls in type(candidate).__mro__:
+        module = cls.__module__ or ""
+        if module.startswith(("tf_keras", "keras.optimizers.legacy")):
+            return True
+        if module.startswith("tensorflow.python.") and cls.__name__ == "Optimizer":
+            return True
+        if module.startswith("keras.src.optimizers.legacy"):
+            return True
+    return False

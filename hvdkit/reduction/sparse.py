@@ -1,0 +1,50 @@
+"""Gradients of embeddings: rows and their indices (`tf.IndexedSlices`)."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from hvdkit.engine import Average, ProcessSet, Sum, ops, topology
+from hvdkit.reduction.compression import Compressor
+
+
+def combine_duplicates(slices: tf.IndexedSlices) -> tf.IndexedSlices:
+    """Add up the rows that have the same index, so that each index occurs once.
+
+    Keras's optimizers apply duplicate rows one after the other, which for all but the linear
+    ones is not the gradient's step; combined, the step equals that of the dense gradient.
+    """
+    indices, positions = tf.unique(slices.indices)
+    values = tf.math.unsorted_segment_sum(slices.values, positions, tf.size(indices))
+    return tf.IndexedSlices(values, indices, slices.dense_shape)
+
+
+def allreduce_slices(
+    slices: tf.IndexedSlices,
+    op: int,
+    compression: type[Compressor],
+    process_set: ProcessSet,
+) -> tf.IndexedSlices:
+    """Average or sum sparse gradients: gather the rows of all ranks, add up equal indices.
+
+    Args:
+        slices: this rank's rows; ranks may have different numbers of them.
+        op: `Average` or `Sum`.
+        compression: how the rows travel.
+        process_set: the ranks that take part.
+
+    Returns:
+        The same slices on every rank, each index once.
+    """
+    if op not in (Average, Sum):
+        raise ValueError(
+            "sparse gradients can be averaged and summed, nothing else; "
+            "pass sparse_as_dense=True for another operation."
+        )
+    slices = combine_duplicates(slices)
+    values, context = compression.compress(slices.values)
+    gathered = compression.decompress(ops.allgather(values, process_set=process_set), context)
+    indices = ops.allgather(slices.indices, process_set=process_set)
+    if op == Average:
+        gathered = gathered / tf.cast(topology.process_set_size(process_set), gathered.dtype)
+    return combine_duplicates(tf.IndexedSlices(gathered, indices, slices.dense_shape))

@@ -1,0 +1,54 @@
+"""One script for one process, several local devices, and several ranks."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from hvdkit.engine import require_initialized, topology
+
+NAMES = ("auto", "ranks", "mirrored", "single")
+
+
+def strategy(name: str = "auto") -> tf.distribute.Strategy:
+    """The `tf.distribute` strategy to build the model in.
+
+    Args:
+        name: "ranks" for one device in each of several processes, which hvdkit synchronises;
+            "mirrored" for one process with several local devices
+            (`tf.distribute.MirroredStrategy`); "single" for one process with one device; "auto"
+            for the one that fits: "ranks" in a job of several ranks, "mirrored" in one process
+            that sees several GPUs (or several logical CPUs), "single" otherwise.
+
+    Returns:
+        A strategy whose `scope()` the model is built and compiled in. For "ranks" and "single"
+        it is TensorFlow's default strategy, which does nothing.
+
+    Raises:
+        ValueError: an unknown name, or "mirrored" in a job of several ranks.
+
+    Example:
+        >>> with hvd.strategy().scope():
+        ...     model = build_model()
+        ...     model.compile(optimizer=hvd.DistributedOptimizer("adam"), loss="mse")
+    """
+    require_initialized("hvd.strategy()")
+    if name not in NAMES:
+        raise ValueError(f"a strategy is one of {', '.join(NAMES)}, not {name!r}.")
+    devices = local_devices()
+    if name == "auto":
+        several = topology.size() == 1 and len(devices) > 1
+        name = "mirrored" if several else "ranks"
+    if name != "mirrored":
+        return tf.distribute.get_strategy()
+    if topology.size() > 1:
+        raise ValueError(
+            f'strategy("mirrored") is for one process, but this job has {topology.size()} ranks: '
+            "start it with plain python, or leave the name out."
+        )
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def local_devices() -> list[str]:
+    """Names of the devices this process can train on: its GPUs, or else its logical CPUs."""
+    gpus = tf.config.list_logical_devices("GPU")
+    return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]

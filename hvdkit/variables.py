@@ -1,0 +1,80 @@
+"""Variables between ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.engine import ProcessSet, global_process_set, ops, require_initialized, topology
+
+
+def can_be_sent(variable: Any) -> bool:
+    """Whether a variable holds numbers."""
+    dtype = tf.as_dtype(variable.dtype)
+    return bool(dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex)
+
+
+def broadcast_variables(
+    variables: Iterable[Any],
+    root_rank: int,
+    process_set: ProcessSet = global_process_set,
+    inplace: bool = False,
+) -> None:
+    """Assign rank `root_rank`'s values to variables, on every rank.
+
+    Args:
+        variables: `keras.Variable` or `tf.Variable`, in the same order on all ranks.
+        root_rank: the (global) rank that sends.
+        process_set: the ranks that take part.
+        inplace: kept for scripts written for Horovod; the result is the same.
+
+    Raises:
+        NotInitializedError: `init` has not been called.
+    """
+    del inplace
+    require_initialized("hvd.broadcast_variables()")
+    if topology.process_set_size(process_set) == 1:
+        return
+    for position, variable in enumerate(variables):
+        raw = variable.value if isinstance(variable, keras.Variable) else variable
+        value = ops.broadcast(
+            tf.convert_to_tensor(raw),
+            root_rank,
+            name=f"hvdkit.variable.{position}",
+            process_set=process_set,
+        )
+        if topology.rank() != root_rank:
+            raw.assign(value)
+
+
+def broadcast_global_variables(root_rank: int) -> Any:
+    """Broadcast all variables of a TensorFlow 1 graph.
+
+    Args:
+        root_rank: the rank that sends.
+
+    Returns:
+        The operation that does it.
+
+    Raises:
+        RuntimeError: in eager mode, where TensorFlow keeps no list of variables, as in Horovod.
+    """
+    require_initialized("hvd.broadcast_global_variables()")
+    if tf.executing_eagerly():
+        raise RuntimeError(
+            "TensorFlow 2 keeps no list of global variables. Use "
+            "hvd.broadcast_variables(model.variables, root_rank) and "
+            "hvd.broadcast_variables(optimizer.variables, root_rank), or "
+            "hvd.callbacks.BroadcastGlobalVariablesCallback(root_rank)."
+        )
+    return tf.group(
+        *[
+            variable.assign(ops.broadcast(variable.read_value(), root_rank))
+            for variable in tf.compat.v1.global_variables()
+        ]
+    )
+
+

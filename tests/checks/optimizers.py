@@ -1,0 +1,294 @@
+"""N ranks with batch B train as one process with batch N x B: every optimizer, every option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from checks.reference import compare_with_one_process, data, mlp
+
+import hvdkit as hvd
+
+O = keras.optimizers  # noqa: E741
+
+
+def _same(make: Callable[[], Any], build: Callable[[int], keras.Model] = mlp, **options: Any):
+    return compare_with_one_process(
+        build, make, lambda: hvd.DistributedOptimizer(make()), **options
+    )
+
+
+def check_sgd() -> None:
+    _same(lambda: O.SGD(0.1))
+
+
+def check_sgd_momentum_nesterov() -> None:
+    _same(lambda: O.SGD(0.1, momentum=0.9, nesterov=True))
+
+
+def check_adam_by_name() -> None:
+    compare_with_one_process(mlp, lambda: "adam", lambda: hvd.DistributedOptimizer("adam"))
+
+
+def check_adam_by_config() -> None:
+    config = keras.optimizers.serialize(O.Adam(0.02))
+    compare_with_one_process(
+        mlp, lambda: O.Adam(0.02), lambda: hvd.DistributedOptimizer(dict(config))
+    )
+
+
+def check_every_optimizer_that_keras_ships() -> None:
+    special = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"}
+    names = [
+        name
+        for name, cls in vars(keras.optimizers).items()
+        if isinstance(cls, type) and issubclass(cls, O.Optimizer) and name not in special
+    ]
+    assert len(names) >= 10, names
+    for name in names:
+        cls = getattr(O, name)
+        try:
+            _same(lambda cls=cls: cls(learning_rate=0.02), steps=3)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from error
+
+
+def check_multi_optimizer() -> None:
+    def make() -> Any:
+        kernels, biases = O.Adam(0.02), O.SGD(0.1)
+        return O.MultiOptimizer(lambda v: biases if v.name == "bias" else kernels)
+
+    if hasattr(O, "MultiOptimizer"):
+        _same(make)
+
+
+def check_clipnorm() -> None:
+    _same(lambda: O.SGD(0.1, clipnorm=0.05))
+
+
+def check_global_clipnorm() -> None:
+    _same(lambda: O.Adam(0.02, global_clipnorm=0.05))
+
+
+def check_clipvalue() -> None:
+    _same(lambda: O.SGD(0.1, clipvalue=0.01))
+
+
+def check_weight_decay() -> None:
+    _same(lambda: O.AdamW(0.02, weight_decay=0.1))
+
+
+def check_ema() -> None:
+    _same(lambda: O.Adam(0.02, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2))
+
+
+def check_learning_rate_schedule() -> None:
+    _same(lambda: O.SGD(O.schedules.CosineDecay(0.2, 10)))
+
+
+def check_constraint() -> None:
+    _same(
+        lambda: O.SGD(0.5),
+        lambda seed: mlp(seed, kernel_constraint=keras.constraints.MaxNorm(0.5)),
+    )
+
+
+def check_regularizer() -> None:
+    _same(lambda: O.SGD(0.1), lambda seed: mlp(seed, kernel_regularizer="l2"))
+
+
+def check_variables_without_gradients() -> None:
+    class Idle(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.idle = self.add_weight(shape=(3,), name="idle")
+
+        def call(self, x: Any) -> Any:
+            return x
+
+    def build(seed: int) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential(
+            [keras.layers.Input((6,)), keras.layers.Dense(4), Idle(), keras.layers.Dense(2)]
+        )
+
+    _same(lambda: O.Adam(0.02), build)
+
+
+def _embedding_model(seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.layers.Input((6,), dtype="int32"),
+            keras.layers.Embedding(12, 3),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def _tokens(steps: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    _, y = data(hvd.size() * 4 * steps)
+    return rng.integers(0, 12, size=(len(y), 6)).astype("int32"), y
+
+
+def check_sparse_gradients_linear_optimizer() -> None:
+    # SGD is linear in the gradient, so Keras alone is right about repeated rows, too.
+    _same(lambda: O.SGD(0.5), _embedding_model, rows=_tokens())
+
+
+class _Dense(O.Adam):
+    """Adam on dense gradients, to compare sparse ones with."""
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        import tensorflow as tf
+
+        super().apply([tf.convert_to_tensor(g) for g in grads], trainable_variables)
+
+
+def check_sparse_gradients_adam() -> None:
+    compare_with_one_process(
+        _embedding_model,
+        lambda: _Dense(0.02, global_clipnorm=0.1),
+        lambda: hvd.DistributedOptimizer(O.Adam(0.02, global_clipnorm=0.1)),
+        rows=_tokens(),
+    )
+
+
+def check_sparse_as_dense() -> None:
+    compare_with_one_process(
+        _embedding_model,
+        lambda: _Dense(0.02),
+        lambda: hvd.DistributedOptimizer(O.Adam(0.02), sparse_as_dense=True),
+        rows=_tokens(),
+    )
+
+
+def check_gradient_accumulation_of_keras() -> None:
+    _same(lambda: O.Adam(0.02, gradient_accumulation_steps=2, global_clipnorm=0.1), steps=6)
+
+
+def check_backward_passes_averaged() -> None:
+    compare_with_one_process(
+        mlp,
+        lambda: O.Adam(0.02, gradient_accumulation_steps=2),
+        lambda: hvd.DistributedOptimizer(
+            O.Adam(0.02), backward_passes_per_step=2, average_aggregated_gradients=True
+        ),
+        steps=6,
+    )
+
+
+def check_backward_passes_summed() -> None:
+    compare_with_one_process(
+        mlp,
+        lambda: O.SGD(0.2, gradient_accumulation_steps=2),
+        lambda: hvd.DistributedOptimizer(O.SGD(0.1), backward_passes_per_step=2),
+        steps=6,
+    )
+
+
+def check_op_sum() -> None:
+    size = hvd.size()
+    compare_with_one_process(
+        mlp,
+        lambda: O.SGD(0.05 * size),
+        lambda: hvd.DistributedOptimizer(O.SGD(0.05), op=hvd.Sum),
+    )
+
+
+def check_predivide_factor() -> None:
+    compare_with_one_process(
+        mlp,
+        lambda: O.SGD(0.1),
+        lambda: hvd.DistributedOptimizer(O.SGD(0.1), gradient_predivide_factor=2.0),
+    )
+
+
+def check_groups_by_number() -> None:
+    for groups in (1, 2, 100):
+        compare_with_one_process(
+            mlp,
+            lambda: O.SGD(0.1),
+            lambda groups=groups: hvd.DistributedOptimizer(O.SGD(0.1), groups=groups),
+        )
+
+
+def check_groups_of_variables() -> None:
+    found: list[keras.Model] = []
+
+    def build(seed: int) -> keras.Model:
+        found.append(mlp(seed))
+        return found[-1]
+
+    def distributed() -> Any:
+        variables = found[-1].trainable_variables
+        return hvd.DistributedOptimizer(O.SGD(0.1), groups=[variables[:2], [variables[3].value]])
+
+    compare_with_one_process(build, lambda: O.SGD(0.1), distributed)
+
+
+def check_compression_fp16() -> None:
+    compare_with_one_process(
+        mlp,
+        lambda: O.SGD(0.1),
+        lambda: hvd.DistributedOptimizer(O.SGD(0.1), compression=hvd.Compression.fp16),
+        rtol=5e-3,
+        atol=2e-3,
+    )
+
+
+def check_compression_bf16() -> None:
+    compare_with_one_process(
+        mlp,
+        lambda: O.SGD(0.1),
+        lambda: hvd.DistributedOptimizer(O.SGD(0.1), compression=hvd.Compression.bf16),
+        rtol=3e-2,
+        atol=1e-2,
+    )
+
+
+def check_mixed_bfloat16() -> None:
+    _same(
+        lambda: O.SGD(0.1), lambda seed: mlp(seed, dtype="mixed_bfloat16"), rtol=5e-2, atol=2e-2
+    )
+
+
+def check_run_eagerly() -> None:
+    _same(lambda: O.Adam(0.02), compile_options={"run_eagerly": True})
+
+
+def check_steps_per_execution() -> None:
+    _same(lambda: O.Adam(0.02), compile_options={"steps_per_execution": 2})
+
+
+def check_xla() -> None:
+    _same(lambda: O.Adam(0.02), compile_options={"jit_compile": True})
+
+
+def check_xla_with_clipping_and_accumulation() -> None:
+    _same(
+        lambda: O.Adam(0.02, global_clipnorm=0.05, gradient_accumulation_steps=2),
+        compile_options={"jit_compile": True},
+    )
+
+
+def check_process_set_of_one_rank_each() -> None:
+    sets = [hvd.add_process_set([r]) for r in range(hvd.size())] if hvd.size() > 1 else []
+    if not sets:
+        return
+    mine = sets[hvd.rank()]
+    x, y = data(8, seed=hvd.rank())
+    models = []
+    for wrap in (lambda o: o, lambda o: hvd.DistributedOptimizer(o, process_set=mine)):
+        model = mlp(7)
+        model.compile(optimizer=wrap(O.SGD(0.1)), loss="mse")
+        model.fit(x, y, batch_size=8, epochs=2, verbose=0, shuffle=False)
+        models.append(model)
+    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    hvd.barrier()
+    for process_set in sets:
+        assert hvd.remove_process_set(process_set)

@@ -1,0 +1,116 @@
+"""Start real ranks, with a time limit, and keep what each of them printed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCHERS = ("mpi", "gloo")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that has ended.
+
+    Attributes:
+        status: exit status of the launcher; None if the time limit ended the job.
+        output: what the launcher and all ranks printed.
+    """
+
+    status: int | None
+    output: str
+
+    def require_success(self) -> Finished:
+        """Fail the test with the output of all ranks unless the job succeeded."""
+        assert self.status == 0, self.describe()
+        return self
+
+    def describe(self) -> str:
+        """The job's end and its output, for a failing test."""
+        end = "ran into its time limit" if self.status is None else f"exit status {self.status}"
+        return f"the job {end}; it printed:\n{self.output}"
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a job: this interpreter's programs first, TensorFlow quiet."""
+    env = dict(os.environ)
+    env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env.get("PATH", "")
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    env["PYTHONUNBUFFERED"] = "1"
+    env["CUDA_VISIBLE_DEVICES"] = ""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    env.update(extra or {})
+    return env
+
+
+def launch_command(launcher: str, ranks: int, command: Sequence[str]) -> list[str]:
+    """The command line that starts `command` on some ranks of this machine."""
+    if launcher == "mpi":
+        options = ["--oversubscribe", "--bind-to", "none", "--output", "tag"]
+        if "Open MPI) 4" in _mpirun_version():
+            options = ["--oversubscribe", "--bind-to", "none", "--tag-output"]
+        return ["mpirun", "-np", str(ranks), *options, *command]
+    if launcher == "gloo":
+        return ["horovodrun", "--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}", *command]
+    if launcher == "python":
+        return list(command)
+    raise ValueError(launcher)
+
+
+def _mpirun_version() -> str:
+    return subprocess.run(
+        ["mpirun", "--version"], env=environment(), capture_output=True, text=True, timeout=30
+    ).stdout
+
+
+def run_ranks(
+    launcher: str,
+    ranks: int,
+    command: Sequence[str],
+    *,
+    timeout: float = 120,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Finished:
+    """Run a Python command on several ranks and wait for its end.
+
+    Args:
+        launcher: "mpi" (mpirun), "gloo" (horovodrun --gloo), or "python" for one process.
+        ranks: number of ranks.
+        command: arguments of the interpreter.
+        timeout: seconds until the job is killed.
+        env: more variables of the environment.
+        cwd: folder to run in.
+    """
+    argv = launch_command(launcher, ranks, [sys.executable, *command])
+    process = subprocess.Popen(
+        argv,
+        env=environment(env),
+        cwd=cwd or ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+        return Finished(process.returncode, output)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            output, _ = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+        return Finished(None, output)

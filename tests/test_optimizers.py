@@ -1,0 +1,14 @@
+"""The contract of DistributedOptimizer, on real ranks."""
+
+from __future__ import annotations
+
+from conftest import Jobs
+
+JOBS = [
+    ("optimizers", "mpi", 2),
+    ("optimizers", "gloo", 3),
+]
+
+
+def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
+    jobs.get(module, launcher, ranks).require(check)
