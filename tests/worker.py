@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 import traceback
@@ -17,6 +18,7 @@ from pathlib import Path
 def main(module_name: str, report_folder: str) -> None:
     import hvdkit as hvd
 
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     module = importlib.import_module(f"checks.{module_name}")
     hvd.init(**getattr(module, "INIT", {}))
     checks = [name for name in vars(module) if name.startswith("check_")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import tensorflow as tf
 from hvdkit.data.batch import ShardedBatch
 from hvdkit.data.source import Part, pipeline_options
 
-SHUFFLE_BUFFER_ROWS = 10_000
+SHUFFLE_BLOCK_ROWS = 10_000
 
 _BATCHING = ("BatchDataset", "_BatchDataset", "ParallelBatchDataset", "PaddedBatchDataset")
 _UNBATCHING = ("UnbatchDataset", "FlatMapDataset", "InterleaveDataset")
@@ -26,7 +26,7 @@ class DatasetSource:
     Args:
         dataset: the whole data, not a part of it.
         batched: whether its elements are batches; None to find out.
-        shuffle: rows in the shuffle buffer, 0 not to shuffle.
+        shuffle: rows of a block that is shuffled, 0 not to shuffle.
         seed: seed of the shuffling.
     """
 
@@ -44,12 +44,16 @@ class DatasetSource:
 
     @property
     def identity(self) -> list[object]:
-        """The cardinality and the types."""
-        return [f"cardinality {int(self.source.cardinality())}", str(self.source.element_spec)]
+        """The cardinality, the types, and the seeds of shuffling."""
+        return [
+            f"cardinality {int(self.source.cardinality())}",
+            str(self.source.element_spec),
+            *(f"shuffle with TensorFlow's seeds {s}" for s in _shuffle_seeds(self.source)),
+        ]
 
     def check(self, part: Part) -> None:
         """See `Source.check`."""
-        if _shuffled_without_seed(self.source):
+        if (0, 0) in _shuffle_seeds(self.source):
             raise ValueError(
                 "the dataset is shuffled without a seed, so each rank would see another order: "
                 "write .shuffle(buffer_size, seed=...), or leave the shuffling to "
@@ -98,21 +102,49 @@ class DatasetSource:
     def dataset(
         self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
     ) -> tf.data.Dataset:
-        """See `Source.dataset`. `next_epoch` is not asked: tf.data reshuffles each pass itself."""
+        """See `Source.dataset`."""
         width = self._global_batch(part)
-        dataset = self.source
         if self.shuffle and not in_order:
-            dataset = dataset.unbatch() if self.batched else dataset
-            dataset = dataset.shuffle(self.shuffle, seed=self.seed, reshuffle_each_iteration=True)
-            dataset = dataset.batch(width, drop_remainder=part.drop_remainder)
-        elif self.batched:
-            dataset = dataset.rebatch(width, drop_remainder=part.drop_remainder)
+            dataset = self._shuffled(next_epoch).rebatch(width, drop_remainder=part.drop_remainder)
         else:
-            dataset = dataset.batch(width, drop_remainder=part.drop_remainder)
+            dataset = self._in_batches(width, drop_remainder=part.drop_remainder)
         if part.size > 1:
             keep = _keep_rows(part, tag=self.may_be_uneven(part))
             dataset = dataset.enumerate().map(keep)
+        count = self.num_batches(part)
+        if count is not None:
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
+
+    def _in_batches(self, rows: int, *, drop_remainder: bool = False) -> tf.data.Dataset:
+        if self.batched:
+            return self.source.rebatch(rows, drop_remainder=drop_remainder)
+        return self.source.batch(rows, drop_remainder=drop_remainder)
+
+    def _shuffled(self, next_epoch: Callable[[], int]) -> tf.data.Dataset:
+        """Blocks of rows, each in an order that follows from seed, epoch and block.
+
+        `tf.data.Dataset.shuffle` would mix in TensorFlow's global seed, which may differ by rank.
+        """
+        blocks = self._in_batches(self.shuffle).enumerate()
+
+        def epochs() -> Iterator[int]:
+            yield next_epoch()
+
+        def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
+            def shuffle(block: tf.Tensor, *rows: Any) -> Any:
+                data = rows if len(rows) > 1 else rows[0]
+                count = tf.shape(tf.nest.flatten(data)[0])[0]
+                seed = tf.stack([self.seed * 1_000_003 + epoch, block])
+                order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+                return tf.nest.map_structure(lambda part: tf.gather(part, order), data)
+
+            return blocks.map(shuffle)
+
+        epoch = tf.data.Dataset.from_generator(
+            epochs, output_signature=tf.TensorSpec([], tf.int64)
+        )
+        return epoch.flat_map(shuffled)
 
     def _length(self) -> int | None:
         cardinality = int(self.source.cardinality())
@@ -141,7 +173,7 @@ def _keep_rows(part: Part, *, tag: bool) -> Callable[..., Any]:
             [f"the data has fewer rows than the {size} ranks: start fewer ranks, or give more."],
         )
         with tf.control_dependencies([enough] if enough is not None else []):
-            own = tf.range(rank, rows, size, dtype=tf.int64)
+            own = tf.range(rank, tf.maximum(rows, rank), size, dtype=tf.int64)
             picked = tf.cond(tf.size(own) > 0, lambda: own, lambda: tf.zeros([1], tf.int64))
         data = tf.nest.map_structure(lambda part: tf.gather(part, picked), batch)
         if not tag:
@@ -171,10 +203,11 @@ def _batch_size_of(dataset: tf.data.Dataset) -> int | None:
     return None
 
 
-def _shuffled_without_seed(dataset: tf.data.Dataset) -> bool:
+def _shuffle_seeds(dataset: tf.data.Dataset) -> list[tuple[int, int]]:
+    """The (global seed, operation's seed) of each `shuffle` in the dataset."""
+    found = []
     for step in _ancestors(dataset):
         if "Shuffle" in type(step).__name__ and hasattr(step, "_seed"):
-            seeds = (step._seed, step._seed2)
-            if all(int(tf.get_static_value(tf.convert_to_tensor(s)) or 0) == 0 for s in seeds):
-                return True
-    return False
+            pair = [tf.get_static_value(tf.convert_to_tensor(s)) for s in (step._seed, step._seed2)]
+            found.append((int(pair[0] or 0), int(pair[1] or 0)))
+    return found

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.arrays import ArraySource
-from hvdkit.data.datasets import SHUFFLE_BUFFER_ROWS, DatasetSource
+from hvdkit.data.datasets import SHUFFLE_BLOCK_ROWS, DatasetSource
 from hvdkit.data.pydatasets import PyDatasetSource
 from hvdkit.data.sharded import ShardedData
 from hvdkit.data.source import Part, Source
@@ -44,8 +44,8 @@ def shard(
             whose batches are divided.
         batch_size: rows of one rank (or local device) in a batch. Not for a PyDataset; a batched
             dataset keeps its own if it is left out.
-        shuffle: whether to shuffle each epoch, alike on every rank; a number is the shuffle
-            buffer of a dataset, in rows (default 10,000). Default: as in `fit`, arrays and
+        shuffle: whether to shuffle each epoch, alike on every rank; a dataset is shuffled in
+            blocks of this many rows (True: 10,000). Default: as in `fit`, arrays and
             PyDatasets are shuffled, datasets are not. `evaluate`, `predict` and
             `validation_data` read in order always.
         seed: seed of the shuffling; the order follows from it and the number of the epoch.
@@ -113,8 +113,8 @@ def _try_source(
 
 def _source(data: Any, shuffle: bool | int | None, seed: int, batched: bool | None) -> Source:
     if isinstance(data, tf.data.Dataset):
-        buffer = SHUFFLE_BUFFER_ROWS if shuffle is True else int(shuffle or 0)
-        return DatasetSource(data, batched, buffer, seed)
+        block = SHUFFLE_BLOCK_ROWS if shuffle is True else int(shuffle or 0)
+        return DatasetSource(data, batched, block, seed)
     shuffles = True if shuffle is None else bool(shuffle)
     if isinstance(data, keras.utils.PyDataset):
         return PyDatasetSource(data, shuffles, seed)

@@ -29,20 +29,37 @@ def with_sharded_batches(model: keras.Model, step: Step) -> Step:
     def step_on(batch: Any) -> Any:
         if not isinstance(batch, ShardedBatch):
             return step(batch)
-        with batch_scale(batch.scale) as scale, _metrics_of_real_rows(model, scale):
+        with batch_scale(batch.scale) as scale, _weighed_metrics(model, scale, batch.data):
             return step(batch.data)
 
     return step_on
 
 
 @contextlib.contextmanager
-def _metrics_of_real_rows(model: keras.Model, scale: BatchScale) -> Iterator[None]:
-    """Put the metrics back as they were if the batch is padding."""
-    variables = [v for metric in model.metrics for v in metric.variables]
-    before = [tf.identity(v.value) for v in variables]
+def _weighed_metrics(model: keras.Model, scale: BatchScale, data: Any) -> Iterator[None]:
+    """Put the metrics back as they were if the batch is padding.
+
+    Keras tracks the loss of each output as a mean over rows, or, where it does not know the
+    number of rows while tracing, as a mean over batches: there the batch counts its scale.
+    """
+    before = {id(v): tf.identity(v.value) for v in _metric_variables(model)}
     yield
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(tf.where(scale.is_real, variable.value, value))
+    rows_known = keras.tree.flatten(data)[0].shape[0] is not None
+    losses = model._compile_loss
+    by_batch = [] if losses is None or rows_known else losses.variables
+    by_batch_ids = {id(variable) for variable in by_batch}
+    for variable in _metric_variables(model):
+        # A metric that is built in its first step starts from zeros.
+        old = before.get(id(variable), tf.zeros_like(variable.value))
+        if id(variable) in by_batch_ids:
+            weight = tf.cast(scale.value, old.dtype)
+            variable.assign(old + weight * (variable.value - old))
+        else:
+            variable.assign(tf.where(scale.is_real, variable.value, old))
+
+
+def _metric_variables(model: keras.Model) -> list[keras.Variable]:
+    return [variable for metric in model.metrics for variable in metric.variables]
 
 
 def split_at_optimizer(model: keras.Model, step: Step) -> Step:

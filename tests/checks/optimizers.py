@@ -139,7 +139,7 @@ def check_sparse_gradients_linear_optimizer() -> None:
     _same(lambda: O.SGD(0.5), _embedding_model, rows=_tokens())
 
 
-class _Dense(O.Adam):
+class DenseAdam(O.Adam):
     """Adam on dense gradients, to compare sparse ones with."""
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
@@ -151,7 +151,7 @@ class _Dense(O.Adam):
 def check_sparse_gradients_adam() -> None:
     compare_with_one_process(
         _embedding_model,
-        lambda: _Dense(0.02, global_clipnorm=0.1),
+        lambda: DenseAdam(0.02, global_clipnorm=0.1),
         lambda: hvd.DistributedOptimizer(O.Adam(0.02, global_clipnorm=0.1)),
         rows=_tokens(),
     )
@@ -160,7 +160,7 @@ def check_sparse_gradients_adam() -> None:
 def check_sparse_as_dense() -> None:
     compare_with_one_process(
         _embedding_model,
-        lambda: _Dense(0.02),
+        lambda: DenseAdam(0.02),
         lambda: hvd.DistributedOptimizer(O.Adam(0.02), sparse_as_dense=True),
         rows=_tokens(),
     )

@@ -1,0 +1,15 @@
+"""hvd.shard on real ranks, with data that does not divide."""
+
+from __future__ import annotations
+
+from conftest import Jobs
+
+JOBS = [
+    ("sharding", "mpi", 1),
+    ("sharding", "mpi", 3),
+    ("sharding", "gloo", 2),
+]
+
+
+def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
+    jobs.get(module, launcher, ranks).require(check)
