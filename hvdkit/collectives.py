@@ -105,6 +105,7 @@ def _check_adasum(op: int, process_set: ProcessSet) -> None:
         raise NotImplementedError(f"hvd.Adasum needs a power of 2 of ranks, not {size}.")
 
 
+@tf.autograph.experimental.do_not_convert
 @_tensor_keyword
 def allreduce(
     value: Any,
@@ -166,6 +167,7 @@ def allreduce(
     )[0]
 
 
+@tf.autograph.experimental.do_not_convert
 def grouped_allreduce(
     tensors: Sequence[Any],
     average: bool | None = None,
@@ -216,6 +218,7 @@ def grouped_allreduce(
     return results
 
 
+@tf.autograph.experimental.do_not_convert
 @_tensor_keyword
 def allgather(
     value: Any,
@@ -245,6 +248,7 @@ def allgather(
     )
 
 
+@tf.autograph.experimental.do_not_convert
 def grouped_allgather(
     tensors: Sequence[Any],
     name: str | None = None,
@@ -265,6 +269,7 @@ def grouped_allgather(
     return [restore(t) for t, (_, restore) in zip(gathered, converted, strict=True)]
 
 
+@tf.autograph.experimental.do_not_convert
 @_tensor_keyword
 def broadcast(
     value: Any,
@@ -307,6 +312,7 @@ def broadcast(
     )
 
 
+@tf.autograph.experimental.do_not_convert
 def alltoall(
     tensor: Any,
     splits: Any = None,
@@ -362,6 +368,7 @@ def alltoall(
     return restore(received), restore(received_splits)
 
 
+@tf.autograph.experimental.do_not_convert
 @_tensor_keyword
 def reducescatter(
     value: Any,
@@ -409,6 +416,7 @@ def reducescatter(
     return restore(compression.decompress(reduced, context))
 
 
+@tf.autograph.experimental.do_not_convert
 def grouped_reducescatter(
     tensors: Sequence[Any],
     device_dense: str = "",

@@ -18,6 +18,7 @@ def load_model(
     custom_objects: dict[str, Any] | None = None,
     compression: type[Compressor] = Compression.none,
     legacy_opts: bool = False,
+    **options: Any,
 ) -> keras.Model:
     """Load a Keras model; its optimizer is distributed, and has its saved state.
 
@@ -30,6 +31,9 @@ def load_model(
         custom_objects: name to class or function, as in `keras.models.load_model`.
         compression: how gradients travel, see `DistributedOptimizer`.
         legacy_opts: refused if True; Keras 3 has no legacy optimizers.
+        **options: more arguments of `DistributedOptimizer`. A file does not hold them; an
+            optimizer saved with `backward_passes_per_step` comes back as one with Keras's
+            `gradient_accumulation_steps`, which averages, unless it is given here again.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -46,7 +50,7 @@ def load_model(
     except (KeyError, OSError) as error:
         raise ValueError(f"{filepath} is not a Keras model: {error}") from error
     if model.optimizer is not None and not is_distributed(model.optimizer):
-        DistributedOptimizer(model.optimizer, compression=compression)
+        DistributedOptimizer(model.optimizer, compression=compression, **options)
     return model
 
 

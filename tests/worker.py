@@ -15,13 +15,13 @@ import traceback
 from pathlib import Path
 
 
-def main(module_name: str, report_folder: str) -> None:
+def main(module_name: str, report_folder: str, *only: str) -> None:
     import hvdkit as hvd
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     module = importlib.import_module(f"checks.{module_name}")
     hvd.init(**getattr(module, "INIT", {}))
-    checks = [name for name in vars(module) if name.startswith("check_")]
+    checks = only or [name for name in vars(module) if name.startswith("check_")]
     with open(Path(report_folder) / f"rank{hvd.rank()}.jsonl", "w", buffering=1) as report:
         for name in checks:
             try:

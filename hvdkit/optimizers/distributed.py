@@ -12,18 +12,25 @@ gradient of the global batch.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src import api_export
+from keras.src.saving import object_registration
 
 from hvdkit.engine import Average, ProcessSet, global_process_set, logger, topology
 from hvdkit.engine.versions import is_keras2_optimizer
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import Gradient, GradientReduction, ReductionOptions
+
+
+# AutoGraph rewrites what a user's tf.function calls, and fails on super().
+do_not_convert = tf.autograph.experimental.do_not_convert
 
 
 class Distributed:
@@ -60,12 +67,14 @@ class Distributed:
 class DistributedLeaf(Distributed):
     """Mixin of an optimizer that updates variables itself, which is all but two of Keras's."""
 
+    @do_not_convert
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """Scale the loss as Keras does, and by the weight of a short batch of sharded data."""
         loss = super().scale_loss(loss)  # type: ignore[misc]
         scale = current_scale()
         return loss if scale is None else scale.scaled(loss, [self])
 
+    @do_not_convert
     def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
         """Reduce the gradients and update the variables; as in Keras otherwise."""
         _refuse_two_kinds_of_replicas(self._hvd_reduction)
@@ -95,11 +104,12 @@ class DistributedLeaf(Distributed):
     def _backend_apply_gradients(
         self, grads: Sequence[Gradient], trainable_variables: Sequence[Any]
     ) -> None:
-        self._hvd_variables = list(trainable_variables)
+        # Past Keras's attribute tracking, which would take them for the optimizer's own.
+        vars(self)["_hvd_variables"] = list(trainable_variables)
         try:
             super()._backend_apply_gradients(grads, trainable_variables)  # type: ignore[misc]
         finally:
-            self._hvd_variables = []
+            vars(self)["_hvd_variables"] = []
 
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Sequence[Gradient]:
         reduced = self._hvd_reduce(grads, self._hvd_variables)
@@ -121,6 +131,7 @@ class DistributedComposite(Distributed):
         for inner in inner_optimizers(self):
             self._hvd_make_distributed(inner)
 
+    @do_not_convert
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """Scale the loss as Keras does, and by the weight of a short batch of sharded data."""
         loss = super().scale_loss(loss)  # type: ignore[misc]
@@ -242,13 +253,8 @@ def DistributedOptimizer(  # noqa: N802  (Horovod's name)
         if isinstance(one, Distributed):
             return
         mixin = DistributedComposite if is_composite(one) else DistributedLeaf
-        base = type(one)
-        one.__class__ = type(
-            base.__name__,
-            (mixin, base),
-            {"__module__": base.__module__, "__doc__": base.__doc__},
-        )
-        state = vars(one)  # past Keras's attribute tracking, which is for variables
+        one.__class__ = _distributed_class(mixin, type(one))
+        state = vars(one)
         state["_hvd_reduction"] = reduction
         state["_hvd_name"] = prefix
         state["_hvd_multiplier"] = multiplier
@@ -259,6 +265,20 @@ def DistributedOptimizer(  # noqa: N802  (Horovod's name)
 
     make_distributed(optimizer)
     return optimizer
+
+
+@functools.cache
+def _distributed_class(mixin: type, base: type) -> type:
+    """The subclass that a distributed optimizer is an instance of; it is saved as its base."""
+    attributes = {"__module__": base.__module__, "__doc__": base.__doc__}
+    distributed = type(base.__name__, (mixin, base), attributes)
+    public_name = api_export.get_name_from_symbol(base)
+    if public_name is not None:
+        api_export.REGISTERED_OBJS_TO_NAMES[distributed] = public_name
+    else:
+        registered = object_registration.get_registered_name(base)
+        object_registration.GLOBAL_CUSTOM_NAMES[distributed] = registered
+    return distributed
 
 
 def _keras_optimizer(optimizer: Any) -> Any:

@@ -40,6 +40,7 @@ class _DistributedTape:
         """Leave the gradient of a variable out of the reduction."""
         self._reduction.register_local(source)
 
+    @tf.autograph.experimental.do_not_convert
     def gradient(
         self,
         target: Any,

@@ -1,0 +1,16 @@
+"""Training and callbacks on real ranks."""
+
+from __future__ import annotations
+
+from conftest import Jobs
+
+JOBS = [
+    ("training", "mpi", 2),
+    ("training", "gloo", 3),
+    ("callbacks", "mpi", 4),
+    ("callbacks", "gloo", 2),
+]
+
+
+def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
+    jobs.get(module, launcher, ranks).require(check)
