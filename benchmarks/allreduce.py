@@ -66,9 +66,7 @@ def _draw(lines: list[dict[str, Any]], file: Path) -> None:
     figure, axis = plt.subplots(figsize=(6, 4))
     sizes = [line["bytes"] for line in lines]
     for name in lines[0]["median"]:
-        axis.loglog(
-            sizes, [1000 * line["median"][name] for line in lines], marker="o", label=name
-        )
+        axis.loglog(sizes, [1000 * line["median"][name] for line in lines], marker="o", label=name)
     axis.set_xlabel("bytes")
     axis.set_ylabel("ms")
     axis.legend()

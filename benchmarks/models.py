@@ -58,9 +58,7 @@ def gpt() -> tuple[keras.Model, Any, Any, int]:
 def mlp() -> tuple[keras.Model, Any, Any, int]:
     """An MLP of 10 M parameters, its rows and targets, and its batch size (64)."""
     layers = [keras.layers.Dense(width, activation="relu") for width in (2048, 2048, 1792)]
-    model = keras.Sequential(
-        [keras.Input((1024,)), *layers, keras.layers.Dense(10)], name="mlp"
-    )
+    model = keras.Sequential([keras.Input((1024,)), *layers, keras.layers.Dense(10)], name="mlp")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 1024)).astype("float32")
     return model, x, rng.integers(0, 10, 64).astype("int32"), 64

@@ -1,10 +1,11 @@
 """One rank of benchmarks/step_time.py: train for some steps, and print each step's time.
 
-    mpirun -np 2 python benchmarks/step_worker.py gpt hvdkit 40
+mpirun -np 2 python benchmarks/step_worker.py gpt hvdkit 40
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -26,7 +27,9 @@ def main(model_name: str, variant: str, steps: int) -> None:
     from models import MODELS
 
     class StepTimes(keras.callbacks.Callback):
-        times: list[float] = []
+        def __init__(self) -> None:
+            super().__init__()
+            self.times: list[float] = []
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.times.append(time.perf_counter())
@@ -53,7 +56,7 @@ def main(model_name: str, variant: str, steps: int) -> None:
     times = StepTimes()
     model.fit(data, steps_per_epoch=WARM_UP + steps, verbose=0, callbacks=[times])
     stamps = times.times[WARM_UP - 1 :]
-    seconds = [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
+    seconds = [b - a for a, b in itertools.pairwise(stamps)]
     line = {
         "rank": engine.rank(),
         "parameters": model.count_params(),

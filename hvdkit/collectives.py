@@ -340,9 +340,7 @@ def alltoall(
     rows, ranks = converted.shape[0], topology.process_set_size(process_set)
     if splits is None:
         if rows is not None and rows % ranks:
-            raise ValueError(
-                f"{rows} rows do not divide by {ranks} ranks: give alltoall splits."
-            )
+            raise ValueError(f"{rows} rows do not divide by {ranks} ranks: give alltoall splits.")
         return restore(
             ops.alltoall(
                 converted,

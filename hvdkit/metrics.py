@@ -135,9 +135,7 @@ def _require_same_names(reports: list[tuple[str, float, dict[str, Any]]]) -> Non
     for name in everything:
         having = [r for r, (_, _, numbers) in enumerate(reports) if name in numbers]
         if len(having) < len(reports):
-            missing = [
-                f"{r} ({host})" for r, (host, _, _) in enumerate(reports) if r not in having
-            ]
+            missing = [f"{r} ({host})" for r, (host, _, _) in enumerate(reports) if r not in having]
             problems.append(
                 f"the metric {name!r} exists on rank {', '.join(map(str, having))}, "
                 f"but not on rank {', '.join(missing)}"

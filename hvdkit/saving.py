@@ -46,7 +46,9 @@ def load_model(
         _require_model_file(path)
     objects = {cls.__name__: cls for cls in custom_optimizers or []}
     try:
-        model = keras.models.load_model(filepath, custom_objects={**objects, **(custom_objects or {})})
+        model = keras.models.load_model(
+            filepath, custom_objects={**objects, **(custom_objects or {})}
+        )
     except (KeyError, OSError) as error:
         raise ValueError(f"{filepath} is not a Keras model: {error}") from error
     if model.optimizer is not None and not is_distributed(model.optimizer):

@@ -76,5 +76,3 @@ def broadcast_global_variables(root_rank: int) -> Any:
             for variable in tf.compat.v1.global_variables()
         ]
     )
-
-

@@ -33,9 +33,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         RankMismatchError: on every rank, when the ranks have different models.
     """
 
-    def __init__(
-        self, root_rank: int, device: str = "", local_variables: Any = None
-    ) -> None:
+    def __init__(self, root_rank: int, device: str = "", local_variables: Any = None) -> None:
         super().__init__()
         self.root_rank = root_rank
         self.device = device

@@ -54,7 +54,7 @@ class BestModelCheckpoint(ModelCheckpoint):
             save_freq=save_freq,
         )
         if filepath is None:
-            self.filepath = None
+            self.filepath: str | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that there is a file to write."""

@@ -95,9 +95,7 @@ class ArraySource:
         )
         signature = ShardedBatch(spec, tf.TensorSpec([], tf.float32)) if uneven else spec
         dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-        dataset = dataset.apply(
-            tf.data.experimental.assert_cardinality(self.num_batches(part))
-        )
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.num_batches(part)))
         return pipeline_options(dataset)
 
     def _global_batch(self, part: Part) -> int:

@@ -141,9 +141,7 @@ class DatasetSource:
 
             return blocks.map(shuffle)
 
-        epoch = tf.data.Dataset.from_generator(
-            epochs, output_signature=tf.TensorSpec([], tf.int64)
-        )
+        epoch = tf.data.Dataset.from_generator(epochs, output_signature=tf.TensorSpec([], tf.int64))
         return epoch.flat_map(shuffled)
 
     def _length(self) -> int | None:

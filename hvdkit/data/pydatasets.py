@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -91,7 +91,8 @@ class PyDatasetSource:
         assert self.count is not None
         if not self.shuffle:
             return list(range(self.count))
-        return np.random.default_rng([self.seed, epoch]).permutation(self.count).tolist()
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return [int(index) for index in order]
 
     def dataset(
         self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
@@ -116,9 +117,7 @@ class PyDatasetSource:
                 yield self._tagged(group, batch, part) if uneven else batch
 
         signature = ShardedBatch(self.spec, tf.TensorSpec([], tf.float32)) if uneven else self.spec
-        return pipeline_options(
-            tf.data.Dataset.from_generator(batches, output_signature=signature)
-        )
+        return pipeline_options(tf.data.Dataset.from_generator(batches, output_signature=signature))
 
     def _tagged(self, group: list[int], batch: Any, part: Part) -> ShardedBatch:
         rows = sum(self._rows_of(index) for index in group)
@@ -148,7 +147,7 @@ class PyDatasetSource:
             yield from map(self._load, indices)
             return
         with ThreadPoolExecutor(workers) as pool:
-            waiting: deque = deque()
+            waiting: deque[Future[Any]] = deque()
             for index in indices:
                 waiting.append(pool.submit(self._load, index))
                 if len(waiting) >= workers:

@@ -108,7 +108,7 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         """The batches as NumPy arrays."""
-        return self._dataset.as_numpy_iterator()
+        yield from self._dataset.as_numpy_iterator()
 
     @property
     def num_batches(self) -> int | None:

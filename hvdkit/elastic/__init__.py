@@ -22,7 +22,9 @@ def run(func: Any) -> Any:
 class KerasState:
     """State of a Keras model and optimizer that is committed and restored."""
 
-    def __init__(self, model: Any, optimizer: Any = None, backend: Any = None, **kwargs: Any):
+    def __init__(
+        self, model: Any, optimizer: Any = None, backend: Any = None, **kwargs: Any
+    ) -> None:
         _refuse("KerasState")
 
 

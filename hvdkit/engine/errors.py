@@ -23,3 +23,7 @@ class NotInitializedError(HvdkitError, ValueError):
 
 class RankMismatchError(HvdkitError, ValueError):
     """The ranks do not hold the same thing where they must; raised alike on every rank."""
+
+
+class CollectiveError(HvdkitError):
+    """A collective ended without a result: another rank left the job, or did not come in time."""

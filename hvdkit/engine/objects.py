@@ -50,7 +50,9 @@ def broadcast_object(
     with tf.init_scope():
         data = _pickled(obj) if rank() == root_rank else np.zeros(0, np.uint8)
         length = ops.broadcast(
-            tf.constant([data.size], tf.int64), root_rank, name=f"{name}.size",
+            tf.constant([data.size], tf.int64),
+            root_rank,
+            name=f"{name}.size",
             process_set=process_set,
         )
         if rank() != root_rank:
@@ -160,9 +162,7 @@ def require_same(
         if other == reference:
             continue
         if len(other) != len(reference):
-            lines.append(
-                f"rank {ranks[0]} has {len(reference)} of them, rank {r} has {len(other)}"
-            )
+            lines.append(f"rank {ranks[0]} has {len(reference)} of them, rank {r} has {len(other)}")
         pairs = zip(reference, other, strict=False)
         position, mine, theirs = next(
             ((i, a, b) for i, (a, b) in enumerate(pairs) if a != b), (None, None, None)

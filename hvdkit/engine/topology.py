@@ -110,20 +110,38 @@ def add_process_set(process_set: ProcessSet | Sequence[int]) -> ProcessSet:
         process_set: a `ProcessSet`, or its ranks.
 
     Raises:
-        ValueError: a set with the same ranks exists, or a rank does not.
+        ValueError: on every rank: a set with the same ranks exists, or a rank does not.
+        RankMismatchError: on every rank, when the ranks give different sets.
     """
     require_initialized("hvd.add_process_set()")
-    ranks = process_set.ranks if isinstance(process_set, ProcessSet) else list(process_set)
-    missing = [r for r in ranks or [] if not 0 <= r < size()]
-    if missing:
-        raise ValueError(f"a job of {size()} ranks has no rank {missing}.")
+    ranks = process_set.ranks if isinstance(process_set, ProcessSet) else sorted(process_set)
+    if ranks is not None:
+        _require_same("the ranks of the new process set", ranks)
+        missing = [r for r in ranks if not 0 <= r < size()]
+        if missing or not ranks:
+            raise ValueError(
+                f"a job of {size()} ranks has no rank {missing}."
+                if missing
+                else "a process set needs at least one rank."
+            )
     return native.add_process_set(process_set)
 
 
 def remove_process_set(process_set: ProcessSet) -> bool:
-    """Forget a process set; every rank calls it. Returns whether it was registered."""
+    """Forget a process set; every rank calls it. Returns whether it was registered.
+
+    Raises:
+        RankMismatchError: on every rank, when the ranks remove different sets.
+    """
     require_initialized("hvd.remove_process_set()")
+    _require_same("the process set to remove", [process_set.process_set_id])
     return bool(native.remove_process_set(process_set))
+
+
+def _require_same(what: str, value: Sequence[object]) -> None:
+    from hvdkit.engine.objects import require_same  # it stands above this module
+
+    require_same(what, value)
 
 
 def process_set_size(process_set: ProcessSet = global_process_set) -> int:
@@ -145,6 +163,15 @@ def process_set_ranks(process_set: ProcessSet = global_process_set) -> list[int]
     """The global ranks that belong to `process_set`, in order."""
     process_set_size(process_set)
     return list(process_set.ranks) if process_set.ranks else list(range(size()))
+
+
+def require_member(process_set: ProcessSet = global_process_set) -> None:
+    """Raise ValueError on a rank that does not belong to `process_set`."""
+    if process_set.process_set_id != 0 and not in_process_set(process_set):
+        raise ValueError(
+            f"rank {rank()} does not belong to the process set {process_set_ranks(process_set)}: "
+            "only its ranks take part."
+        )
 
 
 def in_process_set(process_set: ProcessSet = global_process_set) -> bool:

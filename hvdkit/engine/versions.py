@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from types import ModuleType
@@ -67,7 +68,7 @@ def load_horovod() -> ModuleType:
     from horovod.common.exceptions import HorovodVersionMismatchError
 
     try:
-        import horovod.tensorflow.mpi_ops as mpi_ops
+        mpi_ops = importlib.import_module("horovod.tensorflow.mpi_ops")
     except HorovodVersionMismatchError as error:
         raise InstallationError(
             f"Horovod was built for TensorFlow {error.installed_version}, but TensorFlow "

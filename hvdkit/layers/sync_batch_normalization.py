@@ -37,7 +37,8 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
 
     def _moments(self, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if not is_initialized() or topology.size() == 1:
-            return super()._moments(inputs, mask)
+            mean, variance = super()._moments(inputs, mask)
+            return mean, variance
         # Sums of deviations from the moving mean, which is the same on all ranks: one exchange,
         # and the difference below does not cancel where the mean is large.
         shift = tf.stop_gradient(tf.cast(self.moving_mean.value, inputs.dtype))
@@ -62,7 +63,7 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
 
     def get_config(self) -> dict[str, Any]:
         """The layer's arguments."""
-        config = super().get_config()
+        config: dict[str, Any] = super().get_config()
         config.pop("synchronized", None)
         return config
 

@@ -1,0 +1,1 @@
+"""Keras optimizers and gradient tapes that reduce over ranks."""

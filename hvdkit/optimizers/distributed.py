@@ -28,17 +28,17 @@ from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import Gradient, GradientReduction, ReductionOptions
 
-
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
 
 
-class Distributed:
+class Distributed(keras.optimizers.Optimizer):
     """Mixin of a distributed optimizer: what it adds to the Keras optimizer's class."""
 
     _hvd_reduction: GradientReduction
     _hvd_name: str
     _hvd_multiplier: float
+    _hvd_variables: list[Any]
 
     def register_local_var(self, var: Any) -> None:
         """Leave a variable's gradient out of the reduction; each rank keeps its own.
@@ -57,7 +57,9 @@ class Distributed:
         """The ranks that the gradients are reduced over."""
         return self._hvd_reduction.options.process_set
 
-    def _hvd_reduce(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> list:
+    def _hvd_reduce(
+        self, gradients: Sequence[Gradient], variables: Sequence[Any]
+    ) -> list[Gradient]:
         reduced = self._hvd_reduction.reduce(gradients, variables, name=self._hvd_name)
         if self._hvd_multiplier == 1.0:
             return reduced
@@ -70,7 +72,7 @@ class DistributedLeaf(Distributed):
     @do_not_convert
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """Scale the loss as Keras does, and by the weight of a short batch of sharded data."""
-        loss = super().scale_loss(loss)  # type: ignore[misc]
+        loss = super().scale_loss(loss)
         scale = current_scale()
         return loss if scale is None else scale.scaled(loss, [self])
 
@@ -81,39 +83,35 @@ class DistributedLeaf(Distributed):
         scale = current_scale()
         if scale is not None and not scale.used_for(self):
             grads = [g if g is None else _scaled(g, scale.value) for g in grads]
-        super().apply(grads, trainable_variables)  # type: ignore[misc]
+        super().apply(grads, trainable_variables)
 
     def _overwrite_variables_directly_with_gradients(
         self, grads: Sequence[Gradient], variables: Sequence[Any]
-    ) -> tuple[Sequence[Gradient], Sequence[Any]]:
+    ) -> Any:
         # float8's scales and maxima arrive as gradients; over the global batch a maximum is
         # the maximum over ranks.
-        replaced = [
-            i for i, v in enumerate(variables) if self._overwrite_variable_with_gradient(v)
-        ]
+        replaced = [i for i, v in enumerate(variables) if self._overwrite_variable_with_gradient(v)]
         if replaced and self._hvd_reduction.active:
             from hvdkit.engine import Max, ops
 
             grads = list(grads)
             for i in replaced:
                 grads[i] = ops.allreduce(grads[i], Max, process_set=self.process_set)
-        return super()._overwrite_variables_directly_with_gradients(  # type: ignore[misc]
-            grads, variables
-        )
+        return super()._overwrite_variables_directly_with_gradients(grads, variables)
 
     def _backend_apply_gradients(
         self, grads: Sequence[Gradient], trainable_variables: Sequence[Any]
     ) -> None:
         # Past Keras's attribute tracking, which would take them for the optimizer's own.
-        vars(self)["_hvd_variables"] = list(trainable_variables)
+        self.__dict__["_hvd_variables"] = list(trainable_variables)
         try:
-            super()._backend_apply_gradients(grads, trainable_variables)  # type: ignore[misc]
+            super()._backend_apply_gradients(grads, trainable_variables)
         finally:
-            vars(self)["_hvd_variables"] = []
+            self.__dict__["_hvd_variables"] = []
 
-    def _clip_gradients(self, grads: Sequence[Gradient]) -> Sequence[Gradient]:
+    def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
         reduced = self._hvd_reduce(grads, self._hvd_variables)
-        return super()._clip_gradients(reduced)  # type: ignore[misc]
+        return super()._clip_gradients(reduced)
 
 
 class DistributedComposite(Distributed):
@@ -127,14 +125,14 @@ class DistributedComposite(Distributed):
 
     def build(self, variables: Sequence[Any]) -> None:
         """Build the optimizer and the ones it hands gradients to."""
-        super().build(variables)  # type: ignore[misc]
+        super().build(variables)
         for inner in inner_optimizers(self):
             self._hvd_make_distributed(inner)
 
     @do_not_convert
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """Scale the loss as Keras does, and by the weight of a short batch of sharded data."""
-        loss = super().scale_loss(loss)  # type: ignore[misc]
+        loss = super().scale_loss(loss)
         scale = current_scale()
         return loss if scale is None else scale.scaled(loss, leaves(self))
 
@@ -175,7 +173,7 @@ def reductions(optimizer: Any) -> list[GradientReduction]:
     return found + [r for inner in inner_optimizers(optimizer) for r in reductions(inner)]
 
 
-def DistributedOptimizer(  # noqa: N802  (Horovod's name)
+def DistributedOptimizer(
     optimizer: Any,
     name: str | None = None,
     device_dense: str = "",
@@ -253,7 +251,7 @@ def DistributedOptimizer(  # noqa: N802  (Horovod's name)
         if isinstance(one, Distributed):
             return
         mixin = DistributedComposite if is_composite(one) else DistributedLeaf
-        one.__class__ = _distributed_class(mixin, type(one))
+        one.__class__ = _distributed_class(mixin, one.__class__)
         state = vars(one)
         state["_hvd_reduction"] = reduction
         state["_hvd_name"] = prefix

@@ -33,7 +33,7 @@ def local_variables_of(local_layers: Any) -> list[Any]:
     return [variable for layer in layers for variable in layer.trainable_variables]
 
 
-def PartialDistributedOptimizer(  # noqa: N802  (Horovod's name)
+def PartialDistributedOptimizer(
     optimizer: Any,
     name: str | None = None,
     device_dense: str = "",

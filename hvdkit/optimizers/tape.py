@@ -14,9 +14,8 @@ from hvdkit.optimizers.partial import local_variables_of
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import Gradient, GradientReduction, ReductionOptions
 
-
 # A loop makes a new tape for each step; the comparison of gradients between ranks is done once.
-_SEEN: set[tuple] = set()
+_SEEN: set[tuple[str, ...]] = set()
 
 
 class _DistributedTape:
@@ -90,7 +89,7 @@ def _raw_sources(sources: Any) -> Any:
     )
 
 
-def DistributedGradientTape(  # noqa: N802  (Horovod's name)
+def DistributedGradientTape(
     gradtape: tf.GradientTape,
     device_dense: str = "",
     device_sparse: str = "",
@@ -144,7 +143,7 @@ def DistributedGradientTape(  # noqa: N802  (Horovod's name)
     return _DistributedTape(gradtape, GradientReduction(options, seen=_SEEN))
 
 
-def PartialDistributedGradientTape(  # noqa: N802  (Horovod's name)
+def PartialDistributedGradientTape(
     gradtape: tf.GradientTape,
     device_dense: str = "",
     device_sparse: str = "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -32,7 +32,8 @@ from hvdkit.reduction.buckets import (
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.sparse import allreduce_slices, combine_duplicates
 
-Gradient = tf.Tensor | tf.IndexedSlices | None
+# A tf.Tensor, tf.IndexedSlices, or None (TensorFlow has no stubs to check it by).
+Gradient: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,11 @@ class GradientReduction:
         seen: the signatures that have been compared between ranks already.
     """
 
-    def __init__(self, options: ReductionOptions, seen: set[tuple] | None = None) -> None:
+    def __init__(self, options: ReductionOptions, seen: set[tuple[str, ...]] | None = None) -> None:
         self.options = options
         self._plan = options.bucket_plan()
         self._local: set[int] = set()
-        self._seen: set[tuple] = set() if seen is None else seen
+        self._seen: set[tuple[str, ...]] = set() if seen is None else seen
 
     def register_local(self, variable: Any) -> None:
         """Leave the gradient of `variable` out of the reduction."""
@@ -201,7 +202,10 @@ class GradientReduction:
         self, gradients: list[tf.Tensor], variables: list[Any], name: str
     ) -> list[tf.Tensor]:
         plan = OneBucket() if tf.executing_eagerly() else self._plan
-        sizes = [_bytes(gradient, variable) for gradient, variable in zip(gradients, variables)]
+        sizes = [
+            _bytes(gradient, variable)
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
         results = list(gradients)
         # An absolute scope: the name between ranks depends on neither layers nor optimizers,
         # and TensorFlow keeps it unique in a graph that reduces several times.
@@ -233,7 +237,7 @@ def _bytes(gradient: tf.Tensor, variable: Any) -> int:
     elements = gradient.shape.num_elements()
     if elements is None:
         elements = tf.TensorShape(variable.shape).num_elements() or 0
-    return int(elements) * gradient.dtype.size
+    return int(elements * gradient.dtype.size)
 
 
 __all__ = ["Bucket", "Gradient", "GradientReduction", "ReductionOptions"]

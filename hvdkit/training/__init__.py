@@ -1,0 +1,1 @@
+"""What hvdkit adds to Keras's fit, evaluate and predict."""

@@ -62,6 +62,6 @@ def _spec_of(batch: Any) -> Any:
 
 
 class _Spec:
-    def __init__(self, shape: tuple, dtype: str) -> None:
+    def __init__(self, shape: tuple[int | None, ...], dtype: str) -> None:
         self.shape = shape
         self.dtype = dtype

@@ -130,7 +130,7 @@ def _refuse(arguments: dict[str, Any], method: str, *names: str) -> None:
             )
 
 
-class _reading:  # noqa: N801  (used as a function)
+class _reading:
     """While inside, the model's metrics are those of sharded data, or not."""
 
     def __init__(self, model: Any, sharded: bool) -> None:

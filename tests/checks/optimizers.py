@@ -251,9 +251,7 @@ def check_compression_bf16() -> None:
 
 
 def check_mixed_bfloat16() -> None:
-    _same(
-        lambda: O.SGD(0.1), lambda seed: mlp(seed, dtype="mixed_bfloat16"), rtol=5e-2, atol=2e-2
-    )
+    _same(lambda: O.SGD(0.1), lambda seed: mlp(seed, dtype="mixed_bfloat16"), rtol=5e-2, atol=2e-2)
 
 
 def check_run_eagerly() -> None:

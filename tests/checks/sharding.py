@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from checks.reference import data, mlp, same_on_all_ranks
 
@@ -371,9 +372,7 @@ def check_unbuilt_model_is_built_and_broadcast_before_the_first_step() -> None:
     for source in (hvd.shard((x, y), B, shuffle=False),):
         model = build(hvd.rank())
         model.compile(optimizer=hvd.DistributedOptimizer(keras.optimizers.SGD(0.1)), loss="mse")
-        model.fit(
-            source, verbose=0, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)]
-        )
+        model.fit(source, verbose=0, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)])
         del everyone
         for mine, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -386,12 +385,8 @@ def check_loss_that_is_no_average_is_refused_where_uneven() -> None:
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss=loss)
     if hvd.size() == 1:
         return
-    try:
+    with pytest.raises(ValueError, match="sum_over_batch_size"):
         model.fit(hvd.shard((x, y), B), verbose=0)
-    except ValueError as error:
-        assert "sum_over_batch_size" in str(error)
-    else:
-        raise AssertionError("not refused")
     model.fit(hvd.shard((x, y), B, remainder="drop"), verbose=0)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from checks.reference import (
     BATCH,
@@ -384,12 +385,8 @@ def check_optimizer_is_refused_when_it_can_not_work() -> None:
             "Average",
         ),
     ):
-        try:
+        with pytest.raises(ValueError, match=part):
             call()
-        except ValueError as error:
-            assert part in str(error), error
-        else:
-            raise AssertionError(part)
 
 
 def check_overlap_buckets_in_backward_order() -> None:

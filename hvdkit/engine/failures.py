@@ -1,0 +1,102 @@
+"""What a collective that failed says, in the user's words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from hvdkit.engine.errors import CollectiveError, HvdkitError, RankMismatchError
+from hvdkit.engine.native import ProcessSet, global_process_set
+from hvdkit.engine.topology import process_set_ranks, rank
+
+_SHUT_DOWN = "Horovod has been shut down"
+_MISMATCH = re.compile(r"Mismatched [^\n]*?\.(?=\s|$)")
+_NODE = re.compile(r"node ([\w./-]+)")
+
+
+@contextlib.contextmanager
+def explained(
+    what: str,
+    tensors: Sequence[tf.Tensor] = (),
+    detail: str = "",
+    process_set: ProcessSet = global_process_set,
+) -> Iterator[None]:
+    """Turn TensorFlow's error about a collective into one that says what to do.
+
+    Args:
+        what: the collective, as the message names it.
+        tensors: what this rank gives to it.
+        detail: what else has to be the same on all ranks.
+        process_set: the ranks that take part.
+
+    Raises:
+        RankMismatchError: on every rank, when the ranks gave different things.
+        CollectiveError: another rank left the job, or did not come in time.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if mismatch := _MISMATCH.search(error.message):
+            mine = ", ".join(f"{t.dtype.name} {t.shape}" for t in tensors)
+            raise _mismatch(
+                f"{what} of {mine} {detail}".strip(), mismatch[0], process_set
+            ) from None
+        if _SHUT_DOWN in error.message:
+            raise _ended(what, time.monotonic() - started) from None
+        raise
+
+
+@contextlib.contextmanager
+def explained_in_graph(what: str) -> Iterator[None]:
+    """`explained` for a graph that holds collectives, such as a training step.
+
+    Args:
+        what: what runs the graph, as the message names it.
+
+    Raises:
+        RankMismatchError: on every rank, when the ranks gave different things.
+        CollectiveError: another rank left the job, or did not come in time.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        node = _NODE.search(error.message)
+        inside = f"{what} (in {node[1]})" if node else what
+        if mismatch := _MISMATCH.search(error.message):
+            raise RankMismatchError(f"{inside}: the ranks differ. {mismatch[0]}") from None
+        if _SHUT_DOWN in error.message:
+            raise _ended(inside, None) from None
+        raise
+
+
+def _mismatch(mine: str, reason: str, process_set: ProcessSet) -> RankMismatchError:
+    """Horovod sends a mismatch to every rank, so here they can tell each other what they gave."""
+    from hvdkit.engine.objects import allgather_object  # it is made of collectives itself
+
+    everyone = allgather_object(mine, name="hvdkit.mismatch", process_set=process_set)
+    calls = "; ".join(
+        f"rank {r} calls {call}"
+        for r, call in zip(process_set_ranks(process_set), everyone, strict=True)
+    )
+    return RankMismatchError(f"the ranks differ in a collective: {calls}. {reason}")
+
+
+def _ended(what: str, waited: float | None) -> HvdkitError:
+    limit = float(os.environ.get("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", 0))
+    if waited is not None and 0 < limit <= waited:
+        return CollectiveError(
+            f"rank {rank()} waited {waited:.0f} s in {what} for ranks that did not come; the "
+            f"limit is {limit:.0f} s (stall_timeout of hvd.init). Rank 0's log names the missing "
+            "ranks. Every rank has to call the same collectives in the same order."
+        )
+    return CollectiveError(
+        f"rank {rank()} could not finish {what}: another rank has left the job (an error there, "
+        f"or the end of its script), or a rank was missing from a collective for longer than "
+        f"{limit:.0f} s (stall_timeout of hvd.init). The other ranks' output says which."
+    )
