@@ -48,7 +48,7 @@ class MetricAverageCallback(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Take the training metrics before validation resets them."""
-        if self._in_fit and self._training is None:
+        if self._in_fit and self._training is None and topology.size() > 1:
             self._take_training()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -70,4 +70,4 @@ class MetricAverageCallback(keras.callbacks.Callback):
 
     def _take_training(self) -> None:
         self._training_rows = rows_seen(self.model)
-        self._training = metrics_over_ranks(self.model) if topology.size() > 1 else {}
+        self._training = metrics_over_ranks(self.model)

@@ -85,14 +85,35 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     if sharded:
         _refuse(arguments, "fit", "y", "sample_weight", "batch_size")
         require_exact_loss(model, data)
-        if arguments["initial_epoch"]:
-            data.set_epoch(arguments["initial_epoch"])
+        _follow_epochs(data, arguments)
         arguments["x"] = _adapter(model, data, class_weight=arguments.pop("class_weight"))
         arguments["shuffle"] = False
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
     with _reading(model, sharded):
         return original(model, **arguments)
+
+
+class _FollowEpochs(keras.callbacks.Callback):
+    """Tell sharded data which epoch starts; Keras may have read a batch before the first."""
+
+    def __init__(self, data: ShardedData, ahead: int) -> None:
+        super().__init__()
+        self._data = data
+        self._ahead = ahead
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._data.set_epoch(epoch + self._ahead)
+
+
+def _follow_epochs(data: ShardedData, arguments: dict[str, Any]) -> None:
+    """A second `fit` goes on with the next epoch's order; `initial_epoch` names it."""
+    follow = _FollowEpochs(data, ahead=0 if arguments["initial_epoch"] else data.epoch)
+    callbacks = arguments["callbacks"]
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(follow)
+    else:
+        arguments["callbacks"] = [*keras.tree.flatten(callbacks or []), follow]
 
 
 def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:

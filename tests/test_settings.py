@@ -1,0 +1,137 @@
+"""What init sets: threads from affinity and quota, MPI's idle policy, and what the user set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launch import run_ranks
+
+from hvdkit.engine.cores import cgroup_quota, threads_per_rank
+from hvdkit.engine.launcher import Launch, read_launch
+from hvdkit.engine.settings import before_start, idle_cores_advice, set_variable
+
+FOUR = frozenset(range(4))
+YIELD = "OMPI_MCA_mpi_yield_when_idle"
+PRINT_THREADS = (
+    "import hvdkit as hvd, tensorflow as tf; hvd.init(**{}); "
+    "print('THREADS', tf.config.threading.get_intra_op_parallelism_threads())"
+)
+
+
+@pytest.mark.parametrize(
+    ("own", "neighbours", "quota", "threads"),
+    [
+        (FOUR, [FOUR], None, 4),
+        (FOUR, [FOUR, FOUR], None, 2),
+        (FOUR, [FOUR] * 8, None, 1),
+        (frozenset({0, 1}), [frozenset({0, 1}), frozenset({2, 3})], None, 2),
+        (FOUR, [FOUR, FOUR], 2.0, 1),
+        (FOUR, [FOUR], 2.5, 2),
+        (FOUR, [FOUR], 0.5, 1),
+    ],
+)
+def test_threads_fill_the_cores_once(
+    own: frozenset[int], neighbours: list[frozenset[int]], quota: float | None, threads: int
+) -> None:
+    assert threads_per_rank(own, neighbours, quota) == threads
+
+
+def test_cgroup_quota_v2_and_v1(tmp_path: Path) -> None:
+    own = tmp_path / "self"
+    own.write_text("0::/job\n")
+    (tmp_path / "job").mkdir()
+    assert cgroup_quota(tmp_path, own) is None
+    (tmp_path / "job" / "cpu.max").write_text("150000 100000\n")
+    assert cgroup_quota(tmp_path, own) == 1.5
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cgroup_quota(tmp_path, own) == 1.5
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert cgroup_quota(tmp_path, own) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("environ", "launch"),
+    [
+        ({}, Launch("python", 1, 1)),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"},
+            Launch("Open MPI", 4, 2),
+        ),
+        (
+            {"HOROVOD_SIZE": "4", "HOROVOD_LOCAL_SIZE": "4"},
+            Launch("horovodrun over Gloo", 4, 4),
+        ),
+        ({"PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}, Launch("MPICH or Intel MPI", 8, 4)),
+    ],
+)
+def test_launchers_are_recognised(environ: dict[str, str], launch: Launch) -> None:
+    assert read_launch(environ) == launch
+
+
+def test_the_environment_wins_over_defaults_and_arguments_over_it() -> None:
+    environ = {"A": "theirs"}
+    assert set_variable("A", "ours", "", given=False, environ=environ).value == "theirs"
+    assert set_variable("A", "argument", "", given=True, environ=environ).value == "argument"
+    assert set_variable("B", "ours", "why", given=False, environ=environ).reason == "why"
+    assert environ == {"A": "argument", "B": "ours"}
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Put back what `before_start` sets."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_idle_policy_follows_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for local_size, expected in ((1, "0" if cores > 1 else "1"), (cores, "1")):
+        monkeypatch.delenv(YIELD, raising=False)
+        before_start(
+            Launch("Open MPI", local_size, local_size),
+            cycle_time_ms=None,
+            yield_when_idle=None,
+            stall_timeout=None,
+        )
+        assert os.environ[YIELD] == expected
+
+
+def test_advice_when_binding_leaves_cores_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hvdkit.engine.settings._host_cores", lambda: 8)
+    bound = [frozenset({0}), frozenset({1})]
+    advice = idle_cores_advice(Launch("Open MPI", 2, 2), bound)
+    assert advice is not None
+    assert "--map-by slot:PE=4" in advice
+    assert idle_cores_advice(Launch("Open MPI", 2, 2), [frozenset(range(8))] * 2) is None
+
+
+def test_threads_of_real_ranks() -> None:
+    cores = len(os.sched_getaffinity(0))
+    for ranks in (1, 2):
+        job = run_ranks("mpi", ranks, ["-c", PRINT_THREADS.format({})]).require_success()
+        assert job.output.count(f"THREADS {max(1, cores // ranks)}") == ranks, job.output
+        assert job.output.count("TensorFlow threads = ") == 1, "said once, by rank 0"
+
+
+def test_the_user_sets_threads() -> None:
+    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({"threads": 3})])
+    assert "THREADS 3" in job.require_success().output
+    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({})], env={"OMP_NUM_THREADS": "1"})
+    assert "OMP_NUM_THREADS = 1 (from the environment)" in job.require_success().output
+
+
+def test_too_late_is_said() -> None:
+    script = (
+        "import tensorflow as tf; tf.constant(1); from mpi4py import MPI; "
+        "import hvdkit as hvd; hvd.init()"
+    )
+    output = run_ranks("mpi", 2, ["-c", script]).require_success().output
+    assert output.count("too late to set TensorFlow's threads") == 1
+    assert output.count("too late to set MPI's idle policy") == 1
