@@ -1,0 +1,104 @@
+# make demo, make test, make lint: each does all the set-up it needs, once, in .venv.
+#   make PYTHON=python3.12 ...   another Python
+#   make MPI=system ...          the mpicxx on PATH in place of the MPI wheel (after a make clean)
+SHELL := /bin/bash
+PYTHON ?= python3
+MPI ?= wheel
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+EXTRAS := cpu,examples,dev
+ifeq ($(MPI),wheel)
+EXTRAS := $(EXTRAS),mpi
+endif
+DEPS := $(STAMPS)/deps-$(EXTRAS)
+HOROVOD := $(STAMPS)/horovod-$(subst /,_,$(MPI))
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SHELL_SCRIPTS = $(wildcard mpi/*.sh mpi/*.sbatch) .ci/run
+
+# horovodrun starts the mpirun that is first on PATH.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+# Open MPI refuses to run as root unless told.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+.PHONY: help setup demo test test-long lint format bench clean check-python check-compiler
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       set up and train on real images with two ranks"
+	@echo "make test       set up and run the tests"
+	@echo "make lint       check style and types"
+	@echo "make setup      only set up: virtual environment, packages, Horovod"
+	@echo "make test-long  the tests that take minutes"
+	@echo "make bench      measure step times and allreduce"
+	@echo "make clean      remove what the above made (not the cache of built wheels)"
+
+setup: $(HOROVOD)
+
+demo: setup
+	$(RUN) horovodrun -np 2 $(BIN)/python examples/digits.py
+
+test: setup
+	$(RUN) python -m pytest
+
+test-long: setup
+	$(RUN) python -m pytest -m long
+
+bench: setup
+	$(RUN) python benchmarks/step_time.py
+	$(RUN) python benchmarks/allreduce.py
+
+lint: $(DEPS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+format: $(DEPS)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check-python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "make: there is no $(PYTHON)." >&2; \
+	  echo "  remedy: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); hvdkit needs Python 3.11, 3.12 or 3.13." >&2; \
+	  echo "  remedy: name such a one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make: $(PYTHON) can make no virtual environment: its venv or ensurepip module is missing." >&2; \
+	  echo "  remedy: install them (Debian, Ubuntu: apt install python3-venv)" >&2; \
+	  exit 1; }
+
+check-compiler:
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
+	  echo "make: there is no C++ compiler, and Horovod has to be compiled." >&2; \
+	  echo "  remedy: install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++), or set CXX" >&2; \
+	  exit 1; }
+
+# Neither check bothers a set-up that is done.
+$(STAMPS)/venv: | $(if $(wildcard $(STAMPS)/venv),,check-python)
+	$(PYTHON) -m venv --clear $(VENV)
+	mkdir -p $(STAMPS)
+	touch $@
+
+$(DEPS): setup.cfg pyproject.toml constraints.txt $(STAMPS)/venv
+	$(PIP) install --quiet --constraint constraints.txt pip setuptools
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(HOROVOD): $(DEPS) | $(if $(wildcard $(HOROVOD)),,check-compiler)
+	$(BIN)/hvdkit build --mpi $(MPI)
+	rm -f $(STAMPS)/horovod-*
+	touch $@

@@ -1,0 +1,86 @@
+"""The `hvdkit` command and its two subcommands."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from hvdkit_cli.building import Options, build
+from hvdkit_cli.doctor import examine
+from hvdkit_cli.doctor.report import as_json, as_table
+from hvdkit_cli.errors import CommandError
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_HELP)
+@click.version_option(package_name="hvdkit")
+def cli() -> None:
+    """Distributed training of Keras 3 models on TensorFlow, on Horovod's engine."""
+
+
+@cli.command("build")
+@click.option("--gpu", is_flag=True, help="Build for NVIDIA GPUs: collectives through NCCL.")
+@click.option(
+    "--mpi",
+    default="auto",
+    metavar="auto|wheel|system|none|PATH",
+    show_default=True,
+    help="The MPI to build against: the wheel in this environment, the mpicxx on PATH, none at "
+    "all, or the path of an mpicxx. auto takes the wheel if it is there, else the system's.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Compiler processes at a time. Default: as many as cores and memory allow.",
+)
+@click.option("--force", is_flag=True, help="Compile even if the right build exists.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the build's command and environment; change nothing."
+)
+def build_command(gpu: bool, mpi: str, jobs: int | None, force: bool, dry_run: bool) -> None:
+    """Build Horovod for the TensorFlow, MPI and Python installed here, and install it.
+
+    Built wheels are kept in a cache ($HVDKIT_CACHE, else hvdkit below $XDG_CACHE_HOME or
+    ~/.cache), by everything that decides what is in them.
+    """
+    build(Options(gpu=gpu, mpi=mpi, jobs=jobs, force=force, dry_run=dry_run))
+
+
+@cli.command("doctor")
+@click.option("--json", "json_", is_flag=True, help="Print JSON in place of the table.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=90.0,
+    show_default=True,
+    help="Seconds that each trial (imports, a two-rank job) may take.",
+)
+def doctor_command(json_: bool, timeout: float) -> None:
+    """Check what is installed and what works, with a real two-rank allreduce.
+
+    Exit status 1 if a line fails; each such line says what to do.
+    """
+    with Console(stderr=True).status("examining the installation"):
+        checks = examine(timeout)
+    if json_:
+        click.echo(as_json(checks))
+    else:
+        Console().print(as_table(checks))
+    sys.exit(any(check.failed for check in checks))
+
+
+def main() -> None:
+    """Run the command line; a CommandError becomes two lines on stderr and exit status 1."""
+    try:
+        cli(prog_name=Path(sys.argv[0]).name)
+    except CommandError as error:
+        console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        console.print(f"hvdkit: error: {error.message}", style="bold red")
+        console.print(f"  remedy: {error.remedy}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

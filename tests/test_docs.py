@@ -1,0 +1,96 @@
+"""The documentation is up to date, its links lead somewhere, and its examples run."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from launch import ROOT, run_ranks
+
+FOLDERS = ("docs", "mpi", "examples", "benchmarks", "tests", "hvdkit", "hvdkit_cli")
+PAGES = sorted(
+    page.relative_to(ROOT)
+    for page in [
+        *ROOT.glob("*.md"),
+        *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md")),
+    ]
+)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def _public_names() -> list[str]:
+    tree = ast.parse((ROOT / "hvdkit/__init__.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    raise AssertionError("hvdkit/__init__.py has no __all__")
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = _HEADING.findall(_CODE.sub("", page.read_text()))
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def _examples() -> list:
+    """The code blocks that are whole scripts."""
+    return [
+        pytest.param(code, id=f"{page}-{number}")
+        for page in PAGES
+        for number, code in enumerate(_PYTHON.findall((ROOT / page).read_text()))
+        if "hvd.init()\n" in code or "hvd.init()  #" in code
+    ]
+
+
+def test_api_reference_is_up_to_date() -> None:
+    run_ranks("python", 1, ["docs/make_api.py", "--check"]).require_success()
+
+
+def test_api_reference_has_every_public_name() -> None:
+    headings = set(_HEADING.findall((ROOT / "docs/api.md").read_text()))
+    modules = {"callbacks", "elastic"}
+    assert set(_public_names()) - headings == modules
+    for module in modules:
+        assert any(heading.startswith(f"{module}.") for heading in headings)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links(page: Path) -> None:
+    text = _CODE.sub("", (ROOT / page).read_text())
+    broken = []
+    for link in _LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = ROOT / page if not path else (ROOT / page).parent / path
+        if not target.exists() or (
+            anchor and target.suffix == ".md" and anchor not in _anchors(target)
+        ):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_make_targets_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", (ROOT / page).read_text(), re.M | re.S))
+    named = set(re.findall(r"(?m)(?:^|`)make ([a-z][a-z-]*)", code))
+    assert named <= targets
+
+
+def test_readme_starts_with_the_two_commands() -> None:
+    first_block = _CODE.findall((ROOT / "README.md").read_text())[0]
+    assert re.findall(r"(?m)^make (\w+)", first_block) == ["demo", "test"]
+
+
+@pytest.mark.parametrize(("launcher", "ranks"), [("python", 1), ("mpi", 2)])
+@pytest.mark.parametrize("code", _examples())
+def test_example_runs(code: str, launcher: str, ranks: int, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(code)
+    run_ranks(launcher, ranks, [str(script)], cwd=tmp_path).require_success()

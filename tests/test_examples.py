@@ -1,0 +1,72 @@
+"""The examples run unchanged as one process, over MPI, over Gloo, and on several local devices."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from launch import Finished, run_ranks
+
+LAUNCHES = [("python", 1), ("mpi", 2), ("gloo", 2)]
+EXAMPLES = ["examples/digits.py", "examples/custom_loop.py"]
+
+
+def _require_result(finished: Finished, ranks: int, at_least: float) -> None:
+    """The accuracy and the proof of equal weights are there once; so are lines of an epoch."""
+    output = finished.require_success().output
+    accuracies = re.findall(r"test accuracy: ([\d.]+)", output)
+    assert len(accuracies) == 1, finished.describe()
+    assert float(accuracies[0]) > at_least, finished.describe()
+    proofs = re.findall(r"the same on all (\d+) ranks, SHA-256 [0-9a-f]{16}", output)
+    assert proofs == [str(ranks)], finished.describe()
+    first_epoch = re.findall(r"(?im)epoch 1(?:/\d+|:)", output)
+    assert len(first_epoch) == 1, finished.describe()
+
+
+@pytest.mark.parametrize(("launcher", "ranks"), LAUNCHES)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example: str, launcher: str, ranks: int) -> None:
+    finished = run_ranks(launcher, ranks, [example, "--epochs", "3"])
+    _require_result(finished, ranks, at_least=0.85)
+
+
+def test_defaults_reach_the_accuracy_and_the_best_model_is_saved(tmp_path: Path) -> None:
+    saved = tmp_path / "best.keras"
+    finished = run_ranks("mpi", 2, ["examples/digits.py", "--save", str(saved)])
+    _require_result(finished, 2, at_least=0.95)
+    assert zipfile.is_zipfile(saved)
+
+
+def test_mirrored_strategy() -> None:
+    finished = run_ranks("python", 1, ["examples/digits.py", "--epochs", "3", "--cpu-devices", "2"])
+    _require_result(finished, 1, at_least=0.85)
+    # Two devices take twice the rows of one in a step: 1437 rows in batches of 2 x 16.
+    assert "45/45" in finished.output, finished.describe()
+
+
+def test_mirrored_strategy_is_refused_on_several_ranks() -> None:
+    finished = run_ranks("mpi", 2, ["examples/digits.py", "--strategy", "mirrored"])
+    assert finished.status not in (0, None), finished.describe()
+    assert "is for one process, but this job has 2 ranks" in finished.output, finished.describe()
+
+
+DIFFERENT_WEIGHTS = """
+import sys
+sys.path.insert(0, "examples")
+import keras
+import digits
+import hvdkit as hvd
+hvd.init()
+keras.utils.set_random_seed(hvd.rank())
+digits.require_same_weights(digits.build_model())
+"""
+
+
+def test_different_weights_are_noticed(tmp_path: Path) -> None:
+    script = tmp_path / "different.py"
+    script.write_text(DIFFERENT_WEIGHTS)
+    finished = run_ranks("mpi", 2, [str(script)])
+    assert finished.status not in (0, None), finished.describe()
+    assert "the ranks hold different weights" in finished.output, finished.describe()
