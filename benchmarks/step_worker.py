@@ -44,6 +44,7 @@ def main(model_name: str, variant: str, steps: int) -> None:
         "alone": lambda: keras.optimizers.Adam(1e-4),
         "stock": lambda: StockAdam(1e-4),
         "hvdkit": lambda: engine.DistributedOptimizer(keras.optimizers.Adam(1e-4)),
+        "sum": lambda: engine.DistributedOptimizer(keras.optimizers.Adam(1e-4), op=engine.Sum),
     }
     keras.utils.set_random_seed(engine.rank())
     model, x, y, batch = MODELS[model_name]()

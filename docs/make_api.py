@@ -89,7 +89,13 @@ SECTIONS: dict[str, list[str]] = {
         "ddl_built",
     ],
     "Timeline": ["start_timeline", "stop_timeline"],
-    "Errors": ["HvdkitError", "InstallationError", "NotInitializedError", "RankMismatchError"],
+    "Errors": [
+        "HvdkitError",
+        "InstallationError",
+        "NotInitializedError",
+        "RankMismatchError",
+        "CollectiveError",
+    ],
     "Elastic": ["elastic"],
 }
 

@@ -25,6 +25,7 @@ from hvdkit.data.sharded import ShardedData  # noqa: E402
 from hvdkit.engine import (  # noqa: E402
     Adasum,
     Average,
+    CollectiveError,
     HvdkitError,
     InstallationError,
     Max,
@@ -92,6 +93,7 @@ log_to_stderr()
 __all__ = [
     "Adasum",
     "Average",
+    "CollectiveError",
     "Compression",
     "DistributedGradientTape",
     "DistributedOptimizer",

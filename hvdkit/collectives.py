@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import (
+    OP_NAMES,
     Adasum,
     Average,
     ProcessSet,
@@ -30,6 +31,7 @@ from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.sparse import allreduce_slices
 
 _Restore = Callable[[tf.Tensor], Any]
+_PYTHON_TYPES = {bool: tf.bool, int: tf.int64, float: tf.float64}
 
 
 def _tensor_keyword(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,6 +40,8 @@ def _tensor_keyword(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if "tensor" in kwargs:
+            if args or "value" in kwargs:
+                raise TypeError(f"{function.__name__}() got value and tensor, which are the same.")
             kwargs["value"] = kwargs.pop("tensor")
         return function(*args, **kwargs)
 
@@ -50,11 +54,11 @@ def _to_tensor(value: Any) -> tuple[tf.Tensor, _Restore]:
         return tf.convert_to_tensor(value.value), lambda tensor: tensor
     if tf.is_tensor(value) or isinstance(value, tf.Variable):
         return tf.convert_to_tensor(value), lambda tensor: tensor
-    if isinstance(value, (bool, int, float)):
-        dtype = {bool: tf.bool, int: tf.int64, float: tf.float64}[type(value)]
+    if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
+        dtype = next(_PYTHON_TYPES[cls] for cls in _PYTHON_TYPES if isinstance(value, cls))
         return tf.constant(value, dtype), _to_python
     array = np.asarray(value)
-    if array.dtype.kind not in "fiubV" and array.dtype.kind != "c":
+    if array.dtype.kind not in "fiubcV":
         raise TypeError(
             "collectives take tensors, variables, arrays and numbers, not "
             f"{type(value).__name__}; see hvd.broadcast_object and hvd.allgather_object."
@@ -92,12 +96,17 @@ def _operation(op: int | None, average: bool | None) -> int:
             raise ValueError("give op or average, not both (average is Horovod's old name).")
         warnings.warn("average=... is now op=hvd.Average or hvd.Sum.", DeprecationWarning, 3)
         return Average if average else Sum
+    if op is not None and op not in OP_NAMES:
+        names = ", ".join(f"hvd.{name}" for name in OP_NAMES.values())
+        raise ValueError(f"op is one of {names}, not {op!r}.")
     return Average if op is None else op
 
 
 def _check_adasum(op: int, process_set: ProcessSet) -> None:
     if op != Adasum:
         return
+    if not topology.mpi_enabled():
+        raise NotImplementedError("hvd.Adasum needs MPI; start the job with mpirun.")
     if process_set.process_set_id != 0:
         raise NotImplementedError("hvd.Adasum works over all ranks, not over a process set.")
     size = topology.size()
@@ -190,6 +199,8 @@ def grouped_allreduce(
     for i in slices:
         results[i] = allreduce(
             tensors[i],
+            prescale_factor=prescale_factor,
+            postscale_factor=postscale_factor,
             op=operation,
             compression=compression,
             device_sparse=device_sparse,
@@ -295,11 +306,6 @@ def broadcast(
         ValueError: there is no such rank in the process set.
     """
     require_initialized("hvd.broadcast()")
-    if root_rank not in topology.process_set_ranks(process_set):
-        raise ValueError(
-            f"root_rank {root_rank} is not among the ranks "
-            f"{topology.process_set_ranks(process_set)}."
-        )
     tensor, restore = _to_tensor(value)
     return restore(
         ops.broadcast(
@@ -336,7 +342,10 @@ def alltoall(
         ValueError: the rows do not divide by the ranks, or `splits` does not add up to them.
     """
     require_initialized("hvd.alltoall()")
+    topology.require_member(process_set)
     converted, restore = _to_tensor(tensor)
+    if converted.shape.rank == 0:
+        raise ValueError("alltoall divides the first dimension; a number has none.")
     rows, ranks = converted.shape[0], topology.process_set_size(process_set)
     if splits is None:
         if rows is not None and rows % ranks:

@@ -43,7 +43,7 @@ def sums_over_ranks(metric: Any) -> bool:
 def rows_seen(model: Any) -> float:
     """Rows that this rank has seen since its metrics were reset."""
     tracker = getattr(model, "_loss_tracker", None)
-    return 0.0 if tracker is None else float(tracker.count)
+    return 0.0 if tracker is None else float(keras.ops.convert_to_numpy(tracker.count))
 
 
 def _single_metrics(model: Any) -> list[Any]:

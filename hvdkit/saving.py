@@ -51,12 +51,16 @@ def load_model(
         )
     except (KeyError, OSError) as error:
         raise ValueError(f"{filepath} is not a Keras model: {error}") from error
+    except (TypeError, ValueError) as error:  # a part is missing, or a class is not known
+        raise ValueError(f"{filepath} can't be loaded as a Keras model: {error}") from error
     if model.optimizer is not None and not is_distributed(model.optimizer):
         DistributedOptimizer(model.optimizer, compression=compression, **options)
     return model
 
 
 def _require_model_file(path: str) -> None:
+    if "://" in path:  # Keras fetches it
+        return
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {path}.")
     if os.path.isdir(path):

@@ -33,9 +33,12 @@ def broadcast_variables(
 
     Raises:
         NotInitializedError: `init` has not been called.
+        ValueError: this rank, or the root, does not belong to the process set.
     """
     del inplace
     require_initialized("hvd.broadcast_variables()")
+    topology.require_member(process_set)
+    topology.require_root(root_rank, process_set)
     if topology.process_set_size(process_set) == 1:
         return
     for position, variable in enumerate(variables):

@@ -61,6 +61,8 @@ def launch_command(launcher: str, ranks: int, command: Sequence[str]) -> list[st
         return ["mpirun", "-np", str(ranks), *options, *command]
     if launcher == "gloo":
         return ["horovodrun", "--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}", *command]
+    if launcher == "horovodrun":
+        return ["horovodrun", "--mpi", "-np", str(ranks), "-H", f"localhost:{ranks}", *command]
     if launcher == "python":
         return list(command)
     raise ValueError(launcher)
@@ -84,7 +86,8 @@ def run_ranks(
     """Run a Python command on several ranks and wait for its end.
 
     Args:
-        launcher: "mpi" (mpirun), "gloo" (horovodrun --gloo), or "python" for one process.
+        launcher: "mpi" (mpirun), "gloo" (horovodrun --gloo), "horovodrun" (horovodrun over MPI),
+            or "python" for one process.
         ranks: number of ranks.
         command: arguments of the interpreter.
         timeout: seconds until the job is killed.

@@ -94,11 +94,11 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log the learning rate, as "lr"."""
         if logs is not None:
-            logs["lr"] = float(self.model.optimizer.learning_rate)
+            logs["lr"] = _rate(self.model.optimizer)
 
     def _adjust(self, epoch: float) -> None:
         optimizer = self.model.optimizer
-        old = float(optimizer.learning_rate)
+        old = _rate(optimizer)
         new = self.initial_lr * self.multiplier(epoch)
         optimizer.learning_rate = new
         if self.momentum_correction and old > 0 and new != old:
@@ -154,8 +154,13 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
         """Say that the warm-up is done."""
         super().on_epoch_end(epoch, logs)
         if self.verbose and self.end_epoch == epoch + 1 and topology.rank() == 0:
-            rate = float(self.model.optimizer.learning_rate)
+            rate = _rate(self.model.optimizer)
             print(f"\nEpoch {epoch + 1}: finished gradual learning rate warmup to {rate:g}.")
+
+
+def _rate(optimizer: Any) -> float:
+    """The learning rate, also of an optimizer that `tf.distribute` has mirrored."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _updating_optimizer(optimizer: Any) -> Any:

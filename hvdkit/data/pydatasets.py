@@ -114,6 +114,8 @@ class PyDatasetSource:
             plan, own = itertools.tee(groups)
             picked = (group[part.rank] if part.rank < len(group) else group[0] for group in own)
             for group, batch in zip(plan, self._loaded(picked), strict=False):
+                if part.rank < len(group):
+                    self._require_rows(group[part.rank], batch)
                 yield self._tagged(group, batch, part) if uneven else batch
 
         signature = ShardedBatch(self.spec, tf.TensorSpec([], tf.float32)) if uneven else self.spec
@@ -123,14 +125,16 @@ class PyDatasetSource:
         rows = sum(self._rows_of(index) for index in group)
         has_batch = part.rank < len(group)
         own = self._rows_of(group[part.rank]) if has_batch else 0
-        if has_batch and _rows(batch) != own:
-            raise ValueError(
-                f"batch {group[part.rank]} of the PyDataset has {_rows(batch)} rows, not the "
-                f"{own} that batch 0 has; only the last batch may be shorter."
-            )
         if not has_batch:
             batch = keras.tree.map_structure(lambda a: a[:1], batch)
         return ShardedBatch(batch, np.float32(batch_scale_of(own, rows, part.size)))
+
+    def _require_rows(self, index: int, batch: Any) -> None:
+        if _rows(batch) != self._rows_of(index):
+            raise ValueError(
+                f"batch {index} of the PyDataset has {_rows(batch)} rows, not the "
+                f"{self._rows_of(index)} that batch 0 has; only the last batch may be shorter."
+            )
 
     def _rows_of(self, index: int) -> int:
         return self.last_rows if self.count and index == self.count - 1 else self.rows

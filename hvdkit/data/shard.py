@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Literal
 
 import keras
@@ -69,6 +70,7 @@ def shard(
         >>> model.fit(train, epochs=3, validation_data=hvd.shard((x_test, y_test), 64))
     """
     require_initialized("hvd.shard()")
+    topology.require_member(process_set)
     part = Part(
         rank=topology.process_set_ranks(process_set).index(topology.rank()),
         size=topology.process_set_size(process_set),
@@ -77,7 +79,8 @@ def shard(
     )
     source, problem = _try_source(data, part, shuffle, seed, remainder, batched)
     if part.size > 1:
-        raise_everywhere(None if problem is None else str(problem), type(problem or ValueError()))
+        kind = TypeError if isinstance(problem, TypeError) else ValueError
+        raise_everywhere(None if problem is None else str(problem), kind, process_set)
         assert source is not None
         require_same(
             "the sharded data",
@@ -101,8 +104,8 @@ def _try_source(
     try:
         if remainder not in ("pad", "drop"):
             raise ValueError(f'remainder is "pad" or "drop", not {remainder!r}.')
-        size = part.batch_size
-        if size is not None and (not isinstance(size, int) or size <= 0):
+        size: Any = part.batch_size  # NumPy's integers are welcome
+        if size is not None and (not isinstance(size, Integral) or size <= 0):
             raise ValueError(f"batch_size is a positive number of rows, not {size!r}.")
         source = _source(data, shuffle, seed, batched)
         source.check(part)

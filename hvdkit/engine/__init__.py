@@ -1,12 +1,19 @@
 """The collective engine: everything that talks to Horovod, and nothing about Keras."""
 
+from hvdkit.engine.versions import require_tensorflow
+
+require_tensorflow()
+
+# ruff: noqa: E402  (only after the check)
 from hvdkit.engine import ops, topology
 from hvdkit.engine.errors import (
+    CollectiveError,
     HvdkitError,
     InstallationError,
     NotInitializedError,
     RankMismatchError,
 )
+from hvdkit.engine.failures import explained_in_graph
 from hvdkit.engine.native import (
     OP_NAMES,
     Adasum,
@@ -40,6 +47,7 @@ __all__ = [
     "OP_NAMES",
     "Adasum",
     "Average",
+    "CollectiveError",
     "HvdkitError",
     "InstallationError",
     "Max",
@@ -52,6 +60,7 @@ __all__ = [
     "allgather_object",
     "broadcast_object",
     "broadcast_object_fn",
+    "explained_in_graph",
     "global_process_set",
     "init",
     "is_initialized",

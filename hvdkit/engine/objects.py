@@ -122,11 +122,11 @@ def raise_everywhere(
 
     Args:
         problem: what is wrong on this rank, or None.
-        error: the class to raise.
+        error: the class to raise; the first rank with a problem decides.
         process_set: the ranks that take part.
     """
     reports = allgather_object(
-        None if problem is None else (socket.gethostname(), problem),
+        None if problem is None else (socket.gethostname(), problem, error),
         name="hvdkit.problems",
         process_set=process_set,
     )
@@ -134,12 +134,12 @@ def raise_everywhere(
     found = [(r, *report) for r, report in zip(ranks, reports, strict=True) if report is not None]
     if not found:
         return
-    texts = dict.fromkeys(text for _, _, text in found)
+    texts = dict.fromkeys(text for _, _, text, _ in found)
     lines = []
     for text in texts:
-        where = ", ".join(f"{r} ({host})" for r, host, other in found if other == text)
+        where = ", ".join(f"{r} ({host})" for r, host, other, _ in found if other == text)
         lines.append(f"on rank {where}: {text}")
-    raise error("\n".join(lines))
+    raise found[0][3]("\n".join(lines))
 
 
 def require_same(

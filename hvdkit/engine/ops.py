@@ -1,8 +1,12 @@
 """Collectives on tensors: TensorFlow in, TensorFlow out, nothing converted for the user.
 
-Horovod's allreduce and reduce-scatter know neither bool, the small and unsigned integers, nor
-bfloat16. Integers travel as int64 or int32; bfloat16 is reduced by an exchange of its bits
-(`bfloat16.py`), so it really halves the bytes.
+Horovod's allreduce and reduce-scatter know neither bool, most of the integers, nor bfloat16, and
+the average of its small integers overflows. Integers travel as int64 or int32; bfloat16 is
+reduced by an exchange of its bits (`bfloat16.py`), so it really halves the bytes. What is only
+moved travels as it is, or as its bits (`bits.py`).
+
+Names of operations count in graphs. Eagerly TensorFlow does not pass them on, and every allreduce
+is called "HorovodAllreduce" between ranks.
 """
 
 from __future__ import annotations
@@ -12,7 +16,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from hvdkit.engine.bfloat16 import allreduce_bfloat16
+from hvdkit.engine.bits import MOVABLE, moved
+from hvdkit.engine.failures import explained
 from hvdkit.engine.native import (
+    OP_NAMES,
+    Adasum,
     Average,
     ProcessSet,
     Sum,
@@ -21,13 +29,19 @@ from hvdkit.engine.native import (
     mpi_ops,
     require_initialized,
 )
-from hvdkit.engine.topology import process_set_size
-
-_REDUCIBLE = frozenset(
-    {tf.uint8, tf.int8, tf.int32, tf.int64, tf.float16, tf.float32, tf.float64, tf.bfloat16}
+from hvdkit.engine.topology import (
+    process_set_ranks,
+    process_set_size,
+    rank,
+    require_member,
+    require_root,
 )
+
+_REDUCIBLE = frozenset({tf.int32, tf.int64, tf.float16, tf.float32, tf.float64, tf.bfloat16})
 _TRAVELS_AS = {
     tf.bool: tf.int32,
+    tf.int8: tf.int32,
+    tf.uint8: tf.int32,
     tf.int16: tf.int32,
     tf.uint16: tf.int32,
     tf.uint32: tf.int64,
@@ -97,34 +111,42 @@ def grouped_allreduce(
     `allreduce`; the order of `tensors` is the same on all ranks.
     """
     require_initialized("an allreduce")
-    process_set_size(process_set)
+    require_member(process_set)
     travelling = [_travelling(tensor) for tensor in tensors]
+    if op == Adasum and not all(tensor.dtype.is_floating for tensor in travelling):
+        raise TypeError("hvd.Adasum combines floats, no integers.")
     reduced: list[tf.Tensor] = list(travelling)
     for dtype in dict.fromkeys(tensor.dtype for tensor in travelling):
         places = [i for i, tensor in enumerate(travelling) if tensor.dtype == dtype]
         members = [travelling[i] for i in places]
-        if dtype == tf.bfloat16:
-            if op not in (Average, Sum):
-                raise TypeError("bfloat16 tensors can be averaged and summed, nothing else.")
-            results = allreduce_bfloat16(
-                members, op, prescale=prescale, postscale=postscale, process_set=process_set
-            )
-        else:
-            results = _reduce_one_type(
-                members,
-                op,
-                _typed_name(name, dtype, len(tensors) > len(places)),
-                prescale,
-                postscale,
-                process_set,
-                ignore_name_scope,
-            )
+        typed_name = _typed_name(name, dtype, len(tensors) > len(places))
+        with explained(_named("allreduce", name), members, f"with hvd.{OP_NAMES[op]}", process_set):
+            if dtype == tf.bfloat16:
+                if op not in (Average, Sum):
+                    raise TypeError("bfloat16 tensors can be averaged and summed, nothing else.")
+                results = allreduce_bfloat16(
+                    members,
+                    op,
+                    name=typed_name,
+                    prescale=prescale,
+                    postscale=postscale,
+                    process_set=process_set,
+                    ignore_name_scope=ignore_name_scope,
+                )
+            else:
+                results = _reduce_one_type(
+                    members, op, typed_name, prescale, postscale, process_set, ignore_name_scope
+                )
         for place, result in zip(places, results, strict=True):
             reduced[place] = result
     return [
         tf.cast(result, tensor.dtype) if result.dtype != tensor.dtype else result
         for result, tensor in zip(reduced, tensors, strict=True)
     ]
+
+
+def _named(collective: str, name: str | None) -> str:
+    return collective if name is None else f"{collective} {name!r}"
 
 
 def _typed_name(name: str | None, dtype: tf.DType, mixed: bool) -> str | None:
@@ -162,15 +184,24 @@ def allgather(
 ) -> tf.Tensor:
     """Concatenate `tensor` of all ranks along the first dimension, which may differ by rank."""
     require_initialized("an allgather")
-    process_set_size(process_set)
+    require_member(process_set)
     if tensor.shape.rank == 0:
         tensor = tf.reshape(tensor, [1])
-    if tensor.dtype == tf.bfloat16:
-        bits = allgather(tf.bitcast(tensor, tf.uint16), name=name, process_set=process_set)
-        return tf.bitcast(bits, tf.bfloat16)
-    return mpi_ops.allgather(
-        tensor, name=name, process_set=process_set, ignore_name_scope=ignore_name_scope
-    )
+
+    def gather(part: tf.Tensor) -> tuple[tf.Tensor]:
+        gathered = mpi_ops.allgather(
+            part, name=name, process_set=process_set, ignore_name_scope=ignore_name_scope
+        )
+        return (gathered,)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        mean = allreduce(upstream, Average, process_set=process_set)
+        rows = mpi_ops.allgather(tf.shape(tensor)[:1], process_set=process_set)
+        parts = tf.split(mean, tf.ensure_shape(rows, [process_set_size(process_set)]))
+        return parts[process_set_ranks(process_set).index(rank())]
+
+    with explained(_named("allgather", name), [tensor], process_set=process_set):
+        return moved(tensor, gather, gradient)[0]
 
 
 def grouped_allgather(
@@ -180,14 +211,27 @@ def grouped_allgather(
     process_set: ProcessSet = global_process_set,
     ignore_name_scope: bool = False,
 ) -> list[tf.Tensor]:
-    """`allgather` of several tensors in one operation."""
+    """`allgather` of several tensors, in one operation for each type that Horovod moves."""
     require_initialized("an allgather")
-    process_set_size(process_set)
+    require_member(process_set)
+    options = {"process_set": process_set, "ignore_name_scope": ignore_name_scope}
     tensors = [tf.reshape(t, [1]) if t.shape.rank == 0 else t for t in tensors]
-    gathered = mpi_ops.grouped_allgather(
-        list(tensors), name=name, process_set=process_set, ignore_name_scope=ignore_name_scope
-    )
-    return list(gathered)
+    gathered = list(tensors)
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        typed_name = _typed_name(name, dtype, len(tensors) > len(places))
+        members = [tensors[i] for i in places]
+        if dtype in MOVABLE:
+            with explained(_named("allgather", name), members, process_set=process_set):
+                results = mpi_ops.grouped_allgather(members, name=typed_name, **options)
+        else:
+            results = [
+                allgather(member, name=typed_name and f"{typed_name}_{i}", **options)
+                for i, member in enumerate(members)
+            ]
+        for place, result in zip(places, results, strict=True):
+            gathered[place] = result
+    return gathered
 
 
 def broadcast(
@@ -198,22 +242,36 @@ def broadcast(
     process_set: ProcessSet = global_process_set,
     ignore_name_scope: bool = False,
 ) -> tf.Tensor:
-    """Rank `root_rank`'s `tensor`, on every rank; of one shape and type on all of them."""
+    """Rank `root_rank`'s `tensor`, on every rank; of one shape and type on all of them.
+
+    Raises:
+        ValueError: there is no such rank in the process set.
+    """
     require_initialized("a broadcast")
-    process_set_size(process_set)
-    if tensor.dtype in (tf.bfloat16, tf.uint32, tf.uint64):
-        stand_in = {tf.bfloat16: tf.uint16, tf.uint32: tf.int32, tf.uint64: tf.int64}[tensor.dtype]
-        bits = broadcast(
-            tf.bitcast(tensor, stand_in), root_rank, name=name, process_set=process_set
+    require_member(process_set)
+    require_root(root_rank, process_set)
+
+    def send(part: tf.Tensor) -> tuple[tf.Tensor]:
+        sent = mpi_ops.broadcast(
+            part,
+            root_rank,
+            name=name,
+            process_set=process_set,
+            ignore_name_scope=ignore_name_scope,
         )
-        return tf.bitcast(bits, tensor.dtype)
-    return mpi_ops.broadcast(
-        tensor,
-        root_rank,
-        name=name,
-        process_set=process_set,
-        ignore_name_scope=ignore_name_scope,
-    )
+        return (sent,)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        # The others get no rows, so their sum is 0. Zeros that did not come from the collective
+        # would let TensorFlow drop it from their graphs.
+        ranks = process_set_ranks(process_set)
+        to_root = tf.constant([int(r == root_rank) for r in ranks], tf.int32)
+        parts, _ = alltoall(upstream[tf.newaxis], to_root, process_set=process_set)
+        total = tf.reduce_sum(tf.cast(parts, tf.float32), 0)
+        return tf.cast(total / len(ranks), upstream.dtype)
+
+    with explained(_named("broadcast", name), [tensor], f"from rank {root_rank}", process_set):
+        return moved(tensor, send, gradient)[0]
 
 
 def alltoall(
@@ -230,14 +288,25 @@ def alltoall(
         The received rows in rank order; with `splits`, also how many came from each rank.
     """
     require_initialized("an alltoall")
-    process_set_size(process_set)
-    return mpi_ops.alltoall(
-        tensor,
-        splits=splits,
-        name=name,
-        process_set=process_set,
-        ignore_name_scope=ignore_name_scope,
-    )
+    require_member(process_set)
+    counts = tf.zeros([0], tf.int32) if splits is None else splits
+
+    def exchange(part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows, from_each = mpi_ops.alltoall(
+            part,
+            splits=counts,
+            name=name,
+            process_set=process_set,
+            ignore_name_scope=ignore_name_scope,
+        )
+        return rows, from_each
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return alltoall(upstream, received_splits, process_set=process_set)[0]
+
+    with explained(_named("alltoall", name), [tensor], process_set=process_set):
+        received, received_splits = moved(tensor, exchange, gradient)
+    return received if splits is None else (received, received_splits)
 
 
 def grouped_reducescatter(
@@ -255,23 +324,25 @@ def grouped_reducescatter(
     Where the dimension does not divide, the first ranks get one row more.
     """
     require_initialized("a reducescatter")
-    process_set_size(process_set)
+    require_member(process_set)
     if op not in (Average, Sum):
         raise ValueError("reducescatter knows the operations hvd.Average and hvd.Sum only.")
     results = []
     for i, tensor in enumerate(tensors):
         wire = _travelling(tensor)
         wire = tf.cast(wire, tf.float32) if wire.dtype == tf.bfloat16 else wire
-        wire = tf.cast(wire, tf.int32) if wire.dtype in (tf.uint8, tf.int8) else wire
-        result = mpi_ops._reducescatter(
-            wire,
-            op=op,
-            name=f"{name}_{i}" if name is not None and len(tensors) > 1 else name,
-            prescale_factor=prescale,
-            postscale_factor=postscale,
-            process_set=process_set,
-            ignore_name_scope=ignore_name_scope,
-        )
+        with explained(
+            _named("reducescatter", name), [tensor], f"with hvd.{OP_NAMES[op]}", process_set
+        ):
+            result = mpi_ops._reducescatter(
+                wire,
+                op=op,
+                name=f"{name}_{i}" if name is not None and len(tensors) > 1 else name,
+                prescale_factor=prescale,
+                postscale_factor=postscale,
+                process_set=process_set,
+                ignore_name_scope=ignore_name_scope,
+            )
         results.append(tf.cast(result, tensor.dtype))
     return results
 
@@ -292,4 +363,7 @@ def join() -> int:
         The last rank that joined.
     """
     require_initialized("hvd.join()")
-    return int(mpi_ops.join())
+    # Horovod's operation has no inputs and is not marked as stateful, so TensorFlow runs it once
+    # and keeps the result. In a new function it runs again.
+    with tf.init_scope(), explained("join"):
+        return int(tf.function(lambda: mpi_ops.join())())

@@ -106,9 +106,12 @@ def _stall_settings(stall_timeout: float | None) -> list[Setting]:
         "s; a rank missing from a collective for longer is an error",
         given=given,
     )
-    # Horovod warns first and stops later; it refuses to stop before it has warned.
-    warn = max(1, round(min(60.0, float(shutdown.value) / 2))) if float(shutdown.value) > 1 else 1
-    set_variable("HOROVOD_STALL_CHECK_TIME_SECONDS", str(warn), "", given=given)
+    # Horovod looks and warns in this interval, so it stops up to three of them later (an
+    # operation that it has cached is looked for anew). 0 in the environment turns stopping off.
+    limit = float(shutdown.value)
+    if limit > 0:
+        interval = max(1, round(min(30.0, limit / 5)))
+        set_variable("HOROVOD_STALL_CHECK_TIME_SECONDS", str(interval), "", given=given)
     return [shutdown]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +16,7 @@ import numpy as np
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.launcher import Launch, read_launch
-from hvdkit.engine.native import ProcessSet, mpi_ops
+from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
 from hvdkit.engine.settings import (
     Setting,
     before_start,
@@ -24,6 +27,8 @@ from hvdkit.engine.settings import (
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
 
 logger = logging.getLogger("hvdkit")
+
+_LAST_WORDS_SECONDS = 1.0
 
 
 def init(
@@ -56,11 +61,18 @@ def init(
         pin_gpu: give each local rank one GPU, whose memory grows as it is needed.
 
     Raises:
-        HvdkitError: the ranks could not find each other.
+        HvdkitError: the ranks could not find each other; or they had been started over MPI and
+            shut down, which MPI does not allow twice.
         ValueError: an argument is out of range.
     """
     if mpi_ops.is_initialized():
         return
+    if _mpi_was_finalized():
+        raise HvdkitError(
+            "hvd.init() after hvd.shutdown() does not work over MPI, which can't be started twice "
+            "in a process. Leave hvd.shutdown() out; or start the job over Gloo (horovodrun "
+            "--gloo); or import mpi4py.MPI before the first hvd.init(), which keeps MPI running."
+        )
     launch = read_launch()
     mpi_was_started = _mpi_was_started()
     settings = before_start(
@@ -69,6 +81,10 @@ def init(
         yield_when_idle=yield_when_idle,
         stall_timeout=stall_timeout,
     )
+    if launch.size > 1:
+        # Horovod registers its own shutdown after this, so it runs before.
+        atexit.unregister(_let_the_others_speak)
+        atexit.register(_let_the_others_speak)
     try:
         mpi_ops.init(comm=comm, process_sets=process_sets)
     except ValueError as error:
@@ -90,9 +106,27 @@ def init(
         _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
 
 
+def _let_the_others_speak() -> None:
+    """After an error, stay until the other ranks have printed theirs.
+
+    Horovod's shutdown has told them by now; the launcher ends them as soon as this rank is gone.
+    """
+    if isinstance(getattr(sys, "last_value", None), Exception):
+        time.sleep(_LAST_WORDS_SECONDS)
+
+
 def _mpi_was_started() -> bool:
     mpi = sys.modules.get("mpi4py.MPI")
     return mpi is not None and bool(mpi.Is_initialized())
+
+
+def _mpi_was_finalized() -> bool:
+    finalized = ctypes.c_int(0)
+    try:
+        mpi_ops._basics.MPI_LIB_CTYPES.MPI_Finalized(ctypes.byref(finalized))
+    except AttributeError:  # Horovod was built without MPI
+        return False
+    return bool(finalized.value)
 
 
 def _neighbours() -> list[frozenset[int]]:
@@ -120,13 +154,9 @@ def _neighbours() -> list[frozenset[int]]:
 def _report(
     launch: Launch, settings: list[Setting], too_late: list[str], advice: str | None
 ) -> None:
-    logger.info(
-        "hvdkit: %d ranks, %d on this host (%s); %s",
-        size(),
-        local_size(),
-        launch.launcher,
-        "; ".join(str(setting) for setting in settings),
-    )
+    logger.info("hvdkit: rank 0 of %d, %d on this host (%s)", size(), local_size(), launch.launcher)
+    for setting in settings:
+        logger.info("hvdkit: %s", setting)
     for missed in too_late:
         logger.warning("hvdkit: too late to set %s.", missed)
     if advice is not None and size() > 1:
@@ -162,11 +192,17 @@ def start_timeline(file_path: str, mark_cycles: bool = False) -> None:
         mark_cycles: also mark Horovod's cycles.
 
     Raises:
-        ValueError: `init` has not been called.
+        NotInitializedError: `init` has not been called.
     """
+    require_initialized("hvd.start_timeline()")
     mpi_ops.start_timeline(file_path, mark_cycles=mark_cycles)
 
 
 def stop_timeline() -> None:
-    """Stop recording and close the file."""
+    """Stop recording and close the file.
+
+    Raises:
+        NotInitializedError: `init` has not been called.
+    """
+    require_initialized("hvd.stop_timeline()")
     mpi_ops.stop_timeline()

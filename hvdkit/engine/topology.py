@@ -55,7 +55,7 @@ def is_homogeneous() -> bool:
 def mpi_threads_supported() -> bool:
     """Whether MPI was started with support for several threads (needed to mix in mpi4py)."""
     require_initialized("hvd.mpi_threads_supported()")
-    return bool(mpi_ops.mpi_threads_supported())
+    return mpi_enabled() and bool(mpi_ops.mpi_threads_supported())
 
 
 def mpi_enabled() -> bool:
@@ -172,6 +172,13 @@ def require_member(process_set: ProcessSet = global_process_set) -> None:
             f"rank {rank()} does not belong to the process set {process_set_ranks(process_set)}: "
             "only its ranks take part."
         )
+
+
+def require_root(root_rank: int, process_set: ProcessSet = global_process_set) -> None:
+    """Raise ValueError unless `root_rank` (a global rank) belongs to `process_set`."""
+    ranks = process_set_ranks(process_set)
+    if root_rank not in ranks:
+        raise ValueError(f"root_rank {root_rank} is not among the ranks {ranks}.")
 
 
 def in_process_set(process_set: ProcessSet = global_process_set) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
+from pathlib import Path
 from types import ModuleType
 
 from hvdkit.engine.errors import InstallationError
@@ -24,7 +26,8 @@ def require_tensorflow() -> None:
     Raises:
         InstallationError: with the command that mends it.
     """
-    if importlib.util.find_spec("tensorflow") is None:
+    found = importlib.util.find_spec("tensorflow")
+    if found is None or found.origin is None:  # a folder without the package in it
         raise InstallationError(_INSTALL_TENSORFLOW)
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
@@ -70,16 +73,35 @@ def load_horovod() -> ModuleType:
     try:
         mpi_ops = importlib.import_module("horovod.tensorflow.mpi_ops")
     except HorovodVersionMismatchError as error:
-        raise InstallationError(
-            f"Horovod was built for TensorFlow {error.installed_version}, but TensorFlow "
-            f"{tf.__version__} is installed. {_BUILD_HOROVOD}"
-        ) from error
+        raise _wrong_tensorflow(error.installed_version, tf.__version__) from error
     except (ImportError, tf.errors.NotFoundError, OSError) as error:
         raise InstallationError(
             f"Horovod's library for TensorFlow {tf.__version__} can't be loaded: "
             f"{str(error).splitlines()[0]}\n{_BUILD_HOROVOD}"
         ) from error
+    built_for = _built_for()
+    if built_for is not None and built_for != tf.__version__:  # Horovod itself only warns
+        raise _wrong_tensorflow(built_for, tf.__version__)
     return mpi_ops
+
+
+def _wrong_tensorflow(built_for: str | None, installed: str) -> InstallationError:
+    return InstallationError(
+        f"Horovod was built for TensorFlow {built_for}, but TensorFlow {installed} is installed. "
+        f"{_BUILD_HOROVOD}"
+    )
+
+
+def _built_for() -> str | None:
+    """The version of TensorFlow that Horovod was built for, if it says so."""
+    import horovod
+
+    try:
+        metadata = json.loads(Path(horovod.__file__).with_name("metadata.json").read_text())
+    except (OSError, ValueError):
+        return None
+    version = metadata.get("tensorflow")
+    return version if isinstance(version, str) else None
 
 
 def is_keras2_optimizer(candidate: object) -> bool:

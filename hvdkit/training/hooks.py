@@ -23,7 +23,14 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
-from hvdkit.engine import Min, is_initialized, logger, ops, topology
+from hvdkit.engine import (
+    Min,
+    explained_in_graph,
+    is_initialized,
+    logger,
+    ops,
+    topology,
+)
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
@@ -90,7 +97,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         arguments["shuffle"] = False
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
-    with _reading(model, sharded):
+    with _reading(model, sharded), explained_in_graph("a training step of fit"):
         return original(model, **arguments)
 
 
@@ -122,7 +129,8 @@ def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: An
     if isinstance(data, ShardedData):
         _refuse(arguments, "evaluate", "y", "sample_weight", "batch_size")
         arguments["x"] = _adapter(model, data, in_order=True)
-    with _reading(model, isinstance(arguments["x"], ShardedAdapter)):
+    sharded = isinstance(arguments["x"], ShardedAdapter)
+    with _reading(model, sharded), explained_in_graph("a step of evaluate"):
         return original(model, **arguments)
 
 
