@@ -149,7 +149,9 @@ def set_threads(
         count, reason = threads, "from the argument"
     try:
         tf.config.threading.set_intra_op_parallelism_threads(count)
-        tf.config.threading.set_inter_op_parallelism_threads(count)
+        # One more thread starts reductions while the other runs the backward pass; a single one
+        # would start them all at its end.
+        tf.config.threading.set_inter_op_parallelism_threads(max(2, count))
     except RuntimeError:
         return [], [
             f"TensorFlow's threads ({count} per rank): call hvd.init() before anything "
