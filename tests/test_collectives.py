@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Jobs
+from rank_jobs import Jobs
 
 JOBS = [
     ("collectives", "mpi", 1),
