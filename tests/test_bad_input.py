@@ -30,6 +30,7 @@ class Case:
         silent: ranks that do not have to print anything, since they are the ones that are missing.
         on_rank_0: texts that rank 0 prints besides.
         launchers: what starts it.
+        long: the launchers with which it adds little, run by `make test-long` only.
     """
 
     script: str
@@ -39,6 +40,7 @@ class Case:
     silent: tuple[int, ...] = ()
     on_rank_0: tuple[str, ...] = ()
     launchers: tuple[str, ...] = LAUNCHERS
+    long: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         last = [argument.split(",")[-1] for argument in self.arguments[-1:]]
@@ -56,6 +58,7 @@ CASES = [
         "before_init.py",
         ("NotInitializedError: reducing gradients needs", "call hvd.init() once"),
         ("fit",),
+        long=("gloo",),
     ),
     Case(
         "different_models.py",
@@ -65,6 +68,7 @@ CASES = [
         ),
         ("broadcast",),
         ranks=3,
+        long=("gloo",),
     ),
     Case(
         "different_models.py",
@@ -82,6 +86,7 @@ CASES = [
             "rank 1 calls allreduce of float64 (3,)",
         ),
         ranks=3,
+        long=("mpi",),
     ),
     Case("different_collectives.py", WAITED, launchers=("mpi",)),
     Case(
@@ -97,6 +102,7 @@ CASES = [
         (*WAITED, "in allreduce"),
         ("cached",),
         silent=(1,),
+        long=("gloo",),
         on_rank_0=("Missing ranks: 1!: [HorovodAllreduce]",),
     ),
     Case(
@@ -106,14 +112,28 @@ CASES = [
         silent=(1,),
         on_rank_0=("Missing ranks: 1!: [", "DistributedSGD/bucket0_1of2"),
     ),
-    Case("one_rank_fails.py", (*LEFT, "allreduce"), ("error",), ranks=3, silent=(1,)),
+    Case(
+        "one_rank_fails.py",
+        (*LEFT, "allreduce"),
+        ("error",),
+        ranks=3,
+        silent=(1,),
+        long=("gloo",),
+    ),
     Case(
         "one_rank_fails.py",
         (*LEFT, "a training step of fit (in DistributedSGD/"),
         ("fit",),
         silent=(1,),
+        long=("mpi",),
     ),
-    Case("one_rank_fails.py", (*LEFT, "allreduce"), ("end",), silent=(1,), launchers=("mpi",)),
+    Case(
+        "one_rank_fails.py",
+        (*LEFT, "allreduce"),
+        ("end",),
+        silent=(1,),
+        launchers=("mpi",),
+    ),
     Case(
         "data.py",
         (
@@ -132,6 +152,7 @@ CASES = [
             "batch_size_negative,batch_size_float,batch_size_none,batch_size_on_one_rank,"
             "batch_size_0_dataset,batch_size_0",
         ),
+        long=("gloo",),
     ),
     Case(
         "data.py",
@@ -143,10 +164,12 @@ CASES = [
         ),
         ("few_batches,few_rows_dataset,few_rows",),
         ranks=3,
+        long=("mpi",),
     ),
     Case(
         "few_rows_in_batches.py",
         ("the data has fewer rows than the 2 ranks: start fewer ranks, or give more",),
+        long=("gloo",),
     ),
     Case(
         "other_optimizer.py",
@@ -159,6 +182,7 @@ CASES = [
             "use the one of the same name in keras.optimizers",
         ),
         ("subclass_of_keras2,tensorflow1,none,unknown_name,keras2",),
+        long=("mpi",),
     ),
 ]
 
@@ -197,7 +221,12 @@ def require_on_each_rank(job: Finished, case: Case) -> None:
 @pytest.mark.parametrize(
     ("case", "launcher"),
     [
-        pytest.param(case, launcher, id=f"{case}-{launcher}")
+        pytest.param(
+            case,
+            launcher,
+            id=f"{case}-{launcher}",
+            marks=[pytest.mark.long] if launcher in case.long else [],
+        )
         for case in CASES
         for launcher in case.launchers
     ],
@@ -211,7 +240,7 @@ def test_error_on_every_rank(case: Case, launcher: str) -> None:
     require_on_each_rank(job, case)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["mpi", pytest.param("gloo", marks=pytest.mark.long)])
 def test_load_model_of_no_model(launcher: str, tmp_path: Path) -> None:
     text, empty_zip, folder = (tmp_path / name for name in ("a.keras", "b.keras", "c.keras"))
     text.write_text("no model")
@@ -251,11 +280,11 @@ def test_every_call_before_init_is_refused() -> None:
     assert job.output.count("refused: ") >= 35, job.describe()
 
 
-@pytest.mark.parametrize("call", ["allreduce", "shard"])
-def test_call_before_init_without_a_launcher(call: str) -> None:
-    job = run_ranks("python", 1, [str(SCRIPTS / "before_init.py"), call], timeout=LIMIT_SECONDS)
+def test_call_before_init_without_a_launcher() -> None:
+    command = [str(SCRIPTS / "before_init.py"), "allreduce"]
+    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS)
     assert job.status == 1, job.describe()
-    assert f"NotInitializedError: hvd.{call}() needs the other ranks" in job.output, job.describe()
+    assert "NotInitializedError: hvd.allreduce() needs the other ranks" in job.output
 
 
 def run_command(command: list[str]) -> tuple[Finished, float]:

@@ -113,7 +113,7 @@ def check_reshuffles_each_epoch_alike() -> None:
 
 
 def check_drop() -> None:
-    rows = _rows(B)
+    rows = _rows(B - 1)
     shard = hvd.shard(np.arange(rows), B, remainder="drop")
     own = [x.numpy().tolist() for x in shard]
     assert [len(batch) for batch in own] == [B] * 3
