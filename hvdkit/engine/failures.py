@@ -96,7 +96,8 @@ def _ended(what: str, waited: float | None) -> HvdkitError:
             "ranks. Every rank has to call the same collectives in the same order."
         )
     return CollectiveError(
-        f"rank {rank()} could not finish {what}: another rank has left the job (an error there, "
-        f"or the end of its script), or a rank was missing from a collective for longer than "
-        f"{limit:.0f} s (stall_timeout of hvd.init). The other ranks' output says which."
+        f"rank {rank()} could not finish {what}: another rank has left the job (its output says "
+        "why; every rank has to call the same collectives), or a rank was missing from a "
+        f"collective for longer than {limit:.0f} s (stall_timeout of hvd.init; rank 0's log names "
+        "it)."
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hvdkit_cli.building.cache import cache_key, tree_hash
+from hvdkit_cli.building.cache import cache_key, file_hash, tree_hash
 from hvdkit_cli.building.cuda import Cuda, find_cuda
 from hvdkit_cli.building.launcher import ENTRY_POINT
 from hvdkit_cli.building.mpi import Mpi, find_mpi
@@ -16,6 +16,8 @@ from hvdkit_cli.building.toolchain import Toolchain, find_toolchain
 from hvdkit_cli.installed import HOROVOD_VERSION, TensorFlow, find_tensorflow, require_supported
 
 INCLUDE = Path(__file__).parent / "include"
+# Comes before every file of Horovod; it mends the search for missing ranks over Gloo.
+FORCED_HEADER = INCLUDE / "gloo_stall_check.h"
 
 # Variables of the user's that reach the compiler, so they decide what is built.
 COMPILER_VARIABLES = ("CPATH", "CPPFLAGS", "CFLAGS", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")
@@ -80,6 +82,7 @@ class Plan:
             "libc": " ".join(platform.libc_ver()),
             "library_paths": ":".join(self.library_paths()),
             "headers": tree_hash(self.include),
+            "forced_header": file_hash(FORCED_HEADER),
             "launcher": ENTRY_POINT,
         }
         if self.cuda is not None:

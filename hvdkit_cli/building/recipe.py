@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hvdkit_cli.building.plan import HOROVOD_VARIABLES, Plan
+from hvdkit_cli.building.plan import FORCED_HEADER, HOROVOD_VARIABLES, Plan
 from hvdkit_cli.installed import HOROVOD_VERSION
 
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
@@ -69,6 +69,7 @@ def build_variables(
         "MAKEFLAGS": f"-j{jobs}",
         "CXX": env.get("CXX") or str(plan.toolchain.cxx),
         "CC": env.get("CC") or str(plan.toolchain.cc),
+        "CXXFLAGS": f"-include {FORCED_HEADER} {env.get('CXXFLAGS', '')}".strip(),
         "CPATH": _joined([str(header) for header in headers], env.get("CPATH")),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
