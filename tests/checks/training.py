@@ -395,7 +395,7 @@ def check_overlap_buckets_in_backward_order() -> None:
         return
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [keras.layers.Input((512,))] + [keras.layers.Dense(1024) for _ in range(4)]
+        [keras.layers.Input((512,))] + [keras.layers.Dense(1024, "tanh") for _ in range(4)]
     )
     optimizer = hvd.DistributedOptimizer(O.SGD(0.1))
     optimizer.build(model.trainable_variables)
