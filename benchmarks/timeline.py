@@ -53,7 +53,8 @@ def main(model: str, output: Path | None) -> None:
 
 def _reductions(events: list[dict[str, Any]]) -> dict[str, list[Span]]:
     """The reductions of each bucket, in order: (enqueued, done) in microseconds."""
-    names = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
+    named = [e for e in events if e.get("name") == "process_name" and "name" in e["args"]]
+    names = {event["pid"]: event["args"]["name"] for event in named}
     found: dict[str, list[Span]] = defaultdict(list)
     opened: dict[int, float] = {}
     depth: dict[int, int] = defaultdict(int)
