@@ -111,9 +111,7 @@ class PyDatasetSource:
                     order.remove(self.count - 1)
                 steps = self.num_batches(part) or 0
                 groups = (order[s * part.size : (s + 1) * part.size] for s in range(steps))
-            plan, own = itertools.tee(groups)
-            picked = (group[part.rank] if part.rank < len(group) else group[0] for group in own)
-            for group, batch in zip(plan, self._loaded(picked), strict=False):
+            for group, batch in self._loaded(groups, part.rank):
                 if part.rank < len(group):
                     self._require_rows(group[part.rank], batch)
                 yield self._tagged(group, batch, part) if uneven else batch
@@ -144,20 +142,26 @@ class PyDatasetSource:
         batch = tuple(batch) if isinstance(batch, list) else batch
         return keras.tree.map_structure(np.asarray, batch)
 
-    def _loaded(self, indices: Iterator[int]) -> Iterator[Any]:
-        """Load batches in order, `workers` at a time."""
+    def _loaded(self, groups: Iterator[list[int]], rank: int) -> Iterator[tuple[list[int], Any]]:
+        """Each group with this rank's batch of it (the first one's if it has none), in order.
+
+        `workers` batches are loaded at a time.
+        """
         workers = max(1, self.source.workers)
+        picked = ((group, group[rank if rank < len(group) else 0]) for group in groups)
         if workers == 1:
-            yield from map(self._load, indices)
+            yield from ((group, self._load(index)) for group, index in picked)
             return
         with ThreadPoolExecutor(workers) as pool:
-            waiting: deque[Future[Any]] = deque()
-            for index in indices:
-                waiting.append(pool.submit(self._load, index))
+            waiting: deque[tuple[list[int], Future[Any]]] = deque()
+            for group, index in picked:
+                waiting.append((group, pool.submit(self._load, index)))
                 if len(waiting) >= workers:
-                    yield waiting.popleft().result()
+                    first, batch = waiting.popleft()
+                    yield first, batch.result()
             while waiting:
-                yield waiting.popleft().result()
+                first, batch = waiting.popleft()
+                yield first, batch.result()
 
 
 def _rows(batch: Any) -> int:

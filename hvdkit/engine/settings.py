@@ -191,8 +191,7 @@ def idle_cores_advice(launch: Launch, neighbours: list[frozenset[int]]) -> str |
     """What to tell the user when the launcher's binding leaves cores of this host idle."""
     bound = frozenset().union(*neighbours)
     cores = _host_cores()
-    idle = cores - len(bound)
-    if idle <= 0 or not launch.is_open_mpi or len(neighbours) < 1:
+    if len(bound) >= cores or not launch.is_open_mpi:
         return None
     each = max(1, cores // len(neighbours))
     return (

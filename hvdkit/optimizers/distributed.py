@@ -13,7 +13,6 @@ gradient of the global batch.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,14 +21,22 @@ import tensorflow as tf
 from keras.src import api_export
 from keras.src.saving import object_registration
 
-from hvdkit.engine import Average, ProcessSet, global_process_set, logger, topology
+from hvdkit.engine import Average, Max, ProcessSet, global_process_set, logger, ops, topology
 from hvdkit.engine.versions import is_keras2_optimizer
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.reduction.compression import Compression, Compressor
-from hvdkit.reduction.gradients import Gradient, GradientReduction, ReductionOptions
+from hvdkit.reduction.gradients import (
+    Gradient,
+    GradientReduction,
+    ReductionOptions,
+    groups_argument,
+)
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
+
+# Older versions of Keras 3 have none; then nothing is an instance of it.
+_MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
 
 class Distributed(keras.optimizers.Optimizer):
@@ -57,6 +64,13 @@ class Distributed(keras.optimizers.Optimizer):
         """The ranks that the gradients are reduced over."""
         return self._hvd_reduction.options.process_set
 
+    @do_not_convert
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """Scale the loss as Keras does, and by the weight of a short batch of sharded data."""
+        loss = super().scale_loss(loss)
+        scale = current_scale()
+        return loss if scale is None else scale.scaled(loss, leaves(self))
+
     def _hvd_reduce(
         self, gradients: Sequence[Gradient], variables: Sequence[Any]
     ) -> list[Gradient]:
@@ -68,13 +82,6 @@ class Distributed(keras.optimizers.Optimizer):
 
 class DistributedLeaf(Distributed):
     """Mixin of an optimizer that updates variables itself, which is all but two of Keras's."""
-
-    @do_not_convert
-    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """Scale the loss as Keras does, and by the weight of a short batch of sharded data."""
-        loss = super().scale_loss(loss)
-        scale = current_scale()
-        return loss if scale is None else scale.scaled(loss, [self])
 
     @do_not_convert
     def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
@@ -92,8 +99,6 @@ class DistributedLeaf(Distributed):
         # the maximum over ranks.
         replaced = [i for i, v in enumerate(variables) if self._overwrite_variable_with_gradient(v)]
         if replaced and self._hvd_reduction.active:
-            from hvdkit.engine import Max, ops
-
             grads = list(grads)
             for i in replaced:
                 grads[i] = ops.allreduce(grads[i], Max, process_set=self.process_set)
@@ -129,28 +134,19 @@ class DistributedComposite(Distributed):
         for inner in inner_optimizers(self):
             self._hvd_make_distributed(inner)
 
-    @do_not_convert
-    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """Scale the loss as Keras does, and by the weight of a short batch of sharded data."""
-        loss = super().scale_loss(loss)
-        scale = current_scale()
-        return loss if scale is None else scale.scaled(loss, leaves(self))
-
 
 def inner_optimizers(optimizer: Any) -> list[Any]:
     """The optimizers that `optimizer` hands its gradients to; none for most."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return [optimizer.inner_optimizer]
-    multi = getattr(keras.optimizers, "MultiOptimizer", None)
-    if multi is not None and isinstance(optimizer, multi):
+    if isinstance(optimizer, _MULTI_OPTIMIZER):
         return list(optimizer.optimizers)
     return []
 
 
 def is_composite(optimizer: Any) -> bool:
     """Whether `optimizer` hands its gradients to other optimizers."""
-    multi = getattr(keras.optimizers, "MultiOptimizer", ())
-    return isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, multi))
+    return isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, _MULTI_OPTIMIZER))
 
 
 def leaves(optimizer: Any) -> list[Any]:
@@ -226,9 +222,6 @@ def DistributedOptimizer(
         >>> optimizer = hvd.DistributedOptimizer(keras.optimizers.Adam(1e-3 * hvd.size()))
         >>> model.compile(optimizer=optimizer, loss="mse")
     """
-    if num_groups:
-        warnings.warn("num_groups is now called groups.", DeprecationWarning, stacklevel=2)
-        groups = num_groups if groups is None else groups
     optimizer = _keras_optimizer(optimizer)
     if is_distributed(optimizer):
         raise ValueError(f"this {type(optimizer).__name__} optimizer is distributed already.")
@@ -237,7 +230,7 @@ def DistributedOptimizer(
         compression=compression,
         sparse_as_dense=sparse_as_dense,
         gradient_predivide_factor=gradient_predivide_factor,
-        groups=groups,
+        groups=groups_argument(num_groups, groups),
         process_set=process_set,
         scale_local_gradients=scale_local_gradients,
         device_dense=device_dense,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,12 @@ import tensorflow as tf
 from hvdkit.engine import Average, ProcessSet, global_process_set
 from hvdkit.optimizers.partial import local_variables_of
 from hvdkit.reduction.compression import Compression, Compressor
-from hvdkit.reduction.gradients import Gradient, GradientReduction, ReductionOptions
+from hvdkit.reduction.gradients import (
+    Gradient,
+    GradientReduction,
+    ReductionOptions,
+    groups_argument,
+)
 
 # A loop makes a new tape for each step; the comparison of gradients between ranks is done once.
 _SEEN: set[tuple[str, ...]] = set()
@@ -126,15 +130,12 @@ def DistributedGradientTape(
         >>> gradients = tape.gradient(loss, model.trainable_variables)
         >>> optimizer.apply_gradients(zip(gradients, model.trainable_variables))
     """
-    if num_groups:
-        warnings.warn("num_groups is now called groups.", DeprecationWarning, stacklevel=2)
-        groups = num_groups if groups is None else groups
     options = ReductionOptions(
         op=op,
         compression=compression,
         sparse_as_dense=sparse_as_dense,
         gradient_predivide_factor=gradient_predivide_factor,
-        groups=groups,
+        groups=groups_argument(num_groups, groups),
         process_set=process_set,
         scale_local_gradients=scale_local_gradients,
         device_dense=device_dense,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -14,7 +15,6 @@ from hvdkit.engine import (
     ProcessSet,
     Sum,
     global_process_set,
-    is_initialized,
     ops,
     require_initialized,
     require_same,
@@ -89,6 +89,16 @@ class ReductionOptions:
         return NamedGroups(self.groups)
 
 
+def groups_argument(
+    num_groups: int, groups: int | Sequence[Sequence[Any]] | None
+) -> int | Sequence[Sequence[Any]] | None:
+    """The value of `groups`, where it may have been given under Horovod's old name."""
+    if num_groups:
+        # Two levels above this is the caller of hvd.DistributedOptimizer or of the tape.
+        warnings.warn("num_groups is now called groups.", DeprecationWarning, stacklevel=3)
+    return num_groups if num_groups and groups is None else groups
+
+
 class GradientReduction:
     """Reduces gradients over ranks: local ones stay, sparse ones are gathered, dense ones summed.
 
@@ -116,10 +126,10 @@ class GradientReduction:
 
     @property
     def active(self) -> bool:
-        """Whether there is another rank to reduce with."""
-        if not is_initialized():
-            require_initialized("reducing gradients")
-        return topology.process_set_size(self.options.process_set) > 1
+        """Whether this rank has another one to reduce with."""
+        require_initialized("reducing gradients")
+        process_set = self.options.process_set
+        return topology.process_set_size(process_set) > 1 and topology.in_process_set(process_set)
 
     def reduce(
         self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str = "gradients"
@@ -138,7 +148,7 @@ class GradientReduction:
             RankMismatchError: on every rank, when shapes or types differ between ranks.
         """
         reduced: list[Gradient] = [self._prepare(gradient) for gradient in gradients]
-        if not self.active or not topology.in_process_set(self.options.process_set):
+        if not self.active:
             return reduced
         ranks = topology.process_set_size(self.options.process_set)
         self._check_once(reduced, variables)

@@ -12,7 +12,7 @@ from hvdkit.data.batch import ShardedBatch
 from hvdkit.data.sharded import ShardedData
 
 
-def build_from_data(model: Any, x: Any, y: Any) -> None:
+def build_from_data(model: Any, x: Any) -> None:
     """Build a model from the shapes of its training data, if it is not built yet.
 
     Data whose shapes are not known before it is read (a Python generator) leaves the model as it
@@ -22,46 +22,38 @@ def build_from_data(model: Any, x: Any, y: Any) -> None:
     Args:
         model: a compiled Keras model.
         x: what `fit` got as x.
-        y: what `fit` got as y.
     """
     if model.built or all(layer.built for layer in model._flatten_layers()):
         return
-    inputs = _input_spec(x, y)
-    if inputs is None:
-        return
-    symbolic = keras.tree.map_structure(
-        lambda spec: keras.KerasTensor(spec.shape, spec.dtype), inputs
-    )
-    keras.src.backend.compute_output_spec(model, symbolic, training=False)
+    inputs = _symbolic_inputs(x)
+    if inputs is not None:
+        keras.src.backend.compute_output_spec(model, inputs, training=False)
 
 
-def _input_spec(x: Any, y: Any) -> Any:
-    """Shapes and types of the model's input, the batch dimension unknown; None if not known."""
+def _symbolic_inputs(x: Any) -> Any:
+    """The model's input without numbers, the batch dimension unknown; None if not known."""
     if isinstance(x, ShardedData):
         spec = x.dataset(x.part).element_spec
-        return _without_targets(spec.data if isinstance(spec, ShardedBatch) else spec)
+        return _symbolic(_inputs(spec.data if isinstance(spec, ShardedBatch) else spec))
     if isinstance(x, tf.data.Dataset):
-        return _without_targets(x.element_spec)
+        return _symbolic(_inputs(x.element_spec))
     if isinstance(x, keras.utils.PyDataset):
-        return _without_targets(_spec_of(x[0]))
+        return _symbolic(_inputs(x[0]))
     flat = keras.tree.flatten(x)
     if flat and all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in flat):
-        return _spec_of(x)
+        return _symbolic(x)
     return None
 
 
-def _without_targets(spec: Any) -> Any:
-    first = spec[0] if isinstance(spec, tuple) else spec
-    return keras.tree.map_structure(lambda s: _Spec((None, *s.shape[1:]), s.dtype.name), first)
+def _inputs(batch: Any) -> Any:
+    """The x of a batch (x, y) or (x, y, sample_weight)."""
+    return batch[0] if isinstance(batch, tuple) else batch
 
 
-def _spec_of(batch: Any) -> Any:
-    return keras.tree.map_structure(
-        lambda a: tf.TensorSpec((None, *np.shape(a)[1:]), np.asarray(a).dtype), batch
-    )
+def _symbolic(batch: Any) -> Any:
+    def leaf(array: Any) -> keras.KerasTensor:
+        array = array if hasattr(array, "shape") else np.asarray(array)
+        dtype = keras.backend.standardize_dtype(array.dtype)
+        return keras.KerasTensor((None, *array.shape[1:]), dtype)
 
-
-class _Spec:
-    def __init__(self, shape: tuple[int | None, ...], dtype: str) -> None:
-        self.shape = shape
-        self.dtype = dtype
+    return keras.tree.map_structure(leaf, batch)

@@ -13,9 +13,10 @@ trains alone with plain data:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -88,7 +89,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     data, validation = arguments["x"], arguments["validation_data"]
     sharded = isinstance(data, ShardedData)
     if several_ranks():
-        build_from_data(model, data, arguments["y"])
+        build_from_data(model, data)
     if sharded:
         _refuse(arguments, "fit", "y", "sample_weight", "batch_size")
         require_exact_loss(model, data)
@@ -159,23 +160,19 @@ def _refuse(arguments: dict[str, Any], method: str, *names: str) -> None:
             )
 
 
-class _reading:
+@contextlib.contextmanager
+def _reading(model: Any, sharded: bool) -> Iterator[None]:
     """While inside, the model's metrics are those of sharded data, or not."""
-
-    def __init__(self, model: Any, sharded: bool) -> None:
-        self._stack: list[bool] = vars(model).setdefault("_hvdkit_reading", [])
-        self._sharded = sharded
-
-    def __enter__(self) -> None:
-        self._stack.append(self._sharded)
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.pop()
+    before = vars(model).get("_hvdkit_reads_sharded", False)
+    vars(model)["_hvdkit_reads_sharded"] = sharded
+    try:
+        yield
+    finally:
+        vars(model)["_hvdkit_reads_sharded"] = before
 
 
 def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
-    reading = vars(model).get("_hvdkit_reading")
-    if not several_ranks() or not reading or not reading[-1]:
+    if not several_ranks() or not vars(model).get("_hvdkit_reads_sharded"):
         return original(model, logs)
     results = metrics_over_ranks(model)
     if isinstance(logs, dict) and set(logs) == set(results):
