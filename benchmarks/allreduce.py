@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 from jobs import run_job
+from pictures import picture
 from rich.console import Console
 from rich.table import Table
 
@@ -58,20 +59,14 @@ def _table(ranks: int, lines: list[dict[str, Any]]) -> Table:
 
 
 def _draw(lines: list[dict[str, Any]], file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6, 4))
-    sizes = [line["bytes"] for line in lines]
-    for name in lines[0]["median"]:
-        axis.loglog(sizes, [1000 * line["median"][name] for line in lines], marker="o", label=name)
-    axis.set_xlabel("bytes")
-    axis.set_ylabel("ms")
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    with picture(file) as (axis,):
+        sizes = [line["bytes"] for line in lines]
+        for name in lines[0]["median"]:
+            milliseconds = [1000 * line["median"][name] for line in lines]
+            axis.loglog(sizes, milliseconds, marker="o", label=name)
+        axis.set_xlabel("bytes")
+        axis.set_ylabel("ms")
+        axis.legend()
 
 
 if __name__ == "__main__":

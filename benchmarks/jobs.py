@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import time
+from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +23,35 @@ LAUNCHERS = {
 }
 
 
-def run_job(launcher: str, ranks: int, arguments: list[str], marker: str) -> list[dict[str, Any]]:
-    """Run a worker on several ranks.
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", HVDKIT_LOG_LEVEL="WARNING")
+    env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env["PATH"]
+    env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
+    if os.geteuid() == 0:
+        env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    return env | dict(extra or {})
+
+
+def _command(launcher: str, ranks: int, arguments: list[str]) -> list[str]:
+    worker = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
+    return [*LAUNCHERS[launcher], str(ranks), *worker]
+
+
+def run_job(
+    launcher: str,
+    ranks: int,
+    arguments: list[str],
+    marker: str,
+    env: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Run a worker on several ranks, to its end.
 
     Args:
         launcher: "mpi" or "gloo".
         ranks: number of ranks.
         arguments: the worker's file in this folder, and its arguments.
         marker: the word before each JSON object that a rank prints.
+        env: more variables of the environment.
 
     Returns:
         The objects that the ranks printed.
@@ -32,18 +59,9 @@ def run_job(launcher: str, ranks: int, arguments: list[str], marker: str) -> lis
     Raises:
         RuntimeError: the job failed; the message holds its output.
     """
-    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", HVDKIT_LOG_LEVEL="WARNING")
-    env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env["PATH"]
-    env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
-    if os.geteuid() == 0:
-        env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
-    worker = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
+    command = _command(launcher, ranks, arguments)
     done = subprocess.run(
-        [*LAUNCHERS[launcher], str(ranks), *worker],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
+        command, env=_environment(env), capture_output=True, text=True, timeout=600
     )
     found = [
         json.loads(line.split(marker, 1)[1])
@@ -51,5 +69,115 @@ def run_job(launcher: str, ranks: int, arguments: list[str], marker: str) -> lis
         if f"{marker} {{" in line
     ]
     if done.returncode or not found:
-        raise RuntimeError(f"{' '.join(worker)} failed:\n{done.stdout}\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
     return found
+
+
+class PausableJob:
+    """A job that trains until it is stopped, and that runs only while it is asked to.
+
+    The worker gets a folder as its last argument, and calls `StepLog` for each step. Pausing
+    stops the ranks' processes with all their threads, so another job has the machine to itself.
+
+    Args:
+        launcher: "mpi" or "gloo".
+        ranks: number of ranks.
+        arguments: the worker's file in this folder, and its arguments but the folder.
+        env: more variables of the environment.
+    """
+
+    def __init__(
+        self,
+        launcher: str,
+        ranks: int,
+        arguments: list[str],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._ranks = ranks
+        self._output = Path(self._folder.name, "output")
+        with self._output.open("w") as output:
+            self._process = subprocess.Popen(
+                _command(launcher, ranks, [*arguments, self._folder.name]),
+                env=_environment(env),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._pids: list[int] = []
+
+    def wait_until_warm(self, timeout: float = 180) -> None:
+        """Wait until every rank is past its warm-up, and pause.
+
+        Raises:
+            RuntimeError: the job ended, or is not warm after `timeout` seconds.
+        """
+        files = [Path(self._folder.name, f"{rank}.pid") for rank in range(self._ranks)]
+        deadline = time.monotonic() + timeout
+        while not all(file.exists() for file in files):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"the job did not start:\n{self._output.read_text()}")
+            time.sleep(0.1)
+        self._pids = [int(file.read_text()) for file in files]
+        self._send(signal.SIGSTOP)
+
+    def run_for(self, seconds: float) -> list[list[float]]:
+        """Let the job run, and pause it again.
+
+        Returns:
+            For each rank the seconds of each step that lay in this time as a whole.
+        """
+        self._send(signal.SIGCONT)
+        begin = time.monotonic()
+        time.sleep(seconds)
+        end = time.monotonic()
+        self._send(signal.SIGSTOP)
+        return [self._steps(rank, begin, end) for rank in range(self._ranks)]
+
+    def stop(self) -> None:
+        """End the job."""
+        for kind in (signal.SIGCONT, signal.SIGKILL):
+            if self._process.poll() is None:
+                self._send(kind)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._folder.cleanup()
+
+    def _send(self, kind: signal.Signals) -> None:
+        for pid in self._pids:
+            os.kill(pid, kind)
+
+    def _steps(self, rank: int, begin: float, end: float) -> list[float]:
+        stamps = array("d")
+        stamps.frombytes(Path(self._folder.name, f"{rank}.steps").read_bytes())
+        inside = [stamp for stamp in stamps if begin <= stamp <= end]
+        return [b - a for a, b in itertools.pairwise(inside)]
+
+
+class StepLog:
+    """Notes when each step of a rank ended, for `PausableJob`.
+
+    Args:
+        folder: where to write.
+        rank: this process's rank.
+        warm_up: steps before the rank says that it is warm.
+    """
+
+    def __init__(self, folder: str, rank: int, warm_up: int) -> None:
+        self._stamps = Path(folder, f"{rank}.steps")
+        self._pid = Path(folder, f"{rank}.pid")
+        self._left = warm_up
+
+    def step(self) -> None:
+        """Note that a step has ended now."""
+        with self._stamps.open("ab") as file:
+            file.write(array("d", [time.monotonic()]).tobytes())
+        self._left -= 1
+        if self._left == 0:
+            # Renamed when complete, so that nobody reads half a number.
+            partial = self._pid.with_suffix(".part")
+            partial.write_text(str(os.getpid()))
+            partial.rename(self._pid)

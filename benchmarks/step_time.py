@@ -1,10 +1,11 @@
 """Step times at two ranks: without communication, stock Horovod, hvdkit; in turn, in one run.
 
-    python benchmarks/step_time.py --rounds 5 --output docs/images/step_time
+    python benchmarks/step_time.py --output docs/images/step_time
 
-Each round starts one job of each kind after the other, so that a machine whose speed drifts
-drifts for all of them. A job's figure is the median of its steps on its slowest rank; the table
-gives the median of the rounds, and their range.
+All jobs are started and warmed up, then they run in turn for some seconds each while the others
+are paused, so that a machine whose speed drifts drifts for all of them. The figure of a turn is
+the median of its steps on the slowest rank; the table gives the median of the turns and their
+range, and the median and the quartiles of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import click
-from jobs import run_job
+from jobs import PausableJob
+from pictures import picture
 from rich.console import Console
 from rich.table import Table
 
@@ -32,8 +34,8 @@ Results = dict[str, dict[str, list[float]]]
 @click.option("--variants", default=",".join(VARIANTS), help="Kinds of jobs, with commas.")
 @click.option("--launcher", type=click.Choice(["mpi", "gloo"]), default="mpi")
 @click.option("--ranks", default=2)
-@click.option("--rounds", default=5, help="Jobs of each kind.")
-@click.option("--steps", default=30, help="Steps of a job that are timed.")
+@click.option("--rounds", default=20, help="Turns of each job.")
+@click.option("--seconds", default=4.0, help="Length of a turn.")
 @click.option("--output", type=click.Path(path_type=Path), help="Files to write, without ending.")
 def main(
     models: str,
@@ -41,22 +43,15 @@ def main(
     launcher: str,
     ranks: int,
     rounds: int,
-    steps: int,
+    seconds: float,
     output: Path | None,
 ) -> None:
     """Measure step times and print them as a table."""
     console = Console(width=100)
     results: Results = {}
     for model in models.split(","):
-        times: dict[str, list[float]] = defaultdict(list)
-        for number in range(rounds):
-            for variant in variants.split(","):
-                arguments = ["step_worker.py", model, variant, str(steps)]
-                job = run_job(launcher, ranks, arguments, "STEP_TIMES")
-                slowest = max(statistics.median(rank["seconds"]) for rank in job)
-                times[variant].append(1000 * slowest)
-            console.print(f"{model} round {number + 1}: " + _line(times), highlight=False)
-        results[model] = dict(times)
+        times = _measure(model, variants.split(","), launcher, ranks, rounds, seconds)
+        results[model] = times
         console.print(_table(model, ranks, launcher, times))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -64,16 +59,34 @@ def main(
         _draw(results, output.with_suffix(".png"))
 
 
-def _line(times: dict[str, list[float]]) -> str:
-    return ", ".join(f"{VARIANTS[v]} {values[-1]:.1f} ms" for v, values in times.items())
+def _measure(
+    model: str, variants: list[str], launcher: str, ranks: int, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """The ms per step of each turn of each kind of job."""
+    times: dict[str, list[float]] = defaultdict(list)
+    jobs: dict[str, PausableJob] = {}
+    try:
+        for variant in variants:
+            jobs[variant] = PausableJob(launcher, ranks, ["step_worker.py", model, variant])
+            jobs[variant].wait_until_warm()
+        for _ in range(rounds):
+            for variant, job in jobs.items():
+                steps = job.run_for(seconds)
+                slowest = max(statistics.median(rank) for rank in steps)
+                times[variant].append(1000 * slowest)
+    finally:
+        for job in jobs.values():
+            job.stop()
+    return dict(times)
 
 
 def _ratio(times: dict[str, list[float]], variant: str) -> str:
-    """How much longer a step takes than without communication: median of the rounds' ratios."""
-    if "alone" not in times or variant == "alone":
+    """How much longer a step takes than without communication: median and quartiles."""
+    if "alone" not in times or variant == "alone" or len(times[variant]) < 2:
         return ""
     ratios = [a / b for a, b in zip(times[variant], times["alone"], strict=True)]
-    return f"{100 * (statistics.median(ratios) - 1):+.0f} %"
+    low, middle, high = (100 * (q - 1) for q in statistics.quantiles(ratios, n=4))
+    return f"{middle:+.0f} % ({low:+.0f} to {high:+.0f})"
 
 
 def _table(model: str, ranks: int, launcher: str, times: dict[str, list[float]]) -> Table:
@@ -87,23 +100,17 @@ def _table(model: str, ranks: int, launcher: str, times: dict[str, list[float]])
 
 
 def _draw(results: Results, file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(results), figsize=(4.5 * len(results), 3.5), squeeze=False)
-    for axis, (model, times) in zip(axes[0], results.items(), strict=True):
-        names = [VARIANTS[variant] for variant in times]
-        middles = [statistics.median(values) for values in times.values()]
-        below = [m - min(v) for m, v in zip(middles, times.values(), strict=True)]
-        above = [max(v) - m for m, v in zip(middles, times.values(), strict=True)]
-        axis.bar(names, middles, yerr=[below, above], capsize=4, color=["#999", "#d62", "#26a"])
-        axis.set_title(model)
-        axis.set_ylabel("ms per step")
-        axis.tick_params(axis="x", labelrotation=15)
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    with picture(file, columns=len(results), size=(4.5 * len(results), 3.5)) as axes:
+        for axis, (model, times) in zip(axes, results.items(), strict=True):
+            names = [VARIANTS[variant] for variant in times]
+            middles = [statistics.median(values) for values in times.values()]
+            below = [m - min(v) for m, v in zip(middles, times.values(), strict=True)]
+            above = [max(v) - m for m, v in zip(middles, times.values(), strict=True)]
+            colors = ["#999999", "#dd6622", "#2266aa"]
+            axis.bar(names, middles, yerr=[below, above], capsize=4, color=colors)
+            axis.set_title(model)
+            axis.set_ylabel("ms per step")
+            axis.tick_params(axis="x", labelrotation=15)
 
 
 if __name__ == "__main__":

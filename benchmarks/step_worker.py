@@ -1,21 +1,17 @@
-"""One rank of benchmarks/step_time.py: train for some steps, and print each step's time.
-
-mpirun -np 2 python benchmarks/step_worker.py gpt hvdkit 40
-"""
+"""One rank of benchmarks/step_time.py: train until stopped, and log when each step ended."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import sys
-import time
 from typing import Any
+
+from jobs import StepLog
 
 WARM_UP = 8
 
 
-def main(model_name: str, variant: str, steps: int) -> None:
-    """Train `steps` steps after the warm-up and print one JSON line on each rank."""
+def main(model_name: str, variant: str, folder: str) -> None:
+    """Train a model of `models.py` in one of the ways of `step_time.VARIANTS`."""
     if variant == "stock":
         import horovod.tensorflow as engine
     else:
@@ -26,13 +22,11 @@ def main(model_name: str, variant: str, steps: int) -> None:
     import tensorflow as tf
     from models import MODELS
 
-    class StepTimes(keras.callbacks.Callback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.times: list[float] = []
+    log = StepLog(folder, engine.rank(), WARM_UP)
 
+    class StepTimes(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.times.append(time.perf_counter())
+            log.step()
 
     class StockAdam(keras.optimizers.Adam):
         """What Horovod's optimizer does with gradients, where Keras 3 calls it."""
@@ -44,7 +38,6 @@ def main(model_name: str, variant: str, steps: int) -> None:
         "alone": lambda: keras.optimizers.Adam(1e-4),
         "stock": lambda: StockAdam(1e-4),
         "hvdkit": lambda: engine.DistributedOptimizer(keras.optimizers.Adam(1e-4)),
-        "sum": lambda: engine.DistributedOptimizer(keras.optimizers.Adam(1e-4), op=engine.Sum),
     }
     keras.utils.set_random_seed(engine.rank())
     model, x, y, batch = MODELS[model_name]()
@@ -54,18 +47,8 @@ def main(model_name: str, variant: str, steps: int) -> None:
     options.autotune.enabled = False
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch, drop_remainder=True)
     data = data.cache().repeat().prefetch(2).with_options(options)
-    times = StepTimes()
-    model.fit(data, steps_per_epoch=WARM_UP + steps, verbose=0, callbacks=[times])
-    stamps = times.times[WARM_UP - 1 :]
-    seconds = [b - a for a, b in itertools.pairwise(stamps)]
-    line = {
-        "rank": engine.rank(),
-        "parameters": model.count_params(),
-        "seconds": seconds,
-    }
-    sys.stdout.write(f"STEP_TIMES {json.dumps(line)}\n")
-    sys.stdout.flush()
+    model.fit(data, steps_per_epoch=1_000_000, verbose=0, callbacks=[StepTimes()])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(*sys.argv[1:4])

@@ -16,9 +16,12 @@ from typing import Any
 
 import click
 from jobs import run_job
+from pictures import picture
 from rich.console import Console
 from rich.table import Table
 
+# A timeline that is started by the script.
+DYNAMIC = {"HOROVOD_TIMELINE": "DYNAMIC"}
 Span = tuple[float, float]
 
 
@@ -29,7 +32,7 @@ def main(model: str, output: Path | None) -> None:
     """Record a timeline and show the reductions of its last whole step."""
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder, "timeline.json"))
-        run_job("mpi", 2, ["timeline_worker.py", model, file], "TIMELINE")
+        run_job("mpi", 2, ["timeline_worker.py", model, file], "TIMELINE", DYNAMIC)
         spans = _last_step(_reductions(json.loads(Path(file).read_text())))
     begin = min(start for start, _ in spans.values())
     last = max(start for start, _ in spans.values())
@@ -47,7 +50,6 @@ def main(model: str, output: Path | None) -> None:
         f"{(last - begin) / 1e3:.1f} ms after the first; the rest took {(end - last) / 1e3:.1f} ms."
     )
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         _draw(spans, begin, last, output)
 
 
@@ -79,21 +81,14 @@ def _last_step(reductions: dict[str, list[Span]]) -> dict[str, Span]:
 
 
 def _draw(spans: dict[str, Span], begin: float, last: float, file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     ordered = sorted(spans.items(), key=lambda item: item[1], reverse=True)
-    figure, axis = plt.subplots(figsize=(7, 0.22 * len(ordered) + 1.5))
-    for row, (_, (start, stop)) in enumerate(ordered):
-        axis.barh(row, (stop - start) / 1e3, left=(start - begin) / 1e3, color="#26a")
-    axis.axvline((last - begin) / 1e3, linestyle="--", color="#d62", label="last gradient")
-    axis.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=7)
-    axis.set_xlabel("ms from the first gradient")
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    with picture(file, size=(7, 0.22 * len(ordered) + 1.5)) as (axis,):
+        for row, (_, (start, stop)) in enumerate(ordered):
+            axis.barh(row, (stop - start) / 1e3, left=(start - begin) / 1e3, color="#2266aa")
+        axis.axvline((last - begin) / 1e3, linestyle="--", color="#dd6622", label="last gradient")
+        axis.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=7)
+        axis.set_xlabel("ms from the first gradient")
+        axis.legend()
 
 
 if __name__ == "__main__":

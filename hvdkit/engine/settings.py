@@ -16,6 +16,7 @@ from hvdkit.engine.cores import affinity, cgroup_quota, threads_per_rank
 from hvdkit.engine.launcher import Launch
 
 CYCLE_TIME_MS = 0.1
+FUSION_BYTES = 4 * 2**20
 STALL_TIMEOUT_SECONDS = 300.0
 
 _THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
@@ -76,11 +77,11 @@ def before_start(
             "ms; Horovod's own 1 ms delays every small collective",
             given=cycle_time_ms is not None,
         ),
+        *_fusion_settings(),
         *_stall_settings(stall_timeout),
     ]
-    # Process sets and timelines that start later cost nothing until they are used.
+    # Process sets that are added later cost nothing until they are used.
     os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
-    os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")
     if launch.is_open_mpi:
         crowded = launch.local_size >= len(affinity()) or launch.local_size >= _host_cores()
         wanted = crowded if yield_when_idle is None else yield_when_idle
@@ -93,6 +94,13 @@ def before_start(
             )
         )
     return settings
+
+
+def _fusion_settings() -> list[Setting]:
+    if tf.config.list_physical_devices("GPU"):
+        return []
+    reason = "bytes; in memory, copies into one buffer cost more than a second allreduce"
+    return [set_variable("HOROVOD_FUSION_THRESHOLD", str(FUSION_BYTES), reason, given=False)]
 
 
 def _stall_settings(stall_timeout: float | None) -> list[Setting]:

@@ -187,14 +187,23 @@ def is_initialized() -> bool:
 def start_timeline(file_path: str, mark_cycles: bool = False) -> None:
     """Record what Horovod does, as a Chrome trace (open it in Perfetto or chrome://tracing).
 
+    The job has to be started with `HOROVOD_TIMELINE=DYNAMIC` in its environment: Horovod then
+    keeps a thread for it that never sleeps, so it is off by default.
+
     Args:
         file_path: the JSON file to write, on rank 0.
         mark_cycles: also mark Horovod's cycles.
 
     Raises:
         NotInitializedError: `init` has not been called.
+        ValueError: the job was started without `HOROVOD_TIMELINE=DYNAMIC`.
     """
     require_initialized("hvd.start_timeline()")
+    if "HOROVOD_TIMELINE" not in os.environ:
+        raise ValueError(
+            "hvd.start_timeline() needs a job that was started with HOROVOD_TIMELINE=DYNAMIC in "
+            "its environment (mpirun -x HOROVOD_TIMELINE=DYNAMIC ...)."
+        )
     mpi_ops.start_timeline(file_path, mark_cycles=mark_cycles)
 
 
