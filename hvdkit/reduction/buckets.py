@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-BUCKET_BYTES = 4 * 2**20
+BUCKET_BYTES = 1 * 2**20
 LARGE_TENSOR_BYTES = 1 * 2**20
 
 Bucket = list[int]
