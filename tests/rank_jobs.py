@@ -1,8 +1,14 @@
-"""One launched job runs all checks of a module, and each rank reports on each of them."""
+"""One launched job runs all checks of a module, and each rank reports on each of them.
+
+Checks that need several files are a package in `tests/checks`. Its `__init__.py` lists them in
+`MODULES`, in the order in which the one job runs them, and can hold `ENVIRONMENT`, the variables
+that this job needs. pytest's own process imports that file, but none with checks: it is no rank.
+"""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import tempfile
 from dataclasses import dataclass
@@ -52,7 +58,11 @@ class Jobs:
         if key not in self._done:
             with tempfile.TemporaryDirectory() as folder:
                 finished = run_ranks(
-                    launcher, ranks, ["tests/worker.py", module, folder], timeout=280
+                    launcher,
+                    ranks,
+                    ["tests/worker.py", module, folder],
+                    timeout=280,
+                    env=environment_of(module),
                 )
                 reports = [_read(Path(folder) / f"rank{rank}.jsonl") for rank in range(ranks)]
             self._done[key] = Job(finished, reports)
@@ -65,11 +75,32 @@ def _read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def environment_of(module: str) -> dict[str, str]:
+    """The variables that the job of a module needs, besides those of every job."""
+    if not _is_package(module):
+        return {}
+    return getattr(importlib.import_module(f"checks.{module}"), "ENVIRONMENT", {})
+
+
 def checks_of(module: str) -> list[str]:
-    """Names of the checks in a module, without importing it."""
-    tree = ast.parse((CHECKS / f"{module}.py").read_text())
-    return [
+    """Names of the checks in a module or package, in the order in which they run."""
+    names = [
         node.name
-        for node in tree.body
+        for file in _files_of(module)
+        for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
     ]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice, f"tests/checks/{module} has these checks twice: {sorted(twice)}"
+    return names
+
+
+def _files_of(module: str) -> list[Path]:
+    if not _is_package(module):
+        return [CHECKS / f"{module}.py"]
+    package = importlib.import_module(f"checks.{module}")
+    return [CHECKS / module / f"{part}.py" for part in package.MODULES]
+
+
+def _is_package(module: str) -> bool:
+    return (CHECKS / module / "__init__.py").exists()

@@ -1,7 +1,9 @@
-"""What each rank of a test job runs: all checks of one module, in order.
+"""What each rank of a test job runs: all checks of one module or package, in order.
 
 A check that fails ends the rank at once, with an exit status that is not 0, so the launcher ends
 the others. Each rank writes a line for each check that it has finished.
+
+A module, or the `__init__.py` of a package, can hold `INIT`: arguments of `hvd.init`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 
 def main(module_name: str, report_folder: str, *only: str) -> None:
@@ -20,17 +24,33 @@ def main(module_name: str, report_folder: str, *only: str) -> None:
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     module = importlib.import_module(f"checks.{module_name}")
+    checks = checks_in(module)
     hvd.init(**getattr(module, "INIT", {}))
-    checks = only or [name for name in vars(module) if name.startswith("check_")]
     with open(Path(report_folder) / f"rank{hvd.rank()}.jsonl", "w", buffering=1) as report:
-        for name in checks:
+        for name in only or checks:
             try:
-                getattr(module, name)()
+                checks[name]()
             except BaseException:
                 report.write(json.dumps({"check": name, "error": traceback.format_exc()}) + "\n")
                 report.flush()
                 os._exit(1)
             report.write(json.dumps({"check": name, "error": None}) + "\n")
+
+
+def checks_in(module: ModuleType) -> dict[str, Callable[[], None]]:
+    """The checks of a module, or of the modules that a package lists in `MODULES`, by name."""
+    parts = getattr(module, "MODULES", None)
+    modules = (
+        [module]
+        if parts is None
+        else [importlib.import_module(f"{module.__name__}.{part}") for part in parts]
+    )
+    return {
+        name: value
+        for each in modules
+        for name, value in vars(each).items()
+        if name.startswith("check_")
+    }
 
 
 if __name__ == "__main__":
