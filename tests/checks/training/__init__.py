@@ -1,0 +1,11 @@
+"""Mixed precision, steps of one's own, local variables, saved files, XLA's limits, overlap."""
+
+MODULES = (
+    "mixed_precision",
+    "own_steps",
+    "local_variables",
+    "saving",
+    "xla",
+    "refusals",
+    "overlap",
+)
