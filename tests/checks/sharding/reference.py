@@ -1,4 +1,4 @@
-"""Data with an uneven last batch, a classifier, and one process that the ranks are compared with."""
+"""Data with an uneven last batch, a classifier, and one process to compare the ranks with."""
 
 from __future__ import annotations
 
