@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-import sysconfig
 import time
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from launch import LAUNCHERS, ROOT, Finished, environment, run_ranks
-
-SCRIPTS = ROOT / "tests" / "bad_input"
-LIMIT_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Case:
-    """A script that has to fail.
-
-    Attributes:
-        script: its name in tests/bad_input.
-        arguments: its arguments.
-        ranks: how many ranks run it.
-        expected: texts that each rank prints; "{rank}" is the rank.
-        silent: ranks that do not have to print anything, since they are the ones that are missing.
-        on_rank_0: texts that rank 0 prints besides.
-        launchers: what starts it.
-        long: the launchers with which it adds little, run by `make test-long` only.
-    """
-
-    script: str
-    expected: tuple[str, ...]
-    arguments: tuple[str, ...] = ()
-    ranks: int = 2
-    silent: tuple[int, ...] = ()
-    on_rank_0: tuple[str, ...] = ()
-    launchers: tuple[str, ...] = LAUNCHERS
-    long: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        last = [argument.split(",")[-1] for argument in self.arguments[-1:]]
-        return "-".join([self.script.removesuffix(".py"), *last])
-
+from failing_jobs import LIMIT_SECONDS, SCRIPTS, Case, require_failure, require_on_each_rank
+from launch import run_ranks
 
 WAITED = (
     "CollectiveError: rank {rank} waited",
@@ -187,37 +150,6 @@ CASES = [
 ]
 
 
-def lines_of_rank(output: str, rank: int) -> str:
-    """What a rank printed, as the launchers mark it: "[1,0]<stderr>:" or "[0]<stderr>:"."""
-    mark = re.compile(rf"^\[(?:[\w.-]+,)?{rank}\]<std(?:out|err)>: ?(.*)$", re.MULTILINE)
-    return "\n".join(mark.findall(output))
-
-
-def squeezed(text: str) -> str:
-    """The text without white space: launchers break lines where they like."""
-    return "".join(text.split())
-
-
-def require_failure(job: Finished, what: object, seconds: float) -> None:
-    """Fail the test unless the job ended by itself, with an exit status that is not 0."""
-    print(f"{what}: {seconds:.1f} s")
-    assert job.status is not None, job.describe()
-    assert job.status != 0, job.describe()
-
-
-def require_on_each_rank(job: Finished, case: Case) -> None:
-    """Fail the test unless every rank says what is expected, and shows one error."""
-    for rank in range(case.ranks):
-        own = squeezed(lines_of_rank(job.output, rank))
-        if rank in case.silent:
-            continue
-        for text in case.expected + (case.on_rank_0 if rank == 0 else ()):
-            wanted = squeezed(text.replace("{rank}", str(rank)))
-            assert wanted in own, f"rank {rank} did not print {text!r}; {job.describe()}"
-        errors = own.count("Traceback(mostrecentcalllast)")
-        assert errors == 1, f"rank {rank} shows {errors} errors; {job.describe()}"
-
-
 @pytest.mark.parametrize(
     ("case", "launcher"),
     [
@@ -285,109 +217,3 @@ def test_call_before_init_without_a_launcher() -> None:
     job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS)
     assert job.status == 1, job.describe()
     assert "NotInitializedError: hvd.allreduce() needs the other ranks" in job.output
-
-
-def run_command(command: list[str]) -> tuple[Finished, float]:
-    """Run a launcher's command line; it, and the seconds it took."""
-    start = time.monotonic()
-    finished = subprocess.run(
-        command,
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
-    job = Finished(finished.returncode, finished.stdout + finished.stderr)
-    return job, time.monotonic() - start
-
-
-@pytest.mark.parametrize(
-    ("launcher", "message"),
-    [
-        (["horovodrun", "--gloo"], "requested more processes (4) than there are available slots"),
-        # Open MPI's words, through horovodrun as well.
-        (["horovodrun"], "not enough slots available in the system to satisfy the 4"),
-        (["mpirun"], "not enough slots available in the system to satisfy the 4"),
-    ],
-    ids=["horovodrun_gloo", "horovodrun", "mpirun"],
-)
-def test_more_ranks_than_slots(launcher: list[str], message: str) -> None:
-    """The launchers refuse it themselves, before they start a rank."""
-    script = [sys.executable, str(SCRIPTS / "ranks.py")]
-    job, seconds = run_command([*launcher, "-np", "4", "-H", "localhost:2", *script])
-    require_failure(job, f"{launcher[0]} -np 4 on 2 slots", seconds)
-    assert squeezed(message).lower() in squeezed(job.output).lower(), job.describe()
-    assert "runs" not in re.findall(r"rank \d of \d (\w+)", job.output), job.describe()
-
-
-def horovod_with(folder: Path, **replaced: str) -> dict[str, str]:
-    """The installed Horovod with files of other contents, and the variable that makes it first.
-
-    Args:
-        folder: where to put it.
-        **replaced: the new contents of metadata.json (`metadata`) and of the library (`library`).
-    """
-    installed = Path(sysconfig.get_path("platlib"), "horovod")
-    copy = folder / "horovod"
-    for source in (installed, installed / "tensorflow"):
-        target = copy / source.relative_to(installed)
-        target.mkdir()
-        for entry in source.iterdir():
-            if entry.name not in ("tensorflow", "__pycache__"):
-                (target / entry.name).symlink_to(entry)
-    files = {"metadata": [copy / "metadata.json"], "library": copy.glob("tensorflow/mpi_lib*.so")}
-    for name, text in replaced.items():
-        for file in list(files[name]):
-            file.unlink()
-            file.write_text(text)
-    return {"PYTHONPATH": f"{folder}:{ROOT}"}
-
-
-@pytest.mark.parametrize(
-    ("replaced", "message"),
-    [
-        (
-            {"metadata": '{"tensorflow": "2.3.4"}', "library": "not a library"},
-            "Horovod was built for TensorFlow 2.3.4, but TensorFlow",
-        ),
-        (
-            {"metadata": '{"tensorflow": "2.3.4"}'},
-            "Horovod was built for TensorFlow 2.3.4, but TensorFlow",
-        ),
-        ({"library": "not a library"}, "can't be loaded"),
-    ],
-    ids=["other_tensorflow", "other_tensorflow_that_loads", "broken_library"],
-)
-def test_horovod_built_for_another_tensorflow(
-    replaced: dict[str, str], message: str, tmp_path: Path
-) -> None:
-    env = horovod_with(tmp_path, **replaced)
-    command = ["-c", "import hvdkit"]
-    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS, env=env, cwd=tmp_path)
-    assert job.status == 1, job.describe()
-    assert f"InstallationError: Horovod{'' if 'built' in message else chr(39) + 's'}" in job.output
-    assert message in job.output, job.describe()
-    assert "Run\n    hvdkit build\n" in job.output, job.describe()
-
-
-def test_horovod_missing(tmp_path: Path) -> None:
-    code = (
-        "import importlib.util as util; find = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name == 'horovod' else find(name, *rest)\n"
-        "import hvdkit"
-    )
-    job = run_ranks("python", 1, ["-c", code], timeout=LIMIT_SECONDS, cwd=tmp_path)
-    assert job.status == 1, job.describe()
-    assert "InstallationError: Horovod is not installed. Run\n    hvdkit build" in job.output
-
-
-def test_tensorflow_missing() -> None:
-    script = SCRIPTS / "without_tensorflow.py"
-    job = run_ranks("python", 1, [str(script)], timeout=LIMIT_SECONDS)
-    assert job.status == 1, job.describe()
-    assert "InstallationError: TensorFlow is not installed" in job.output, job.describe()
-    assert "pip install 'hvdkit[cpu]'" in job.output, job.describe()
-    assert "hvdkit build" in job.output, job.describe()
-    assert job.output.count("Traceback (most recent call last)") == 1, job.describe()
