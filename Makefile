@@ -15,6 +15,7 @@ endif
 DEPS := $(STAMPS)/deps-$(EXTRAS)
 HOROVOD := $(STAMPS)/horovod-$(subst /,_,$(MPI))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# shellcheck follows them into mpi/lib, whose variables are declared where it is sourced.
 SHELL_SCRIPTS = $(wildcard mpi/*.sh mpi/*.sbatch) .ci/run
 
 # horovodrun starts the mpirun that is first on PATH.
@@ -57,7 +58,7 @@ lint: $(DEPS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/shellcheck --external-sources --check-sourced $(SHELL_SCRIPTS)
 
 format: $(DEPS)
 	$(BIN)/ruff check --fix .

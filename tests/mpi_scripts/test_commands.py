@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from wrapper_sandbox import FLAVOURS, OPEN_MPI, VERSIONS, Sandbox, has, tools_without_mpi
+from wrapper_sandbox import (
+    FLAVOURS,
+    MPI,
+    OPEN_MPI,
+    VERSIONS,
+    WRAPPER,
+    Sandbox,
+    has,
+    tools_without_mpi,
+)
 
 
 def test_open_mpi_4(sandbox: Sandbox):
@@ -82,3 +93,12 @@ def test_host_file_is_passed_on(sandbox: Sandbox, flavour: str):
     option = {"mpich": "-f", "intel": "-machinefile"}.get(flavour, "--hostfile")
     words = sandbox.command("-np", "2", "--hostfile", path, "--", "prog")
     assert has(words, option, path)
+
+
+@pytest.mark.parametrize(("target", "call"), [(WRAPPER, "./link"), (MPI, f"link/{WRAPPER.name}")])
+def test_called_through_a_link(sandbox: Sandbox, target: Path, call: str):
+    sandbox.launcher(VERSIONS["mpich"])
+    (sandbox.folder / "link").symlink_to(target)
+    result = sandbox.run("--dry-run", "-np", "1", "--", "prog", wrapper=call)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(" prog\n")

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from wrapper_sandbox import FLAVOURS, MPI, ROOT, VERSIONS, Sandbox
+from wrapper_sandbox import FLAVOURS, MPI, ROOT, VERSIONS, WRAPPER, Sandbox
 
-SCRIPTS = sorted(
-    path for path in MPI.rglob("*") if path.suffix in (".sh", ".sbatch") and path.is_file()
-)
+SCRIPTS = sorted(path for path in MPI.iterdir() if path.suffix in (".sh", ".sbatch"))
+SOURCED = sorted((MPI / "lib").iterdir())
 
 
 def shellcheck() -> str:
@@ -37,7 +36,9 @@ def test_there_are_scripts():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck(script: Path):
     result = subprocess.run(
-        [shellcheck(), "--shell=bash", str(script)], capture_output=True, text=True
+        [shellcheck(), "--shell=bash", "--external-sources", "--check-sourced", str(script)],
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -48,6 +49,12 @@ def test_syntax_and_mode(script: Path):
     assert result.returncode == 0, result.stderr
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()
+
+
+@pytest.mark.parametrize("part", SOURCED, ids=lambda path: path.name)
+def test_parts_are_sourced_and_not_run(part: Path):
+    assert f'source "$lib_folder/{part.name}"' in WRAPPER.read_text()
+    assert not os.access(part, os.X_OK)
 
 
 def test_kubernetes_manifest():

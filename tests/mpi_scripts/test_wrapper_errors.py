@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
-from wrapper_sandbox import OPEN_MPI, VERSIONS, Sandbox, tools_without_mpi
+from wrapper_sandbox import OPEN_MPI, VERSIONS, WRAPPER, Sandbox, tools_without_mpi
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,14 @@ def test_errors(sandbox: Sandbox, arguments: list[str], message: str, remedy: st
     what, what_to_do = result.stderr.rstrip("\n").split("\n")
     assert message in what
     assert remedy in what_to_do
+
+
+def test_a_copy_of_the_script_alone(sandbox: Sandbox):
+    copy = shutil.copy(WRAPPER, sandbox.folder)
+    result = sandbox.run("-np", "1", "--", "prog", wrapper=str(copy))
+    assert result.returncode == 2
+    assert f"the folder {sandbox.folder}/lib is missing" in result.stderr
+    assert "copy the whole folder" in result.stderr
 
 
 def test_no_launcher(sandbox: Sandbox):

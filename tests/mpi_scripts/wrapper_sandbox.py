@@ -62,9 +62,11 @@ class Sandbox:
         path.write_text("".join(f"{line}\n" for line in lines))
         return str(path)
 
-    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, wrapper: str = str(WRAPPER), **env: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(WRAPPER), *arguments],
+            [wrapper, *arguments],
             env=self.env | env,
             cwd=self.folder,
             capture_output=True,
