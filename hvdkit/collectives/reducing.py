@@ -1,0 +1,236 @@
+"""Collectives that combine the ranks' values: allreduce and reducescatter."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from hvdkit.collectives.values import for_op, tensor_keyword, to_tensor
+from hvdkit.engine import (
+    OP_NAMES,
+    Adasum,
+    Average,
+    ProcessSet,
+    Sum,
+    global_process_set,
+    ops,
+    require_initialized,
+    topology,
+)
+from hvdkit.reduction.compression import Compression, Compressor
+from hvdkit.reduction.sparse import allreduce_slices
+
+
+@tf.autograph.experimental.do_not_convert
+@tensor_keyword
+def allreduce(
+    value: Any,
+    name: str | None = None,
+    average: bool | None = None,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    op: int | None = None,
+    compression: type[Compressor] = Compression.none,
+    *,
+    device_dense: str = "",
+    device_sparse: str = "",
+    process_set: ProcessSet = global_process_set,
+    ignore_name_scope: bool = False,
+) -> Any:
+    """Combine a value of each rank; every rank gets the result.
+
+    Args:
+        value: a tensor, variable, array or number of one shape on all ranks, or
+            `tf.IndexedSlices` (which are gathered, and equal indices added up).
+        name: the operation's name on a timeline; the same on all ranks.
+        average: Horovod's old name of `op`.
+        prescale_factor: factor before the reduction.
+        postscale_factor: factor after the reduction.
+        op: `hvd.Average` (default), `Sum`, `Adasum`, `Min`, `Max` or `Product`.
+        compression: how the value travels.
+        device_dense: device for the reduction; "" for the value's own.
+        device_sparse: the same for `tf.IndexedSlices`.
+        process_set: the ranks that take part.
+        ignore_name_scope: leave TensorFlow's name scopes out of the name.
+
+    Returns:
+        The result, of the kind of `value`.
+
+    Example:
+        >>> hvd.allreduce(1.0, op=hvd.Sum) == hvd.size()
+        True
+    """
+    require_initialized("hvd.allreduce()")
+    operation = _operation(op, average)
+    _check_adasum(operation, process_set)
+    if isinstance(value, tf.IndexedSlices):
+        if prescale_factor != 1.0 or postscale_factor != 1.0:
+            raise NotImplementedError("tf.IndexedSlices take no prescale or postscale factor.")
+        with tf.device(device_sparse or None):
+            return allreduce_slices(value, operation, compression, process_set)
+    return grouped_allreduce(
+        [value],
+        None,
+        device_dense,
+        device_sparse,
+        compression,
+        operation,
+        prescale_factor,
+        postscale_factor,
+        process_set,
+        ignore_name_scope,
+        name,
+    )[0]
+
+
+@tf.autograph.experimental.do_not_convert
+def grouped_allreduce(
+    tensors: Sequence[Any],
+    average: bool | None = None,
+    device_dense: str = "",
+    device_sparse: str = "",
+    compression: type[Compressor] = Compression.none,
+    op: int | None = None,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    process_set: ProcessSet = global_process_set,
+    ignore_name_scope: bool = False,
+    name: str | None = None,
+) -> list[Any]:
+    """`allreduce` of several values in one operation; arguments as there."""
+    require_initialized("hvd.grouped_allreduce()")
+    operation = _operation(op, average)
+    _check_adasum(operation, process_set)
+    results: list[Any] = list(tensors)
+    slices = [i for i, v in enumerate(tensors) if isinstance(v, tf.IndexedSlices)]
+    for i in slices:
+        results[i] = allreduce(
+            tensors[i],
+            prescale_factor=prescale_factor,
+            postscale_factor=postscale_factor,
+            op=operation,
+            compression=compression,
+            device_sparse=device_sparse,
+            process_set=process_set,
+        )
+    dense = [i for i in range(len(tensors)) if i not in slices]
+    converted = [to_tensor(tensors[i]) for i in dense]
+    compressed = [
+        compression.compress(for_op(tensor, tensors[i], operation))
+        for i, (tensor, _) in zip(dense, converted, strict=True)
+    ]
+    with tf.device(device_dense or None):
+        reduced = ops.grouped_allreduce(
+            [tensor for tensor, _ in compressed],
+            operation,
+            name=name,
+            prescale=prescale_factor,
+            postscale=postscale_factor,
+            process_set=process_set,
+            ignore_name_scope=ignore_name_scope,
+        )
+    for i, tensor, (_, context), (_, restore) in zip(
+        dense, reduced, compressed, converted, strict=True
+    ):
+        results[i] = restore(compression.decompress(tensor, context))
+    return results
+
+
+@tf.autograph.experimental.do_not_convert
+@tensor_keyword
+def reducescatter(
+    value: Any,
+    name: str | None = None,
+    op: int = Average,
+    *,
+    device_dense: str = "",
+    compression: type[Compressor] = Compression.none,
+    process_set: ProcessSet = global_process_set,
+    ignore_name_scope: bool = False,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+) -> Any:
+    """Combine a value of each rank, and leave each rank its slice of the first dimension.
+
+    Args:
+        value: a tensor, variable or array of one shape on all ranks, with a first dimension.
+        name: the operation's name on a timeline; the same on all ranks.
+        op: `hvd.Average` or `hvd.Sum`.
+        device_dense: device for the reduction; "" for the value's own.
+        compression: how the value travels.
+        process_set: the ranks that take part.
+        ignore_name_scope: leave TensorFlow's name scopes out of the name.
+        prescale_factor: factor before the reduction.
+        postscale_factor: factor after the reduction.
+
+    Returns:
+        This rank's slice; where the rows do not divide, the first ranks get one more.
+    """
+    require_initialized("hvd.reducescatter()")
+    tensor, restore = to_tensor(value)
+    if tensor.shape.rank == 0:
+        raise ValueError("reducescatter divides the first dimension; a number has none.")
+    wire, context = compression.compress(for_op(tensor, value, op))
+    with tf.device(device_dense or None):
+        reduced = ops.grouped_reducescatter(
+            [wire],
+            op,
+            name=name,
+            prescale=prescale_factor,
+            postscale=postscale_factor,
+            process_set=process_set,
+            ignore_name_scope=ignore_name_scope,
+        )[0]
+    return restore(compression.decompress(reduced, context))
+
+
+@tf.autograph.experimental.do_not_convert
+def grouped_reducescatter(
+    tensors: Sequence[Any],
+    device_dense: str = "",
+    compression: type[Compressor] = Compression.none,
+    op: int = Average,
+    process_set: ProcessSet = global_process_set,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+) -> list[Any]:
+    """`reducescatter` of several values; arguments as there."""
+    return [
+        reducescatter(
+            value,
+            op=op,
+            device_dense=device_dense,
+            compression=compression,
+            process_set=process_set,
+            prescale_factor=prescale_factor,
+            postscale_factor=postscale_factor,
+        )
+        for value in tensors
+    ]
+
+
+def _operation(op: int | None, average: bool | None) -> int:
+    if average is not None:
+        if op is not None:
+            raise ValueError("give op or average, not both (average is Horovod's old name).")
+        warnings.warn("average=... is now op=hvd.Average or hvd.Sum.", DeprecationWarning, 3)
+        return Average if average else Sum
+    if op is not None and op not in OP_NAMES:
+        names = ", ".join(f"hvd.{name}" for name in OP_NAMES.values())
+        raise ValueError(f"op is one of {names}, not {op!r}.")
+    return Average if op is None else op
+
+
+def _check_adasum(op: int, process_set: ProcessSet) -> None:
+    if op != Adasum:
+        return
+    if not topology.mpi_enabled():
+        raise NotImplementedError("hvd.Adasum needs MPI; start the job with mpirun.")
+    if process_set.process_set_id != 0:
+        raise NotImplementedError("hvd.Adasum works over all ranks, not over a process set.")
+    size = topology.size()
+    if size & (size - 1):
+        raise NotImplementedError(f"hvd.Adasum needs a power of 2 of ranks, not {size}.")
