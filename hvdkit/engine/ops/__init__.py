@@ -1,0 +1,21 @@
+"""Collectives on tensors: TensorFlow in, TensorFlow out, nothing converted for the user.
+
+Names of operations count in graphs. Eagerly TensorFlow does not pass them on, and every allreduce
+is called "HorovodAllreduce" between ranks.
+"""
+
+from hvdkit.engine.ops.moving import allgather, alltoall, broadcast, grouped_allgather
+from hvdkit.engine.ops.reducing import allreduce, grouped_allreduce, grouped_reducescatter
+from hvdkit.engine.ops.waiting import barrier, join
+
+__all__ = [
+    "allgather",
+    "allreduce",
+    "alltoall",
+    "barrier",
+    "broadcast",
+    "grouped_allgather",
+    "grouped_allreduce",
+    "grouped_reducescatter",
+    "join",
+]
