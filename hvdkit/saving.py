@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-from hvdkit.optimizers.distributed import DistributedOptimizer, is_distributed
+from hvdkit.optimizers.distributed import DistributedOptimizer
+from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.reduction.compression import Compression, Compressor
 
 

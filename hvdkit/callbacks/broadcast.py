@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import logger, require_same, topology
-from hvdkit.optimizers.distributed import Distributed, is_distributed, leaves
+from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import broadcast_variables, can_be_sent
 

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from hvdkit.engine import Average, ProcessSet, global_process_set
-from hvdkit.optimizers.distributed import DistributedOptimizer, reductions
+from hvdkit.optimizers.distributed import DistributedOptimizer
+from hvdkit.optimizers.mixins import reductions
 from hvdkit.reduction.compression import Compression, Compressor
 
 

@@ -35,7 +35,7 @@ from hvdkit.engine import (
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
-from hvdkit.optimizers.distributed import Distributed, is_distributed, leaves, reductions
+from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
 from hvdkit.training.build import build_from_data
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.prediction import predict_over_ranks
