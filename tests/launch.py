@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from hvdkit_cli.building.process import end_tree
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHERS = ("mpi", "gloo")
@@ -95,25 +97,26 @@ def run_ranks(
         cwd: folder to run in.
     """
     argv = launch_command(launcher, ranks, [sys.executable, *command])
-    process = subprocess.Popen(
-        argv,
-        env=environment(env),
-        cwd=cwd or ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+    # A file, not a pipe: a process that outlives its launcher can't keep the test waiting.
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+        process = subprocess.Popen(
+            argv,
+            env=environment(env),
+            cwd=cwd or ROOT,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        status = _wait(process, timeout)
+        printed.seek(0)
+        return Finished(status, printed.read())
+
+
+def _wait(process: subprocess.Popen, timeout: float) -> int | None:
+    """The job's exit status; None if it had to be ended."""
     try:
-        output, _ = process.communicate(timeout=timeout)
-        return Finished(process.returncode, output)
+        return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            output, _ = process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-        return Finished(None, output)
+        end_tree(process.pid)
+        return None

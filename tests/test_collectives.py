@@ -8,6 +8,7 @@ JOBS = [
     ("collectives", "mpi", 1),
     ("collectives", "mpi", 2),
     ("collectives", "mpi", 4),
+    ("collectives", "gloo", 1),
     ("collectives", "gloo", 2),
     ("collectives", "gloo", 3),
 ]

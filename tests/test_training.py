@@ -8,7 +8,7 @@ JOBS = [
     ("training", "mpi", 2),
     ("training", "gloo", 3),
     ("callbacks", "mpi", 4),
-    ("callbacks", "gloo", 2),
+    ("callbacks", "gloo", 4),
 ]
 
 

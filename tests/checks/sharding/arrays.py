@@ -49,16 +49,6 @@ def check_shuffled_arrays_see_the_same_global_batches() -> None:
         for epoch in order
         for rows in np.array_split(epoch, range(hvd.size() * BATCH, len(x), hvd.size() * BATCH))
     ]
-    spec = (tf.TensorSpec((None, 6), tf.float32), tf.TensorSpec((None,), tf.int32))
-    single = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
-    compare(
-        single.repeat(),
-        hvd.shard((x, y), BATCH, shuffle=True, seed=3),
-        fit={"steps_per_epoch": len(batches) // 2},
-    ) if hvd.size() == 1 else _compare_shuffled(x, y, batches)
-
-
-def _compare_shuffled(x: Any, y: Any, batches: list) -> None:
     reference = compiled(classifier(0), keras.optimizers.Adam(0.02))
     start = reference.get_weights()
     for bx, by in batches:

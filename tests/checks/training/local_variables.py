@@ -30,13 +30,9 @@ def check_partial_tape_and_optimizer() -> None:
     rank, size = float(hvd.rank()), hvd.size()
     for scale in (True, False):
         model = mlp(3)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(model(tf.ones([1, 6]) * (rank + 1)))
-        plain = tape.gradient
         with tf.GradientTape(persistent=True) as tape:
             loss = tf.reduce_sum(model(tf.ones([1, 6]) * (rank + 1)))
         own = tape.gradient(loss, model.trainable_variables)
-        del plain
         partial = hvd.PartialDistributedGradientTape(
             tape, local_layers=model.layers[-1], scale_local_gradients=scale
         )
