@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
-import tensorflow as tf
 from checks.reference import BATCH
 from checks.sharding.reference import (
     classifier,

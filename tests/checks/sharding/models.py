@@ -85,6 +85,7 @@ def check_sync_batch_normalization_equals_one_process() -> None:
         )
 
     reference = build(0, keras.layers.BatchNormalization)
+    start = reference.get_weights()
     reference.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
     reference.fit(global_batches(x, y), verbose=0, epochs=2)
     model = build(hvd.rank(), hvd.SyncBatchNormalization)
