@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hvdkit_cli.building.process import end_tree
+
 HERE = Path(__file__).resolve().parent
 LAUNCHERS = {
     "mpi": ["mpirun", "--oversubscribe", "--bind-to", "none", "-np"],
@@ -43,6 +45,7 @@ def run_job(
     arguments: list[str],
     marker: str,
     env: Mapping[str, str] | None = None,
+    timeout: float = 600,
 ) -> list[dict[str, Any]]:
     """Run a worker on several ranks, to its end.
 
@@ -52,6 +55,7 @@ def run_job(
         arguments: the worker's file in this folder, and its arguments.
         marker: the word before each JSON object that a rank prints.
         env: more variables of the environment.
+        timeout: seconds until the job is ended.
 
     Returns:
         The objects that the ranks printed.
@@ -61,7 +65,7 @@ def run_job(
     """
     command = _command(launcher, ranks, arguments)
     done = subprocess.run(
-        command, env=_environment(env), capture_output=True, text=True, timeout=600
+        command, env=_environment(env), capture_output=True, text=True, timeout=timeout
     )
     found = [
         json.loads(line.split(marker, 1)[1])
@@ -73,17 +77,60 @@ def run_job(
     return found
 
 
-class PausableJob:
-    """A job that trains until it is stopped, and that runs only while it is asked to.
-
-    The worker gets a folder as its last argument, and calls `StepLog` for each step. Pausing
-    stops the ranks' processes with all their threads, so another job has the machine to itself.
+class Job:
+    """A job in the background.
 
     Args:
         launcher: "mpi" or "gloo".
         ranks: number of ranks.
-        arguments: the worker's file in this folder, and its arguments but the folder.
+        arguments: the worker's file in this folder, and its arguments.
         env: more variables of the environment.
+    """
+
+    def __init__(
+        self,
+        launcher: str,
+        ranks: int,
+        arguments: list[str],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._printed = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (until stop)
+        self._process = subprocess.Popen(
+            _command(launcher, ranks, arguments),
+            env=_environment(env),
+            stdout=self._printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def ended(self) -> bool:
+        """Whether the launcher has ended."""
+        return self._process.poll() is not None
+
+    def output(self) -> str:
+        """What the job has printed."""
+        self._printed.seek(0)
+        return self._printed.read()
+
+    def wait(self, timeout: float) -> int | None:
+        """Wait for the end; the launcher's exit status, or None after `timeout` seconds."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        """End all processes of the job."""
+        if not self.ended():
+            end_tree(self._process.pid)
+        self._printed.close()
+
+
+class PausableJob(Job):
+    """A job that trains until it is stopped, and that runs only while it is asked to.
+
+    The worker gets a folder as its last argument, and calls `StepLog` for each step. Pausing
+    stops the ranks' processes with all their threads, so another job has the machine to itself.
     """
 
     def __init__(
@@ -95,16 +142,8 @@ class PausableJob:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._ranks = ranks
-        self._output = Path(self._folder.name, "output")
-        with self._output.open("w") as output:
-            self._process = subprocess.Popen(
-                _command(launcher, ranks, [*arguments, self._folder.name]),
-                env=_environment(env),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
         self._pids: list[int] = []
+        super().__init__(launcher, ranks, [*arguments, self._folder.name], env)
 
     def wait_until_warm(self, timeout: float = 180) -> None:
         """Wait until every rank is past its warm-up, and pause.
@@ -115,9 +154,8 @@ class PausableJob:
         files = [Path(self._folder.name, f"{rank}.pid") for rank in range(self._ranks)]
         deadline = time.monotonic() + timeout
         while not all(file.exists() for file in files):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"the job did not start:\n{self._output.read_text()}")
+            if self.ended() or time.monotonic() > deadline:
+                raise RuntimeError(f"the job did not start:\n{self.output()}")
             time.sleep(0.1)
         self._pids = [int(file.read_text()) for file in files]
         self._send(signal.SIGSTOP)
@@ -136,14 +174,10 @@ class PausableJob:
         return [self._steps(rank, begin, end) for rank in range(self._ranks)]
 
     def stop(self) -> None:
-        """End the job."""
-        for kind in (signal.SIGCONT, signal.SIGKILL):
-            if self._process.poll() is None:
-                self._send(kind)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End all processes of the job."""
+        if not self.ended():
+            self._send(signal.SIGCONT)
+        super().stop()
         self._folder.cleanup()
 
     def _send(self, kind: signal.Signals) -> None:
