@@ -18,6 +18,7 @@ from hvdkit.engine.launcher import Launch
 CYCLE_TIME_MS = 0.1
 FUSION_BYTES = 4 * 2**20
 STALL_TIMEOUT_SECONDS = 300.0
+REJOIN_TIMEOUT_SECONDS = 120
 
 _THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
@@ -82,6 +83,15 @@ def before_start(
     ]
     # Process sets that are added later cost nothing until they are used.
     os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
+    if launch.is_elastic:
+        settings.append(
+            set_variable(
+                "HOROVOD_GLOO_TIMEOUT_SECONDS",
+                str(REJOIN_TIMEOUT_SECONDS),
+                "s; the others wait so long for a rank that joins to start TensorFlow",
+                given=False,
+            )
+        )
     if launch.is_open_mpi:
         crowded = launch.local_size >= len(affinity()) or launch.local_size >= _host_cores()
         wanted = crowded if yield_when_idle is None else yield_when_idle

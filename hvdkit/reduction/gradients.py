@@ -20,6 +20,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
+from hvdkit.engine.elastic import world_number
 from hvdkit.reduction.buckets import (
     BackwardOrder,
     Bucket,
@@ -103,7 +104,8 @@ class GradientReduction:
     """Reduces gradients over ranks: local ones stay, sparse ones are gathered, dense ones summed.
 
     The first call compares the gradients' shapes and types between ranks, so that ranks with
-    different models get an error instead of waiting for each other.
+    different models get an error instead of waiting for each other; and the first after the ranks
+    of an elastic job have changed.
 
     Args:
         options: how to reduce.
@@ -190,13 +192,16 @@ class GradientReduction:
         return gradient / ranks
 
     def _check_once(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> None:
-        signature = tuple(
-            self._describe(gradient, variable)
-            for gradient, variable in zip(gradients, variables, strict=True)
+        signature = (
+            f"ranks {world_number()}",
+            *(
+                self._describe(gradient, variable)
+                for gradient, variable in zip(gradients, variables, strict=True)
+            ),
         )
         if signature not in self._seen:
             require_same(
-                "the gradients of the trainable variables", signature, self.options.process_set
+                "the gradients of the trainable variables", signature[1:], self.options.process_set
             )
             self._seen.add(signature)
 
