@@ -72,12 +72,7 @@ def before_start(
         stall_timeout: seconds after which a rank missing from a collective is an error.
     """
     settings = [
-        set_variable(
-            "HOROVOD_CYCLE_TIME",
-            str(CYCLE_TIME_MS if cycle_time_ms is None else cycle_time_ms),
-            "ms; Horovod's own 1 ms delays every small collective",
-            given=cycle_time_ms is not None,
-        ),
+        _cycle_setting(launch, cycle_time_ms),
         *_fusion_settings(),
         *_stall_settings(stall_timeout),
     ]
@@ -104,6 +99,21 @@ def before_start(
             )
         )
     return settings
+
+
+def _cycle_setting(launch: Launch, cycle_time_ms: float | None) -> Setting:
+    if launch.is_elastic:
+        # Horovod 0.28.1 sets its defaults anew each time that the ranks change, and writes behind
+        # the end of a vector (ParameterManager::BayesianParameter) where both this and the fusion
+        # threshold came from the environment.
+        os.environ.pop("HOROVOD_CYCLE_TIME", None)
+        return Setting("HOROVOD_CYCLE_TIME", "1", "ms; can't be set in an elastic job")
+    return set_variable(
+        "HOROVOD_CYCLE_TIME",
+        str(CYCLE_TIME_MS if cycle_time_ms is None else cycle_time_ms),
+        "ms; Horovod's own 1 ms delays every small collective",
+        given=cycle_time_ms is not None,
+    )
 
 
 def _fusion_settings() -> list[Setting]:
