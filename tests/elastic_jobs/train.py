@@ -83,7 +83,7 @@ class Diary(keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations)
         if self.args.die and step == int(self.args.die[1]):
             self._die()
-        if self.args.join and step >= int(self.args.join[1]) and hvd.size() == self.args.ranks:
+        if self.args.join and step >= int(self.args.join[1]) and not self.state.resets:
             hosts = self.args.folder / "hosts"
             if hvd.rank() == 0 and self.args.join[0] not in hosts.read_text():
                 hosts.write_text(hosts.read_text() + f"{self.args.join[0]}:1\n")
@@ -108,7 +108,6 @@ def main() -> None:
     parser.add_argument("--join", nargs=2, metavar=("HOST", "STEP"))
     args = parser.parse_args()
     hvd.init()
-    args.ranks = hvd.size()  # of the first ranks; not used by those that join
     model = build_model()
     state = hvd.elastic.KerasState(model, epoch=0, batch=0, resets=[])
     state.register_reset_callbacks([lambda: state.resets.append(hvd.size())])
