@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
+import tensorflow as tf
 from horovod.common.elastic import notification_manager
 from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
 from horovod.runner.elastic.worker import HostUpdateResult
@@ -20,6 +21,7 @@ from hvdkit.engine.launcher import read_launch
 from hvdkit.engine.native import mpi_ops
 
 _worlds = 1
+_worlds_variable: Any = None
 _inside = False
 
 
@@ -72,6 +74,42 @@ def require_inside(what: str) -> None:
         )
 
 
+def of_this_world(gradients: list[Any]) -> list[Any]:
+    """The same gradients, in a graph that fails when it runs after the ranks have changed.
+
+    What is traced for one set of ranks holds their number, and with another one it would reduce
+    wrongly, or, traced by a single rank, not at all.
+
+    Args:
+        gradients: tensors, `tf.IndexedSlices`, or None.
+    """
+    global _worlds_variable
+    with tf.init_scope(), tf.device("CPU:0"):
+        if _worlds_variable is None:
+            _worlds_variable = tf.Variable(_worlds, trainable=False, name="hvdkit_worlds")
+    check = tf.debugging.assert_equal(
+        _worlds_variable.read_value(),
+        _worlds,
+        message="this tf.function was traced before the ranks changed: define it inside the "
+        "function that is decorated with hvd.elastic.run, so that it is made anew.",
+    )
+    with tf.control_dependencies([check]):
+        same: list[Any] = tf.nest.map_structure(
+            lambda part: None if part is None else tf.identity(part),
+            gradients,
+            expand_composites=True,
+        )
+    return same
+
+
+def count_world() -> None:
+    """Note that the ranks have changed."""
+    global _worlds
+    _worlds += 1
+    if _worlds_variable is not None:
+        _worlds_variable.assign(_worlds)
+
+
 def find_each_other_again() -> None:
     """Leave the present ranks and become one of the next: those that live, and new ones.
 
@@ -80,22 +118,23 @@ def find_each_other_again() -> None:
     Raises:
         HvdkitError: the ranks could not find each other.
     """
-    global _worlds
     mpi_ops.shutdown()
     try:
         mpi_ops.init()
     except ValueError as error:
         raise HvdkitError(f"the ranks could not find each other again: {error}") from error
-    _worlds += 1
+    count_world()
 
 
 __all__ = [
     "HorovodInternalError",
     "HostUpdateResult",
     "HostsUpdatedInterrupt",
+    "count_world",
     "find_each_other_again",
     "is_elastic",
     "listening",
+    "of_this_world",
     "require_inside",
     "world_number",
 ]

@@ -20,7 +20,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
-from hvdkit.engine.elastic import world_number
+from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
 from hvdkit.reduction.buckets import (
     BackwardOrder,
     Bucket,
@@ -150,6 +150,8 @@ class GradientReduction:
             RankMismatchError: on every rank, when shapes or types differ between ranks.
         """
         reduced: list[Gradient] = [self._prepare(gradient) for gradient in gradients]
+        if is_elastic() and not tf.executing_eagerly():
+            reduced = of_this_world(reduced)
         if not self.active:
             return reduced
         ranks = topology.process_set_size(self.options.process_set)

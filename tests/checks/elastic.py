@@ -11,7 +11,7 @@ import tensorflow as tf
 from checks.reference import data, mlp, same_on_all_ranks
 
 import hvdkit as hvd
-from hvdkit.engine.elastic import HostUpdateResult, is_elastic
+from hvdkit.engine.elastic import HostUpdateResult, count_world, is_elastic
 
 O = keras.optimizers  # noqa: E741
 
@@ -256,6 +256,31 @@ def check_batches_are_counted_anew_for_another_number_of_ranks() -> None:
     assert state.batch == 20
     callback.on_train_begin()
     assert state.batch == 20
+
+
+def check_a_function_traced_for_other_ranks_is_an_error() -> None:
+    """It would reduce over ranks that are gone, and not over those that are new."""
+    model = mlp(1)
+    x, y = data(8, seed=hvd.rank())
+
+    unused = tf.Variable(1.0)
+
+    @tf.function
+    def gradients() -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x) - y) ** 2)
+        tape = hvd.DistributedGradientTape(tape)
+        return tape.gradient(loss, [*model.trainable_variables, unused])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOROVOD_ELASTIC", "1")
+        *reduced, none = gradients()
+        assert none is None
+        for other in hvd.allgather_object([g.numpy() for g in reduced]):
+            _require_equal([g.numpy() for g in reduced], other)
+        count_world()
+        with pytest.raises(tf.errors.InvalidArgumentError, match="traced before the ranks changed"):
+            gradients()
 
 
 def check_run_outside_of_an_elastic_job() -> None:
