@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -163,3 +164,12 @@ def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
     for one, other in pairwise(steps):
         if one["size"] == other["size"] and one["epoch"] == other["epoch"]:
             assert other["batch"] == one["batch"] + 1
+
+
+def test_example(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("# one machine under two names\nlocalhost:1\n127.0.0.1:1\n")
+    job = run_elastic(2, tmp_path / "hosts", ["examples/elastic_digits.py", "--epochs", "3"])
+    output = job.require_success().output
+    (accuracy,) = re.findall(r"test accuracy: ([\d.]+)", output)
+    assert float(accuracy) > 0.85, job.describe()
+    assert "training from epoch 1, batch 1, with 2 ranks" in output, job.describe()
