@@ -168,7 +168,8 @@ def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
 
 def test_example(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("# one machine under two names\nlocalhost:1\n127.0.0.1:1\n")
-    job = run_elastic(2, tmp_path / "hosts", ["examples/elastic_digits.py", "--epochs", "3"])
+    command = ["examples/elastic_digits.py", "--epochs", "3"]
+    job = run_elastic(2, tmp_path / "hosts", command, timeout=200)
     output = job.require_success().output
     (accuracy,) = re.findall(r"test accuracy: ([\d.]+)", output)
     assert float(accuracy) > 0.85, job.describe()
