@@ -97,6 +97,34 @@ def run_ranks(
         cwd: folder to run in.
     """
     argv = launch_command(launcher, ranks, [sys.executable, *command])
+    return run_command(argv, timeout=timeout, env=env, cwd=cwd)
+
+
+def run_elastic(
+    ranks: int, hosts: Path, command: Sequence[str], *, timeout: float = 120
+) -> Finished:
+    """Run a Python command as an elastic job of one rank or more and wait for its end.
+
+    Args:
+        ranks: number of ranks to start with.
+        hosts: a file with the hosts, "name:slots" a line; it may change while the job runs.
+        command: arguments of the interpreter.
+        timeout: seconds until the job is killed.
+    """
+    script = f"{ROOT / 'mpi/discover-hosts.sh'} {hosts}"
+    counts = ["-np", str(ranks), "--min-np", "1", "--max-np", "4", "--elastic-timeout", "60"]
+    launcher = ["horovodrun", "--gloo", *counts, "--host-discovery-script", script]
+    return run_command([*launcher, sys.executable, *command], timeout=timeout)
+
+
+def run_command(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Finished:
+    """Run a command in a session of its own and wait for its end; see `run_ranks`."""
     # A file, not a pipe: a process that outlives its launcher can't keep the test waiting.
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
         process = subprocess.Popen(

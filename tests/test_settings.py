@@ -66,6 +66,10 @@ def test_cgroup_quota_v2_and_v1(tmp_path: Path) -> None:
             {"HOROVOD_SIZE": "4", "HOROVOD_LOCAL_SIZE": "4"},
             Launch("horovodrun over Gloo", 4, 4),
         ),
+        (
+            {"HOROVOD_SIZE": "2", "HOROVOD_LOCAL_SIZE": "1", "HOROVOD_ELASTIC": "1"},
+            Launch("horovodrun over Gloo", 2, 1, is_elastic=True),
+        ),
         ({"PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}, Launch("MPICH or Intel MPI", 8, 4)),
     ],
 )
@@ -101,6 +105,21 @@ def test_idle_policy_follows_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
             stall_timeout=None,
         )
         assert os.environ[YIELD] == expected
+
+
+def test_elastic_jobs_keep_what_horovod_can_start_again_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "0.1")
+    monkeypatch.delenv("HOROVOD_GLOO_TIMEOUT_SECONDS", raising=False)
+    before_start(
+        Launch("horovodrun over Gloo", 2, 1, is_elastic=True),
+        cycle_time_ms=0.5,
+        yield_when_idle=None,
+        stall_timeout=None,
+    )
+    assert "HOROVOD_CYCLE_TIME" not in os.environ
+    assert os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "120"
 
 
 def test_advice_when_binding_leaves_cores_idle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
+from hvdkit.engine.elastic import require_inside
 
 
 def shard(
@@ -64,12 +65,14 @@ def shard(
             dataset that is shuffled without a seed.
         TypeError: on every rank: data that can't be divided.
         RankMismatchError: on every rank: the ranks have different data or arguments.
+        HvdkitError: called in an elastic job outside of the function that `hvd.elastic.run` runs.
 
     Example:
         >>> train = hvd.shard((x_train, y_train), batch_size=64, seed=1)
         >>> model.fit(train, epochs=3, validation_data=hvd.shard((x_test, y_test), 64))
     """
     require_initialized("hvd.shard()")
+    require_inside("hvd.shard()")
     topology.require_member(process_set)
     part = Part(
         rank=topology.process_set_ranks(process_set).index(topology.rank()),

@@ -14,7 +14,8 @@ from hvdkit.engine.errors import CollectiveError, HvdkitError, RankMismatchError
 from hvdkit.engine.native import ProcessSet, global_process_set
 from hvdkit.engine.topology import process_set_ranks, rank
 
-_SHUT_DOWN = "Horovod has been shut down"
+# The second is what Gloo's messages begin with: the file that found the connection broken.
+_LOST_RANK = re.compile(r"Horovod has been shut down|[\w./-]*/gloo/[\w./-]*:\d+\]")
 _MISMATCH = re.compile(r"Mismatched [^\n]*?\.(?=\s|$)")
 _NODE = re.compile(r"node ([\w./-]+)")
 
@@ -47,7 +48,7 @@ def explained(
             raise _mismatch(
                 f"{what} of {mine} {detail}".strip(), mismatch[0], process_set
             ) from None
-        if _SHUT_DOWN in error.message:
+        if _LOST_RANK.search(error.message):
             raise _ended(what, time.monotonic() - started) from None
         raise
 
@@ -70,7 +71,7 @@ def explained_in_graph(what: str) -> Iterator[None]:
         inside = f"{what} (in {node[1]})" if node else what
         if mismatch := _MISMATCH.search(error.message):
             raise RankMismatchError(f"{inside}: the ranks differ. {mismatch[0]}") from None
-        if _SHUT_DOWN in error.message:
+        if _LOST_RANK.search(error.message):
             raise _ended(inside, None) from None
         raise
 

@@ -24,11 +24,13 @@ class Launch:
         launcher: how a person calls it, or "python" for a process started by hand.
         size: number of ranks in the job.
         local_size: number of ranks on this host.
+        is_elastic: whether the job goes on when ranks die or join (horovodrun --min-np).
     """
 
     launcher: str
     size: int
     local_size: int
+    is_elastic: bool = False
 
     @property
     def is_open_mpi(self) -> bool:
@@ -39,7 +41,8 @@ class Launch:
 def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Read how this process was launched."""
     size = next((int(environ[v]) for v in _SIZE_VARIABLES if environ.get(v, "").isdigit()), 1)
+    is_elastic = environ.get("HOROVOD_ELASTIC", "") not in ("", "0")
     for variable, launcher in _LOCAL_SIZE_VARIABLES:
         if environ.get(variable, "").isdigit():
-            return Launch(launcher, size, int(environ[variable]))
+            return Launch(launcher, size, int(environ[variable]), is_elastic)
     return Launch("python", 1, 1)

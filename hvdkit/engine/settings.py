@@ -18,6 +18,7 @@ from hvdkit.engine.launcher import Launch
 CYCLE_TIME_MS = 0.1
 FUSION_BYTES = 4 * 2**20
 STALL_TIMEOUT_SECONDS = 300.0
+REJOIN_TIMEOUT_SECONDS = 120
 
 _THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
@@ -71,17 +72,21 @@ def before_start(
         stall_timeout: seconds after which a rank missing from a collective is an error.
     """
     settings = [
-        set_variable(
-            "HOROVOD_CYCLE_TIME",
-            str(CYCLE_TIME_MS if cycle_time_ms is None else cycle_time_ms),
-            "ms; Horovod's own 1 ms delays every small collective",
-            given=cycle_time_ms is not None,
-        ),
+        _cycle_setting(launch, cycle_time_ms),
         *_fusion_settings(),
         *_stall_settings(stall_timeout),
     ]
     # Process sets that are added later cost nothing until they are used.
     os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
+    if launch.is_elastic:
+        settings.append(
+            set_variable(
+                "HOROVOD_GLOO_TIMEOUT_SECONDS",
+                str(REJOIN_TIMEOUT_SECONDS),
+                "s; the others wait so long for a rank that joins to start TensorFlow",
+                given=False,
+            )
+        )
     if launch.is_open_mpi:
         crowded = launch.local_size >= len(affinity()) or launch.local_size >= _host_cores()
         wanted = crowded if yield_when_idle is None else yield_when_idle
@@ -94,6 +99,21 @@ def before_start(
             )
         )
     return settings
+
+
+def _cycle_setting(launch: Launch, cycle_time_ms: float | None) -> Setting:
+    if launch.is_elastic:
+        # Horovod 0.28.1 sets its defaults anew each time that the ranks change, and writes behind
+        # the end of a vector (ParameterManager::BayesianParameter) where both this and the fusion
+        # threshold came from the environment.
+        os.environ.pop("HOROVOD_CYCLE_TIME", None)
+        return Setting("HOROVOD_CYCLE_TIME", "1", "ms; can't be set in an elastic job")
+    return set_variable(
+        "HOROVOD_CYCLE_TIME",
+        str(CYCLE_TIME_MS if cycle_time_ms is None else cycle_time_ms),
+        "ms; Horovod's own 1 ms delays every small collective",
+        given=cycle_time_ms is not None,
+    )
 
 
 def _fusion_settings() -> list[Setting]:

@@ -20,6 +20,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
+from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
 from hvdkit.reduction.buckets import (
     BackwardOrder,
     Bucket,
@@ -103,7 +104,8 @@ class GradientReduction:
     """Reduces gradients over ranks: local ones stay, sparse ones are gathered, dense ones summed.
 
     The first call compares the gradients' shapes and types between ranks, so that ranks with
-    different models get an error instead of waiting for each other.
+    different models get an error instead of waiting for each other; and the first after the ranks
+    of an elastic job have changed.
 
     Args:
         options: how to reduce.
@@ -148,6 +150,8 @@ class GradientReduction:
             RankMismatchError: on every rank, when shapes or types differ between ranks.
         """
         reduced: list[Gradient] = [self._prepare(gradient) for gradient in gradients]
+        if is_elastic() and not tf.executing_eagerly():
+            reduced = of_this_world(reduced)
         if not self.active:
             return reduced
         ranks = topology.process_set_size(self.options.process_set)
@@ -190,13 +194,16 @@ class GradientReduction:
         return gradient / ranks
 
     def _check_once(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> None:
-        signature = tuple(
-            self._describe(gradient, variable)
-            for gradient, variable in zip(gradients, variables, strict=True)
+        signature = (
+            f"ranks {world_number()}",
+            *(
+                self._describe(gradient, variable)
+                for gradient, variable in zip(gradients, variables, strict=True)
+            ),
         )
         if signature not in self._seen:
             require_same(
-                "the gradients of the trainable variables", signature, self.options.process_set
+                "the gradients of the trainable variables", signature[1:], self.options.process_set
             )
             self._seen.add(signature)
 

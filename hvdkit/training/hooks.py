@@ -8,7 +8,8 @@ trains alone with plain data:
 - a model that is not built yet is built before callbacks are called, so that its variables can
   be broadcast before the first step;
 - where the model is compiled by XLA, the reduction stays outside;
-- `LossScaleOptimizer` asks all ranks whether the gradients are finite.
+- `LossScaleOptimizer` asks all ranks whether the gradients are finite;
+- an epoch can start after batches that are done, for training that goes on in its middle.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import (
@@ -38,6 +40,7 @@ from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
 from hvdkit.training.build import build_from_data
 from hvdkit.training.losses import require_exact_loss
+from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.prediction import predict_over_ranks
 from hvdkit.training.steps import split_at_optimizer, with_sharded_batches
 
@@ -51,6 +54,7 @@ def install() -> None:
     _wrap(TensorFlowTrainer, "predict", _predict)
     _wrap(TensorFlowTrainer, "_make_function", _make_function)
     _wrap(TensorFlowTrainer, "_get_metrics_result_or_logs", _metrics_result)
+    _wrap(EpochIterator, "_enumerate_iterator", remaining_steps)
     _wrap(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
     _wrap(keras.optimizers.LossScaleOptimizer, "scale_loss", _scale_loss)
 

@@ -30,6 +30,7 @@ def test_there_are_scripts():
         "slurm.sbatch",
         "slurm-gpu.sbatch",
         "pbs.sh",
+        "discover-hosts.sh",
     }
 
 
