@@ -103,22 +103,26 @@ def test_idle_policy_follows_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
             cycle_time_ms=None,
             yield_when_idle=None,
             stall_timeout=None,
+            may_start_again=False,
         )
         assert os.environ[YIELD] == expected
 
 
-def test_elastic_jobs_keep_what_horovod_can_start_again_with(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "0.1")
+@pytest.mark.parametrize("given", ["HOROVOD_CYCLE_TIME", "HOROVOD_FUSION_THRESHOLD"])
+def test_what_horovod_can_start_again_with(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.delenv("HOROVOD_GLOO_TIMEOUT_SECONDS", raising=False)
+    both = {"HOROVOD_CYCLE_TIME", "HOROVOD_FUSION_THRESHOLD"}
+    for name in both - {given}:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(given, "0")
     before_start(
         Launch("horovodrun over Gloo", 2, 1, is_elastic=True),
-        cycle_time_ms=0.5,
+        cycle_time_ms=None,
         yield_when_idle=None,
         stall_timeout=None,
+        may_start_again=True,
     )
-    assert "HOROVOD_CYCLE_TIME" not in os.environ
+    assert {name for name in both if name in os.environ} == {given}
     assert os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "120"
 
 

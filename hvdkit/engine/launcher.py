@@ -37,6 +37,11 @@ class Launch:
         """Whether Open MPI's mpirun started this process."""
         return self.launcher == "Open MPI"
 
+    @property
+    def is_mpi(self) -> bool:
+        """Whether an mpirun, or srun, started this process."""
+        return self.launcher not in ("python", "horovodrun over Gloo")
+
 
 def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Read how this process was launched."""

@@ -62,6 +62,7 @@ def before_start(
     cycle_time_ms: float | None,
     yield_when_idle: bool | None,
     stall_timeout: float | None,
+    may_start_again: bool,
 ) -> list[Setting]:
     """Set what MPI and Horovod read when they start.
 
@@ -70,10 +71,10 @@ def before_start(
         cycle_time_ms: Horovod's cycle, in ms; None for the default.
         yield_when_idle: whether a waiting MPI rank gives its core away; None to decide by cores.
         stall_timeout: seconds after which a rank missing from a collective is an error.
+        may_start_again: whether Horovod can be started more than once in this process.
     """
     settings = [
-        _cycle_setting(launch, cycle_time_ms),
-        *_fusion_settings(),
+        *_cycle_and_fusion_settings(cycle_time_ms, may_start_again=may_start_again),
         *_stall_settings(stall_timeout),
     ]
     # Process sets that are added later cost nothing until they are used.
@@ -101,26 +102,29 @@ def before_start(
     return settings
 
 
-def _cycle_setting(launch: Launch, cycle_time_ms: float | None) -> Setting:
-    if launch.is_elastic:
-        # Horovod 0.28.1 sets its defaults anew each time that the ranks change, and writes behind
-        # the end of a vector (ParameterManager::BayesianParameter) where both this and the fusion
-        # threshold came from the environment.
+def _cycle_and_fusion_settings(
+    cycle_time_ms: float | None, *, may_start_again: bool
+) -> list[Setting]:
+    """Horovod's cycle, and the size of its buffer.
+
+    When Horovod 0.28.1 starts again in a process, it writes behind the end of a vector if both
+    came from the environment (ParameterManager::BayesianParameter), so there one is left alone.
+    """
+    if may_start_again and "HOROVOD_FUSION_THRESHOLD" in os.environ:
         os.environ.pop("HOROVOD_CYCLE_TIME", None)
-        return Setting("HOROVOD_CYCLE_TIME", "1", "ms; can't be set in an elastic job")
-    return set_variable(
+        reason = "ms; can't be set beside HOROVOD_FUSION_THRESHOLD where Horovod may start again"
+        return [Setting("HOROVOD_CYCLE_TIME", "1", reason)]
+    cycle = set_variable(
         "HOROVOD_CYCLE_TIME",
         str(CYCLE_TIME_MS if cycle_time_ms is None else cycle_time_ms),
         "ms; Horovod's own 1 ms delays every small collective",
         given=cycle_time_ms is not None,
     )
-
-
-def _fusion_settings() -> list[Setting]:
-    if tf.config.list_physical_devices("GPU"):
-        return []
+    if may_start_again or tf.config.list_physical_devices("GPU"):
+        return [cycle]
     reason = "bytes; in memory, copies into one buffer cost more than a second allreduce"
-    return [set_variable("HOROVOD_FUSION_THRESHOLD", str(FUSION_BYTES), reason, given=False)]
+    fusion = set_variable("HOROVOD_FUSION_THRESHOLD", str(FUSION_BYTES), reason, given=False)
+    return [cycle, fusion]
 
 
 def _stall_settings(stall_timeout: float | None) -> list[Setting]:

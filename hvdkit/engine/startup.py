@@ -80,6 +80,8 @@ def init(
         cycle_time_ms=cycle_time_ms,
         yield_when_idle=yield_when_idle,
         stall_timeout=stall_timeout,
+        # MPI can't, unless somebody else keeps it running.
+        may_start_again=mpi_was_started or not launch.is_mpi,
     )
     if launch.size > 1:
         # Horovod registers its own shutdown after this, so it runs before.
