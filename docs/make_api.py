@@ -47,6 +47,7 @@ SECTIONS: dict[str, list[str]] = {
     ],
     "Data": ["shard", "ShardedData"],
     "Callbacks": ["callbacks"],
+    "Checkpoints": ["checkpoint"],
     "Variables": ["broadcast_variables", "broadcast_global_variables"],
     "Collectives": [
         "allreduce",
