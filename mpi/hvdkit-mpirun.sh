@@ -571,6 +571,23 @@ print_quoted() {
   printf '\n'
 }
 
+# mpirun ends its ranks 0.2 s after SIGTERM or Ctrl-C, but passes SIGUSR1 on to
+# them and leaves them the time to save. So the first signal of any kind becomes
+# SIGUSR1, and the second one ends the job. mpirun gets a session of its own:
+# the terminal sends Ctrl-C to all processes of this one.
+run_job() {
+  local child status=0 signals=0
+  trap 'signals=$((signals + 1))' TERM INT USR1
+  setsid "$@" <&0 &
+  child=$!
+  while true; do
+    wait "$child" && status=0 || status=$?
+    kill -0 "$child" 2>/dev/null || break
+    if ((signals == 1)); then kill -USR1 "$child"; else kill -TERM "$child"; fi
+  done
+  exit "$status"
+}
+
 main() {
   ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) ||
     die "bash $BASH_VERSION is too old" "use bash 4.4 or later"
@@ -593,7 +610,7 @@ main() {
   if [[ $dry_run == yes ]]; then
     print_quoted "$launcher" "${options[@]}" "${command_line[@]}"
   else
-    exec "$launcher" "${options[@]}" "${command_line[@]}"
+    run_job "$launcher" "${options[@]}" "${command_line[@]}"
   fi
 }
 

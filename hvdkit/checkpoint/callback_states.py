@@ -6,7 +6,8 @@ hold, and NumPy arrays), and `set_state(state)`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -41,14 +42,13 @@ def callback_states(callbacks: Sequence[Any]) -> tuple[dict[str, Any], dict[str,
     """The states of callbacks.
 
     Returns:
-        Plain data by position and class name, and the arrays in it, by name.
+        Plain data by the callback's class, and the arrays in it, by name.
     """
     states: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
-    for position, callback in enumerate(callbacks):
+    for key, callback in _named(callbacks):
         state = _state_of(callback)
         if state is not None:
-            key = f"{position}/{type(callback).__name__}"
             states[key] = _plain(state, f"callbacks/{key}", arrays)
     return states, arrays
 
@@ -56,9 +56,8 @@ def callback_states(callbacks: Sequence[Any]) -> tuple[dict[str, Any], dict[str,
 def restore_callback_states(
     callbacks: Sequence[Any], states: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    """Give callbacks the states that they had; those that are new, or elsewhere, keep theirs."""
-    for position, callback in enumerate(callbacks):
-        key = f"{position}/{type(callback).__name__}"
+    """Give callbacks the states that they had; those that are new keep theirs."""
+    for key, callback in _named(callbacks):
         if key in states:
             _set_state(callback, _whole(states[key], arrays))
 
@@ -72,6 +71,15 @@ def warn_of_lost_states(callbacks: Sequence[Any]) -> None:
             "set_state(state) if it has to go on where it was.",
             ", ".join(dict.fromkeys(lost)),
         )
+
+
+def _named(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Each callback with the name of its class, and which of that class it is."""
+    counts: Counter[str] = Counter()
+    for callback in callbacks:
+        name = type(callback).__name__
+        yield f"{name}/{counts[name]}", callback
+        counts[name] += 1
 
 
 def _attributes(callback: Any) -> tuple[str, ...]:
