@@ -10,6 +10,7 @@ take more than the median of the others.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import statistics
@@ -84,7 +85,7 @@ def report(ends: list[float], every: int, size: int) -> None:
         every: batches from one save to the next.
         size: bytes of a checkpoint.
     """
-    steps = [1e3 * (b - a) for a, b in zip(ends, ends[1:], strict=False)]
+    steps = [1e3 * (b - a) for a, b in itertools.pairwise(ends)]
     # steps[i] ends batch i + 2; the first saves are warm-up.
     groups = [steps[start : start + every] for start in range(every - 1, len(steps), every)]
     groups = [group for group in groups if len(group) == every][1:]

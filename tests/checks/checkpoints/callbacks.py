@@ -25,21 +25,10 @@ def check_plateaus_and_warm_up() -> None:
     options = {"epochs": 6, "validation_data": hvd.shard(rows(), 4)}
     never, folder = train(shared_folder(), callbacks=_callbacks(), **options), shared_folder()
     assert len(never.history["loss"]) < 6, "it did not stop early, so this proves nothing"
-    for stop in (8, 5):
-        assert train(folder, stop=stop, callbacks=_callbacks(), **options) is None
+    assert train(folder, stop=8, callbacks=_callbacks(), **options) is None
     require_same_end(never, train(folder, callbacks=_callbacks(), **options))
     # It has stopped early: to start it again changes nothing.
     require_same_end(never, train(folder, callbacks=_callbacks(), **options))
-
-
-def check_rate_that_is_scheduled() -> None:
-    def decay() -> list[Any]:
-        return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)]
-
-    never, folder = train(shared_folder(), callbacks=decay()), shared_folder()
-    for stop in (7, 3):
-        assert train(folder, stop=stop, callbacks=decay(), save_freq="epoch") is None
-    require_same_end(never, train(folder, callbacks=decay(), save_freq="epoch"))
 
 
 def check_lost_state_is_named() -> None:
