@@ -93,7 +93,7 @@ def _told_to_end(launcher: str, folder: Path, number: int, whom: str) -> tuple[i
                 rank_0 = int(line.split("training ")[1])
                 os.kill(rank_0 if whom == "rank" else job.pid, number)
                 break
-        rest, _ = job.communicate(timeout=60)
+        rest, _ = job.communicate(timeout=120)
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)

@@ -78,7 +78,11 @@ class DatasetSource:
             return full + (rest > 0 and not part.drop_remainder)
         if part.drop_remainder or self.batching is None:
             return None
-        return -(-(length * self.batching - first) // self._global_batch(part))
+        # The last batch has at least one row, and at most as many as the others.
+        least, most = (length - 1) * self.batching + 1 - first, length * self.batching - first
+        width = self._global_batch(part)
+        count = -(-most // width)
+        return count if -(-least // width) == count else None
 
     def may_be_uneven(self, part: Part, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""

@@ -49,8 +49,8 @@ def _read(source: Any, ranks: int, first: int, steps: int | None) -> list[int]:
 
 
 def check_no_sample_twice_and_none_left_out() -> None:
-    for number, source in enumerate(_sources()):
-        for before, after in ((3, 2), (2, 3), (1, 3), (3, 1)):
+    for number, source in list(enumerate(_sources()))[hvd.rank() :: hvd.size()]:
+        for before, after in ((3, 2), (2, 3)):
             done = _read(source, before, 0, 2)
             old = replace(source.part, rank=0, size=before)
             place = source.source.place_after(old, 2)
