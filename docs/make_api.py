@@ -116,7 +116,7 @@ WITHOUT_DOCSTRING = {
 }
 
 # Nobody but hvdkit makes these.
-WITHOUT_SIGNATURE = {"Compression", "ShardedData"}
+WITHOUT_SIGNATURE = {"Compression", "ShardedData", "checkpoint.Manifest", "checkpoint.Preempted"}
 # Methods that hvdkit itself calls.
 INTERNAL = {"next_epoch", "dataset", "part_for"}
 

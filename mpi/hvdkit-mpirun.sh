@@ -575,17 +575,26 @@ print_quoted() {
 # them and leaves them the time to save. So the first signal of any kind becomes
 # SIGUSR1, and the second one ends the job. mpirun gets a session of its own:
 # the terminal sends Ctrl-C to all processes of this one.
+child=""
+signals=0
+
+pass_signal_on() {
+  signals=$((signals + 1))
+  if [[ -z $child ]]; then return; fi
+  if ((signals == 1)); then kill -USR1 "$child"; else kill -TERM "$child"; fi
+}
+
 run_job() {
-  local child status=0 signals=0
-  trap 'signals=$((signals + 1))' TERM INT USR1
+  local status
+  trap pass_signal_on TERM INT USR1
   setsid "$@" <&0 &
   child=$!
+  if ((signals > 0)); then kill -USR1 "$child"; fi
   while true; do
+    # A signal ends the wait, but not the job.
     wait "$child" && status=0 || status=$?
-    kill -0 "$child" 2>/dev/null || break
-    if ((signals == 1)); then kill -USR1 "$child"; else kill -TERM "$child"; fi
+    kill -0 "$child" 2>/dev/null || exit "$status"
   done
-  exit "$status"
 }
 
 main() {

@@ -85,6 +85,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Say whose states are saved; `fit` does it."""
         self._others = callbacks
 
+    def release_signals(self) -> None:
+        """Stop to listen to signals; `fit` does it after an error."""
+        self._signal.uninstall()
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
         require_initialized("BackupAndRestore")

@@ -92,8 +92,8 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     arguments = _arguments(original, model, args, kwargs)
     data, validation = arguments["x"], arguments["validation_data"]
     sharded = isinstance(data, ShardedData)
-    backs_up = _save_last(arguments)
-    if several_ranks() or backs_up:
+    backup = _save_last(arguments)
+    if several_ranks() or backup is not None:
         build_from_data(model, data)
     if sharded:
         _refuse(arguments, "fit", "y", "sample_weight", "batch_size")
@@ -107,23 +107,35 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     with (
         _reading(model, sharded),
         positioned(position),
+        _releasing_signals(backup),
         explained_in_graph("a training step of fit"),
     ):
         return original(model, **arguments)
 
 
-def _save_last(arguments: dict[str, Any]) -> bool:
+@contextlib.contextmanager
+def _releasing_signals(backup: BackupAndRestore | None) -> Iterator[None]:
+    """After an error nobody saves, so the signals mean again what they meant before `fit`."""
+    try:
+        yield
+    except Exception:
+        if backup is not None:
+            backup.release_signals()
+        raise
+
+
+def _save_last(arguments: dict[str, Any]) -> BackupAndRestore | None:
     """Put `BackupAndRestore` after all callbacks with a state, the history among them.
 
     It then restores what the others have set back in `on_train_begin`, and saves what they have
-    done. Returns whether there is one.
+    done. Returns it.
     """
     callbacks = arguments["callbacks"]
     listed = isinstance(callbacks, keras.callbacks.CallbackList)
     flat = callbacks.callbacks if listed else keras.tree.flatten(callbacks or [])
     saving = [callback for callback in flat if isinstance(callback, BackupAndRestore)]
     if not saving:
-        return False
+        return None
     others = [callback for callback in flat if callback not in saving]
     if not any(isinstance(callback, keras.callbacks.History) for callback in others):
         others.append(keras.callbacks.History())
@@ -132,7 +144,7 @@ def _save_last(arguments: dict[str, Any]) -> bool:
     else:
         arguments["callbacks"] = [*others, *saving]
     saving[0].set_others(others)
-    return True
+    return saving[0]
 
 
 class _FollowEpochs(keras.callbacks.Callback):

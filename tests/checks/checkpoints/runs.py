@@ -110,7 +110,6 @@ def train(
     except Stopped:
         # A process that ends takes its threads along.
         backup._saver._pool.shutdown()
-        backup._signal.uninstall()
         hvd.barrier()
         return None
     weights = [np.array(v) for v in [*model.variables, *model.optimizer.variables]]
