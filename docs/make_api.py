@@ -47,6 +47,7 @@ SECTIONS: dict[str, list[str]] = {
     ],
     "Data": ["shard", "ShardedData"],
     "Callbacks": ["callbacks"],
+    "Checkpoints": ["checkpoint"],
     "Variables": ["broadcast_variables", "broadcast_global_variables"],
     "Collectives": [
         "allreduce",
@@ -115,7 +116,7 @@ WITHOUT_DOCSTRING = {
 }
 
 # Nobody but hvdkit makes these.
-WITHOUT_SIGNATURE = {"Compression", "ShardedData"}
+WITHOUT_SIGNATURE = {"Compression", "ShardedData", "checkpoint.Manifest", "checkpoint.Preempted"}
 # Methods that hvdkit itself calls.
 INTERNAL = {"next_epoch", "dataset", "part_for"}
 

@@ -9,7 +9,7 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, elastic  # noqa: E402  (only after the check)
+from hvdkit import callbacks, checkpoint, elastic  # noqa: E402  (only after the check)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -123,6 +123,7 @@ __all__ = [
     "broadcast_variables",
     "callbacks",
     "ccl_built",
+    "checkpoint",
     "cross_rank",
     "cross_size",
     "cuda_built",

@@ -7,14 +7,20 @@ same options with two dashes are right for Open MPI 4 and 5.
 import subprocess
 import sys
 
+from hvdkit_cli.forwarding import forward_to_ranks
+
 BINDING = "--binding-args=--bind-to none --map-by slot"
 
 
 def main() -> None:
-    """Run Horovod's launcher; `--binding-args` is added unless it is given."""
+    """Run Horovod's launcher; `--binding-args` is added unless it is given.
+
+    SIGUSR1 goes on to the ranks, which save a checkpoint and end if they use `BackupAndRestore`.
+    """
     from horovod.runner.launch import run_commandline
 
     sys.argv[1:] = with_binding(sys.argv[1:], _mpirun_version())
+    forward_to_ranks()
     sys.exit(run_commandline())
 
 

@@ -68,6 +68,32 @@ print_quoted() {
   printf '\n'
 }
 
+# mpirun ends its ranks 0.2 s after SIGTERM or Ctrl-C, but passes SIGUSR1 on to
+# them and leaves them the time to save. So the first signal of any kind becomes
+# SIGUSR1, and the second one ends the job. mpirun gets a session of its own:
+# the terminal sends Ctrl-C to all processes of this one.
+child=""
+signals=0
+
+pass_signal_on() {
+  signals=$((signals + 1))
+  if [[ -z $child ]]; then return; fi
+  if ((signals == 1)); then kill -USR1 "$child"; else kill -TERM "$child"; fi
+}
+
+run_job() {
+  local status
+  trap pass_signal_on TERM INT USR1
+  setsid "$@" <&0 &
+  child=$!
+  if ((signals > 0)); then kill -USR1 "$child"; fi
+  while true; do
+    # A signal ends the wait, but not the job.
+    wait "$child" && status=0 || status=$?
+    kill -0 "$child" 2>/dev/null || exit "$status"
+  done
+}
+
 main() {
   ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) ||
     die "bash $BASH_VERSION is too old" "use bash 4.4 or later"
@@ -90,7 +116,7 @@ main() {
   if [[ $dry_run == yes ]]; then
     print_quoted "$launcher" "${options[@]}" "${command_line[@]}"
   else
-    exec "$launcher" "${options[@]}" "${command_line[@]}"
+    run_job "$launcher" "${options[@]}" "${command_line[@]}"
   fi
 }
 

@@ -1,5 +1,6 @@
 """Keras callbacks for training on several ranks."""
 
+from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
 from hvdkit.callbacks.early_stopping import EarlyStopping
 from hvdkit.callbacks.learning_rate import (
@@ -11,6 +12,7 @@ from hvdkit.callbacks.model_checkpoint import BestModelCheckpoint, ModelCheckpoi
 from hvdkit.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 
 __all__ = [
+    "BackupAndRestore",
     "BestModelCheckpoint",
     "BroadcastGlobalVariablesCallback",
     "EarlyStopping",

@@ -52,15 +52,19 @@ class ArraySource:
                 f'{part.batch_size}: choose a smaller batch_size, or remainder="pad".'
             )
 
-    def num_batches(self, part: Part) -> int:
+    def num_batches(self, part: Part, first: int = 0) -> int:
         """See `Source.num_batches`."""
-        full, rest = divmod(self.rows, self._global_batch(part))
+        full, rest = divmod(self.rows - first, self._global_batch(part))
         return full + (rest > 0 and not part.drop_remainder)
 
-    def may_be_uneven(self, part: Part) -> bool:
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        rest = self.rows % self._global_batch(part)
+        rest = (self.rows - first) % self._global_batch(part)
         return not part.drop_remainder and rest % part.size != 0
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """See `Source.place_after`."""
+        return min(self.rows, first + batches * self._global_batch(part))
 
     def positions(self, part: Part, rows: int) -> np.ndarray:
         """See `Source.positions`."""
@@ -79,14 +83,16 @@ class ArraySource:
         return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
-        uneven = self.may_be_uneven(part)
+        uneven = self.may_be_uneven(part, first)
+        count = self.num_batches(part, first)
 
         def batches() -> Iterator[Any]:
             order = np.arange(self.rows) if in_order else self.order(next_epoch())
-            for step in range(self.num_batches(part)):
+            order = order[first:]
+            for step in range(count):
                 data, scale = self._batch(order, step, part)
                 yield ShardedBatch(data, scale) if uneven else data
 
@@ -95,7 +101,7 @@ class ArraySource:
         )
         signature = ShardedBatch(spec, tf.TensorSpec([], tf.float32)) if uneven else spec
         dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.num_batches(part)))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
 
     def _global_batch(self, part: Part) -> int:

@@ -68,26 +68,36 @@ class DatasetSource:
                 "start fewer ranks, or give more data."
             )
 
-    def num_batches(self, part: Part) -> int | None:
+    def num_batches(self, part: Part, first: int = 0) -> int | None:
         """See `Source.num_batches`."""
         length = self._length()
         if length is None:
             return None
         if not self.batched:
-            full, rest = divmod(length, self._global_batch(part))
+            full, rest = divmod(length - first, self._global_batch(part))
             return full + (rest > 0 and not part.drop_remainder)
         if part.drop_remainder or self.batching is None:
             return None
-        return -(-length * self.batching // self._global_batch(part))
+        # The last batch has at least one row, and at most as many as the others.
+        least, most = (length - 1) * self.batching + 1 - first, length * self.batching - first
+        width = self._global_batch(part)
+        count = -(-most // width)
+        return count if -(-least // width) == count else None
 
-    def may_be_uneven(self, part: Part) -> bool:
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
         if part.drop_remainder or part.size == 1 or self._infinite():
             return False
         length = self._length()
         if length is None or self.batched:
             return True
-        return (length % self._global_batch(part)) % part.size != 0
+        return ((length - first) % self._global_batch(part)) % part.size != 0
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """See `Source.place_after`."""
+        place = first + batches * self._global_batch(part)
+        length = self._length()
+        return place if length is None or self.batched else min(length, place)
 
     def positions(self, part: Part, rows: int) -> np.ndarray:
         """See `Source.positions`."""
@@ -100,33 +110,30 @@ class DatasetSource:
         """Nothing to do."""
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
         width = self._global_batch(part)
+        dataset, batched = self.source, self.batched
         if self.shuffle and not in_order:
-            dataset = self._shuffled(next_epoch).rebatch(width, drop_remainder=part.drop_remainder)
-        else:
-            dataset = self._in_batches(width, drop_remainder=part.drop_remainder)
+            dataset, batched = self._shuffled(next_epoch), True
+        if first:
+            dataset, batched = (dataset.unbatch() if batched else dataset).skip(first), False
+        dataset = _in_batches(dataset, batched, width, drop_remainder=part.drop_remainder)
         if part.size > 1:
-            keep = _keep_rows(part, tag=self.may_be_uneven(part))
+            keep = _keep_rows(part, tag=self.may_be_uneven(part, first), first_step=first == 0)
             dataset = dataset.enumerate().map(keep)
-        count = self.num_batches(part)
+        count = self.num_batches(part, first)
         if count is not None:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
-
-    def _in_batches(self, rows: int, *, drop_remainder: bool = False) -> tf.data.Dataset:
-        if self.batched:
-            return self.source.rebatch(rows, drop_remainder=drop_remainder)
-        return self.source.batch(rows, drop_remainder=drop_remainder)
 
     def _shuffled(self, next_epoch: Callable[[], int]) -> tf.data.Dataset:
         """Blocks of rows, each in an order that follows from seed, epoch and block.
 
         `tf.data.Dataset.shuffle` would mix in TensorFlow's global seed, which may differ by rank.
         """
-        blocks = self._in_batches(self.shuffle).enumerate()
+        blocks = _in_batches(self.source, self.batched, self.shuffle).enumerate()
 
         def epochs() -> Iterator[int]:
             yield next_epoch()
@@ -160,14 +167,21 @@ class DatasetSource:
         return rows * part.size
 
 
-def _keep_rows(part: Part, *, tag: bool) -> Callable[..., Any]:
+def _in_batches(
+    dataset: tf.data.Dataset, batched: bool, rows: int, *, drop_remainder: bool = False
+) -> tf.data.Dataset:
+    batch = dataset.rebatch if batched else dataset.batch
+    return batch(rows, drop_remainder=drop_remainder)
+
+
+def _keep_rows(part: Part, *, tag: bool, first_step: bool) -> Callable[..., Any]:
     rank, size = part.rank, part.size
 
     def keep(step: tf.Tensor, *elements: Any) -> Any:
         batch = elements if len(elements) > 1 else elements[0]
         rows = tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
         enough = tf.debugging.Assert(
-            tf.logical_or(step > 0, rows >= size),
+            tf.logical_or(step > 0 if first_step else True, rows >= size),
             [f"the data has fewer rows than the {size} ranks: start fewer ranks, or give more."],
         )
         with tf.control_dependencies([enough] if enough is not None else []):

@@ -57,20 +57,25 @@ class PyDatasetSource:
                 "make smaller batches, or start fewer ranks."
             )
 
-    def num_batches(self, part: Part) -> int | None:
+    def num_batches(self, part: Part, first: int = 0) -> int | None:
         """See `Source.num_batches`."""
         if self.count is None:
             return None
-        full, rest = divmod(self.count, part.size)
+        full, rest = divmod(self.count - first, part.size)
         if part.drop_remainder:
             return full - (rest == 0 and self.last_rows != self.rows)
         return full + (rest > 0)
 
-    def may_be_uneven(self, part: Part) -> bool:
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
         if self.count is None or part.drop_remainder or part.size == 1:
             return False
-        return self.count % part.size != 0 or self.last_rows != self.rows
+        return (self.count - first) % part.size != 0 or self.last_rows != self.rows
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """See `Source.place_after`."""
+        place = first + batches * part.size
+        return place if self.count is None else min(self.count, place)
 
     def positions(self, part: Part, rows: int) -> np.ndarray:
         """See `Source.positions`."""
@@ -95,21 +100,23 @@ class PyDatasetSource:
         return [int(index) for index in order]
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
-        uneven = self.may_be_uneven(part)
+        uneven = self.may_be_uneven(part, first)
 
         def batches() -> Iterator[Any]:
             if self.count is None:
                 groups: Iterator[list[int]] = (
-                    [step * part.size + r for r in range(part.size)] for step in itertools.count()
+                    [first + step * part.size + r for r in range(part.size)]
+                    for step in itertools.count()
                 )
             else:
                 order = list(range(self.count)) if in_order else self.order(next_epoch())
                 if part.drop_remainder and self.last_rows != self.rows:
                     order.remove(self.count - 1)
-                steps = self.num_batches(part) or 0
+                order = order[first:]
+                steps = self.num_batches(part, first) or 0
                 groups = (order[s * part.size : (s + 1) * part.size] for s in range(steps))
             for group, batch in self._loaded(groups, part.rank):
                 if part.rank < len(group):

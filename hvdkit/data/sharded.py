@@ -31,6 +31,8 @@ class ShardedData:
         self.source = source
         self.part = part
         self.epoch = 0
+        self._first = 0
+        self._pass = (0, 0)
 
     def __len__(self) -> int:
         """Batches of an epoch, equal on all ranks.
@@ -44,14 +46,35 @@ class ShardedData:
         return count
 
     def __iter__(self) -> Iterator[Any]:
+        first, self._first = self._first, 0
+        self._pass = (self.epoch, first)
         self.source.on_epoch_begin()
-        for batch in self.dataset(self.part):
+        for batch in self.dataset(self.part, first=first):
             yield batch if self.part.drop_remainder else with_row_weights(batch)
         self.source.on_epoch_end()
+        self._pass = (self.epoch, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Go on with the order of the given epoch, as after resuming a training."""
         self.epoch = epoch
+
+    def position(self, batches: int) -> dict[str, int]:
+        """Where a loop over the data stands, for any number of ranks: plain data for `start_at`.
+
+        Args:
+            batches: how many batches of the current pass are done; 0 between two passes.
+        """
+        epoch, first = self._pass
+        return {"epoch": epoch, "place": self.source.place_after(self.part, batches, first)}
+
+    def start_at(self, position: dict[str, int]) -> None:
+        """Let the next pass of a loop start where another one stood.
+
+        Args:
+            position: what `position` returned.
+        """
+        self.epoch, self._first = position["epoch"], position["place"]
+        self._pass = (self.epoch, self._first)
 
     def next_epoch(self) -> int:
         """The number of the epoch that starts now."""
@@ -59,9 +82,9 @@ class ShardedData:
         self.epoch += 1
         return epoch
 
-    def dataset(self, part: Part, *, in_order: bool = False) -> tf.data.Dataset:
+    def dataset(self, part: Part, *, in_order: bool = False, first: int = 0) -> tf.data.Dataset:
         """The rank's batches of an epoch; `ShardedBatch` where ranks may have unequal rows."""
-        return self.source.dataset(part, self.next_epoch, in_order=in_order)
+        return self.source.dataset(part, self.next_epoch, in_order=in_order, first=first)
 
     def part_for(self, local_devices: int) -> Part:
         """The part, for a process that trains on several local devices (MirroredStrategy)."""
@@ -93,14 +116,19 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         self.part = data.part_for(local_devices)
         self._in_order = in_order
         self._only_real = only_real
-        dataset = data.dataset(self.part, in_order=in_order)
+        self._class_weight = class_weight
+        self._dataset = self.dataset_from(0)
+
+    def dataset_from(self, first: int) -> tf.data.Dataset:
+        """The batches of an epoch from a place on, see `Source.place_after`."""
+        dataset = self.data.dataset(self.part, in_order=self._in_order, first=first)
         tagged = isinstance(dataset.element_spec, ShardedBatch)
-        if tagged and only_real:
+        if tagged and self._only_real:
             dataset = dataset.filter(lambda batch: batch.scale > 0).map(lambda batch: batch.data)
             tagged = False
-        if class_weight is not None:
-            dataset = dataset.map(_class_weights(class_weight, tagged))
-        self._dataset = dataset
+        if self._class_weight is not None:
+            dataset = dataset.map(_class_weights(self._class_weight, tagged))
+        return dataset
 
     def get_tf_dataset(self) -> tf.data.Dataset:
         """The batches as Keras's training step takes them."""

@@ -39,16 +39,24 @@ class Source(Protocol):
         """Raise ValueError where the data can't be divided so."""
         ...
 
-    def num_batches(self, part: Part) -> int | None:
-        """Batches of an epoch, equal on all ranks; None where it is not known."""
+    def num_batches(self, part: Part, first: int = 0) -> int | None:
+        """Batches of an epoch from place `first` on, equal on all ranks; None if not known."""
         ...
 
-    def may_be_uneven(self, part: Part) -> bool:
-        """Whether ranks may have different numbers of rows in a batch."""
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+        """Whether ranks may have different numbers of rows in a batch from place `first` on."""
+        ...
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """The place in an epoch's order after some batches of all ranks, begun at `first`.
+
+        A place counts rows over all ranks (of a PyDataset: its batches), so it means the same to
+        another number of ranks.
+        """
         ...
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """The rank's batches of one epoch.
 
@@ -56,6 +64,7 @@ class Source(Protocol):
             part: what to read.
             next_epoch: called at the start of each pass; says which epoch's order to use.
             in_order: do not shuffle.
+            first: the place in the epoch's order to start at, see `place_after`.
 
         Returns:
             A dataset of `ShardedBatch` where `may_be_uneven`, of plain batches otherwise.

@@ -9,7 +9,7 @@ trains alone with plain data:
   be broadcast before the first step;
 - where the model is compiled by XLA, the reduction stays outside;
 - `LossScaleOptimizer` asks all ranks whether the gradients are finite;
-- an epoch can start after batches that are done, for training that goes on in its middle.
+- `fit` can start in the middle of an epoch, where `BackupAndRestore` or an elastic job has stopped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
-from keras.src.trainers.epoch_iterator import EpochIterator
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 
+from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import (
     Min,
@@ -41,6 +41,7 @@ from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reduct
 from hvdkit.training.build import build_from_data
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.passed_batches import remaining_steps
+from hvdkit.training.position import FitPosition, current_position, positioned
 from hvdkit.training.prediction import predict_over_ranks
 from hvdkit.training.steps import split_at_optimizer, with_sharded_batches
 
@@ -54,7 +55,7 @@ def install() -> None:
     _wrap(TensorFlowTrainer, "predict", _predict)
     _wrap(TensorFlowTrainer, "_make_function", _make_function)
     _wrap(TensorFlowTrainer, "_get_metrics_result_or_logs", _metrics_result)
-    _wrap(EpochIterator, "_enumerate_iterator", remaining_steps)
+    _wrap(TFEpochIterator, "_enumerate_iterator", _enumerate_iterator)
     _wrap(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
     _wrap(keras.optimizers.LossScaleOptimizer, "scale_loss", _scale_loss)
 
@@ -92,7 +93,8 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     arguments = _arguments(original, model, args, kwargs)
     data, validation = arguments["x"], arguments["validation_data"]
     sharded = isinstance(data, ShardedData)
-    if several_ranks():
+    backup = _save_last(arguments)
+    if several_ranks() or backup is not None:
         build_from_data(model, data)
     if sharded:
         _refuse(arguments, "fit", "y", "sample_weight", "batch_size")
@@ -100,10 +102,50 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         _follow_epochs(data, arguments)
         arguments["x"] = _adapter(model, data, class_weight=arguments.pop("class_weight"))
         arguments["shuffle"] = False
+    position = FitPosition(arguments["x"] if sharded else None)
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
-    with _reading(model, sharded), explained_in_graph("a training step of fit"):
+    with (
+        _reading(model, sharded),
+        positioned(position),
+        _releasing_signals(backup),
+        explained_in_graph("a training step of fit"),
+    ):
         return original(model, **arguments)
+
+
+@contextlib.contextmanager
+def _releasing_signals(backup: BackupAndRestore | None) -> Iterator[None]:
+    """After an error nobody saves, so the signals mean again what they meant before `fit`."""
+    try:
+        yield
+    except Exception:
+        if backup is not None:
+            backup.release_signals()
+        raise
+
+
+def _save_last(arguments: dict[str, Any]) -> BackupAndRestore | None:
+    """Put `BackupAndRestore` after all callbacks with a state, the history among them.
+
+    It then restores what the others have set back in `on_train_begin`, and saves what they have
+    done. Returns it.
+    """
+    callbacks = arguments["callbacks"]
+    listed = isinstance(callbacks, keras.callbacks.CallbackList)
+    flat = callbacks.callbacks if listed else keras.tree.flatten(callbacks or [])
+    saving = [callback for callback in flat if isinstance(callback, BackupAndRestore)]
+    if not saving:
+        return None
+    others = [callback for callback in flat if callback not in saving]
+    if not any(isinstance(callback, keras.callbacks.History) for callback in others):
+        others.append(keras.callbacks.History())
+    if listed:
+        callbacks.callbacks = [*others, *saving]
+    else:
+        arguments["callbacks"] = [*others, *saving]
+    saving[0].set_others(others)
+    return saving[0]
 
 
 class _FollowEpochs(keras.callbacks.Callback):
@@ -123,9 +165,9 @@ def _follow_epochs(data: ShardedData, arguments: dict[str, Any]) -> None:
     follow = _FollowEpochs(data, ahead=0 if arguments["initial_epoch"] else data.epoch)
     callbacks = arguments["callbacks"]
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(follow)
+        callbacks.callbacks.insert(0, follow)
     else:
-        arguments["callbacks"] = [*keras.tree.flatten(callbacks or []), follow]
+        arguments["callbacks"] = [follow, *keras.tree.flatten(callbacks or [])]
 
 
 def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -135,18 +177,23 @@ def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: An
         _refuse(arguments, "evaluate", "y", "sample_weight", "batch_size")
         arguments["x"] = _adapter(model, data, in_order=True)
     sharded = isinstance(arguments["x"], ShardedAdapter)
-    with _reading(model, sharded), explained_in_graph("a step of evaluate"):
+    with (
+        _reading(model, sharded),
+        positioned(None),
+        explained_in_graph("a step of evaluate"),
+    ):
         return original(model, **arguments)
 
 
 def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     arguments = _arguments(original, model, args, kwargs)
     data = arguments["x"]
-    if not isinstance(data, ShardedData):
-        return original(model, **arguments)
-    _refuse(arguments, "predict", "batch_size")
-    adapter = _adapter(model, data, in_order=True, only_real=True)
-    outputs = original(model, **{**arguments, "x": adapter})
+    with positioned(None):
+        if not isinstance(data, ShardedData):
+            return original(model, **arguments)
+        _refuse(arguments, "predict", "batch_size")
+        adapter = _adapter(model, data, in_order=True, only_real=True)
+        outputs = original(model, **{**arguments, "x": adapter})
     return predict_over_ranks(outputs, adapter) if adapter.part.size > 1 else outputs
 
 
@@ -175,7 +222,16 @@ def _reading(model: Any, sharded: bool) -> Iterator[None]:
         vars(model)["_hvdkit_reads_sharded"] = before
 
 
+def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
+    position = current_position()
+    steps = remaining_steps(original, iterator)
+    return steps if position is None else position.follow(iterator, steps)
+
+
 def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
+    position = current_position()
+    if position is not None and position.resumed and not logs:  # no batch was left of the epoch
+        logs = model.get_metrics_result()
     if not several_ranks() or not vars(model).get("_hvdkit_reads_sharded"):
         return original(model, logs)
     results = metrics_over_ranks(model)

@@ -1,0 +1,56 @@
+"""State that belongs to one rank, for a job with another number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hvdkit.checkpoint.arrays import Contents
+
+# What becomes of the arrays of a group; the others are taken from rank r % (old number of ranks).
+_AVERAGED = ("state", "accumulators")
+_SUMMED = ("metrics",)
+_SEEDS = "seeds"
+
+
+def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Contents:
+    """What a rank starts from when fewer or more ranks wrote the checkpoint.
+
+    - Moving statistics, and gradients that are accumulated but not applied yet: the mean over the
+      old ranks. The reduction averages over ranks, so the mean keeps what it will give.
+    - Running metrics are sums: rank 0 takes the sum over the old ranks, the others zeros.
+    - Seeds: a rank that was there keeps its own; a new one derives its own from rank 0's and its
+      number, as `BroadcastGlobalVariablesCallback` does.
+    - Other things: those of rank r % (old number of ranks).
+
+    Args:
+        rank: the new rank.
+        old_ranks: how many ranks wrote the checkpoint.
+        read: the contents of an old rank's file.
+    """
+    files = [read(old) for old in range(old_ranks)]
+    template = files[rank % old_ranks]
+    arrays = {
+        name: _array(name, [file.arrays[name] for file in files], rank)
+        for name in template.arrays
+        if all(name in file.arrays for file in files)
+    }
+    return Contents(arrays, template.values)
+
+
+def _array(name: str, old: Sequence[np.ndarray], rank: int) -> np.ndarray:
+    group = name.split("/")[0]
+    first = old[0]
+    floating = first.dtype.kind not in "biu"
+    if group in _AVERAGED and floating:
+        mean = np.mean([array.astype(np.float64) for array in old], axis=0)
+        return np.asarray(mean, first.dtype)
+    if group in _SUMMED:
+        total = np.sum([array.astype(np.float64) for array in old], axis=0)
+        return np.asarray(total if rank == 0 else np.zeros_like(first), first.dtype)
+    if group == _SEEDS and rank >= len(old):
+        seed, counter = first.tolist()
+        derived = np.random.SeedSequence([seed, rank]).generate_state(1)[0]
+        return np.array([derived, counter], first.dtype)
+    return old[rank % len(old)]

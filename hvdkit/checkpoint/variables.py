@@ -1,0 +1,146 @@
+"""The variables of a training run: which are the same on all ranks, and which are a rank's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.callbacks.broadcast import is_seed_state
+from hvdkit.optimizers.distributed import Distributed, leaves
+from hvdkit.variables import can_be_sent
+
+Groups = dict[str, list[Any]]
+
+
+def shared_variables(model: Any, optimizer: Any) -> Groups:
+    """What is equal on all ranks, by group: rank 0 writes it.
+
+    Args:
+        model: a built model.
+        optimizer: a built optimizer, or None.
+    """
+    local = _local_keys(model, optimizer)
+    groups = {"trainable": [v for v in model.trainable_variables if _key(v) not in local]}
+    if optimizer is not None and not local:
+        own = {_key(v) for v in _accumulators(optimizer)}
+        groups["optimizer"] = [v for v in optimizer.variables if _key(v) not in own]
+    return groups
+
+
+def own_variables(model: Any, optimizer: Any) -> Groups:
+    """What each rank has for itself, by group: each rank writes its own.
+
+    Moving statistics, the states of seed generators, gradients that are accumulated before they
+    are reduced, and variables registered with `register_local_var`, with the optimizer's.
+
+    Args:
+        model: a built model.
+        optimizer: a built optimizer, or None.
+    """
+    local = _local_keys(model, optimizer)
+    state = [v for v in model.non_trainable_variables if can_be_sent(v)]
+    groups = {
+        "local": [v for v in model.trainable_variables if _key(v) in local],
+        "seeds": [v for v in state if is_seed_state(v)],
+        "state": [v for v in state if not is_seed_state(v)],
+    }
+    if optimizer is not None:
+        groups["accumulators"] = _accumulators(optimizer)
+        own = {_key(v) for v in groups["accumulators"]}
+        groups["local_optimizer"] = [v for v in optimizer.variables if local and _key(v) not in own]
+    return groups
+
+
+def copies(groups: Groups) -> dict[str, np.ndarray]:
+    """The values of variables, in memory of their own, by group and position."""
+    # On a CPU the array of a variable may be the variable's memory itself.
+    return {
+        f"{group}/{position}": np.array(tf.convert_to_tensor(_raw(variable)).numpy())
+        for group, variables in groups.items()
+        for position, variable in enumerate(variables)
+    }
+
+
+def paths(groups: Groups) -> dict[str, list[str]]:
+    """The names of variables, for messages."""
+    return {group: [_path(v) for v in variables] for group, variables in groups.items()}
+
+
+def misfit(
+    groups: Groups, arrays: dict[str, np.ndarray], names: dict[str, list[str]], source: str
+) -> str | None:
+    """Say where a checkpoint does not fit variables; None if it does.
+
+    Args:
+        groups: the variables of this run.
+        arrays: what is stored, by group and position.
+        names: the stored `paths`.
+        source: the checkpoint, for the message.
+    """
+    where = _first_misfit(groups, arrays, names)
+    if where is None:
+        return None
+    return (
+        f"{source} belongs to another model or optimizer: {where}. Name another folder, or go "
+        "back to the model that it was written with."
+    )
+
+
+def _first_misfit(
+    groups: Groups, arrays: dict[str, np.ndarray], names: dict[str, list[str]]
+) -> str | None:
+    for group, variables in groups.items():
+        stored = names.get(group, [])
+        if len(stored) != len(variables):
+            return (
+                f"the checkpoint has {len(stored)} variables in the group {group!r}, and this "
+                f"model and optimizer have {len(variables)}"
+            )
+        for position, variable in enumerate(variables):
+            array = arrays[f"{group}/{position}"]
+            expected = (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
+            if (array.shape, array.dtype.name) != expected:
+                return (
+                    f"the checkpoint's {stored[position]} is {array.dtype.name} {array.shape}, "
+                    f"and this model's {_path(variable)} is {expected[1]} {expected[0]}"
+                )
+    return None
+
+
+def assign(groups: Groups, arrays: dict[str, np.ndarray]) -> None:
+    """Set variables to stored values."""
+    for group, variables in groups.items():
+        for position, variable in enumerate(variables):
+            variable.assign(tf.constant(arrays[f"{group}/{position}"]))
+
+
+def _accumulators(optimizer: Any) -> list[Any]:
+    found: list[Any] = []
+    for leaf in leaves(optimizer):
+        found += getattr(leaf, "_accumulated_gradients", [])
+    return found
+
+
+def _local_keys(model: Any, optimizer: Any) -> set[int]:
+    registered: Sequence[Any] = [] if optimizer is None else leaves(optimizer)
+    return {
+        _key(variable)
+        for variable in model.trainable_variables
+        if any(isinstance(leaf, Distributed) and leaf.is_local_var(variable) for leaf in registered)
+    }
+
+
+def _key(variable: Any) -> int:
+    return id(_raw(variable))
+
+
+def _raw(variable: Any) -> Any:
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _path(variable: Any) -> str:
+    return str(getattr(variable, "path", variable.name))

@@ -1,0 +1,42 @@
+"""Pass SIGUSR1 on from the launcher to the ranks of this host."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+
+def forward_to_ranks(number: signal.Signals = signal.SIGUSR1) -> None:
+    """Send the signal on to the ranks below this process, whenever it comes.
+
+    `mpirun` passes it on to its ranks, on all hosts; Gloo's ranks are below the launcher itself on
+    its own host. Between them are shells, which the signal would end: only processes that have a
+    handler for it get it.
+    """
+
+    def forward(_: int, frame: FrameType | None) -> None:
+        _send(psutil.Process(), number)
+
+    signal.signal(number, forward)
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    for child in process.children():
+        if _catches(child.pid, number):
+            os.kill(child.pid, number)
+        else:
+            _send(child, number)
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; False if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
