@@ -34,7 +34,7 @@ This file is written by `python docs/make_api.py` from the docstrings; change th
 """
 
 SECTIONS: dict[str, list[str]] = {
-    "Start and stop": ["init", "shutdown", "is_initialized"],
+    "Start and stop": ["init", "shutdown", "is_initialized", "set_random_seed"],
     "Training": [
         "DistributedOptimizer",
         "PartialDistributedOptimizer",
@@ -47,6 +47,7 @@ SECTIONS: dict[str, list[str]] = {
     ],
     "Data": ["shard", "ShardedData"],
     "Callbacks": ["callbacks"],
+    "Steps that are not finite": ["nonfinite"],
     "Variables": ["broadcast_variables", "broadcast_global_variables"],
     "Collectives": [
         "allreduce",
@@ -94,6 +95,7 @@ SECTIONS: dict[str, list[str]] = {
         "InstallationError",
         "NotInitializedError",
         "RankMismatchError",
+        "NonfiniteGradientError",
         "CollectiveError",
     ],
     "Elastic": ["elastic"],

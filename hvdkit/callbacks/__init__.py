@@ -1,6 +1,7 @@
 """Keras callbacks for training on several ranks."""
 
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
+from hvdkit.callbacks.consistency_check import ConsistencyCheck
 from hvdkit.callbacks.early_stopping import EarlyStopping
 from hvdkit.callbacks.learning_rate import (
     LearningRateScheduleCallback,
@@ -13,6 +14,7 @@ from hvdkit.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 __all__ = [
     "BestModelCheckpoint",
     "BroadcastGlobalVariablesCallback",
+    "ConsistencyCheck",
     "EarlyStopping",
     "LearningRateScheduleCallback",
     "LearningRateWarmupCallback",

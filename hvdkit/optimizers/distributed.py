@@ -23,7 +23,9 @@ from keras.src.saving import object_registration
 
 from hvdkit.engine import Average, Max, ProcessSet, global_process_set, logger, ops, topology
 from hvdkit.engine.versions import is_keras2_optimizer
+from hvdkit.nonfinite import Policy
 from hvdkit.optimizers.batch_scale import current_scale
+from hvdkit.optimizers.finite import FiniteGuard, Guarded, guards
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import (
     Gradient,
@@ -70,6 +72,16 @@ class Distributed(keras.optimizers.Optimizer):
         loss = super().scale_loss(loss)
         scale = current_scale()
         return loss if scale is None else scale.scaled(loss, leaves(self))
+
+    @property
+    def nonfinite_steps(self) -> int:
+        """Steps left out so far because gradients held NaN or Inf; 0 without a policy."""
+        return sum(guard.skipped for guard in guards(self))
+
+    def react_to_nonfinite(self) -> None:
+        """Let the policy act on steps left out since the last call; `fit` does it by itself."""
+        for guard in guards(self):
+            guard.react()
 
     def _hvd_reduce(
         self, gradients: Sequence[Gradient], variables: Sequence[Any]
@@ -184,6 +196,7 @@ def DistributedOptimizer(
     groups: int | Sequence[Sequence[Any]] | None = None,
     process_set: ProcessSet = global_process_set,
     scale_local_gradients: bool = True,
+    nonfinite: Policy | None = None,
 ) -> Any:
     """Make a Keras optimizer average its gradients over all ranks.
 
@@ -210,6 +223,9 @@ def DistributedOptimizer(
         process_set: the ranks to reduce over.
         scale_local_gradients: divide the gradients of variables registered with
             `register_local_var` by the number of ranks.
+        nonfinite: what happens when gradients hold NaN or Inf: `hvd.nonfinite.Skip()`, `Stop()`
+            or `Restore()`; None to apply them, as Keras does. A `LossScaleOptimizer` looks
+            for itself before that.
 
     Returns:
         The optimizer, an instance of its own class still, with `register_local_var(var)`.
@@ -240,12 +256,16 @@ def DistributedOptimizer(
     multiplier = _accumulate(optimizer, backward_passes_per_step, average_aggregated_gradients)
     prefix = _scope_name(name or f"Distributed{type(optimizer).__name__}")
 
+    leaf_mixins = (DistributedLeaf,) if nonfinite is None else (DistributedLeaf, Guarded)
+
     def make_distributed(one: Any) -> None:
         if isinstance(one, Distributed):
             return
-        mixin = DistributedComposite if is_composite(one) else DistributedLeaf
-        one.__class__ = _distributed_class(mixin, one.__class__)
+        mixins = (DistributedComposite,) if is_composite(one) else leaf_mixins
+        one.__class__ = _distributed_class(mixins, one.__class__)
         state = vars(one)
+        if Guarded in mixins and nonfinite is not None:
+            state["_hvd_guard"] = FiniteGuard(nonfinite)
         state["_hvd_reduction"] = reduction
         state["_hvd_name"] = prefix
         state["_hvd_multiplier"] = multiplier
@@ -259,10 +279,10 @@ def DistributedOptimizer(
 
 
 @functools.cache
-def _distributed_class(mixin: type, base: type) -> type:
+def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
     """The subclass that a distributed optimizer is an instance of; it is saved as its base."""
     attributes = {"__module__": base.__module__, "__doc__": base.__doc__}
-    distributed = type(base.__name__, (mixin, base), attributes)
+    distributed = type(base.__name__, (*mixins, base), attributes)
     public_name = api_export.get_name_from_symbol(base)
     if public_name is not None:
         api_export.REGISTERED_OBJS_TO_NAMES[distributed] = public_name

@@ -8,7 +8,10 @@ trains alone with plain data:
 - a model that is not built yet is built before callbacks are called, so that its variables can
   be broadcast before the first step;
 - where the model is compiled by XLA, the reduction stays outside;
-- `LossScaleOptimizer` asks all ranks whether the gradients are finite.
+- `LossScaleOptimizer` asks all ranks whether the gradients are finite;
+- `fit` checks once that the ranks hold the same variables, and averages moving statistics at the
+  end of an epoch;
+- after `hvd.set_random_seed`, seed generators differ between ranks.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
+from hvdkit.agreement.statistics import average_statistics
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import (
     Min,
@@ -36,6 +40,8 @@ from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.distributed import Distributed, is_distributed, leaves, reductions
+from hvdkit.randomness import seed_generator_init
+from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.prediction import predict_over_ranks
@@ -53,6 +59,7 @@ def install() -> None:
     _wrap(TensorFlowTrainer, "_get_metrics_result_or_logs", _metrics_result)
     _wrap(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
     _wrap(keras.optimizers.LossScaleOptimizer, "scale_loss", _scale_loss)
+    _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
 
 
 def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:
@@ -98,7 +105,8 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         arguments["shuffle"] = False
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
-    with _reading(model, sharded), explained_in_graph("a training step of fit"):
+    add_checks(model, arguments, several_ranks())
+    with _reading(model, sharded, trains=True), explained_in_graph("a training step of fit"):
         return original(model, **arguments)
 
 
@@ -117,11 +125,7 @@ class _FollowEpochs(keras.callbacks.Callback):
 def _follow_epochs(data: ShardedData, arguments: dict[str, Any]) -> None:
     """A second `fit` goes on with the next epoch's order; `initial_epoch` names it."""
     follow = _FollowEpochs(data, ahead=0 if arguments["initial_epoch"] else data.epoch)
-    callbacks = arguments["callbacks"]
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(follow)
-    else:
-        arguments["callbacks"] = [*keras.tree.flatten(callbacks or []), follow]
+    add_callback(arguments, follow)
 
 
 def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -161,17 +165,22 @@ def _refuse(arguments: dict[str, Any], method: str, *names: str) -> None:
 
 
 @contextlib.contextmanager
-def _reading(model: Any, sharded: bool) -> Iterator[None]:
-    """While inside, the model's metrics are those of sharded data, or not."""
-    before = vars(model).get("_hvdkit_reads_sharded", False)
-    vars(model)["_hvdkit_reads_sharded"] = sharded
+def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
+    """While inside, the model's metrics are those of sharded data, or not; it trains, or not."""
+    state = vars(model)
+    before = state.get("_hvdkit_reads_sharded", False), state.get("_hvdkit_trains", False)
+    state["_hvdkit_reads_sharded"], state["_hvdkit_trains"] = sharded, trains
     try:
         yield
     finally:
-        vars(model)["_hvdkit_reads_sharded"] = before
+        state["_hvdkit_reads_sharded"], state["_hvdkit_trains"] = before
 
 
 def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
+    if vars(model).get("_hvdkit_trains"):
+        # The steps of an epoch are done: before validation, callbacks, and files they write, and
+        # on every rank, whether it validates or not.
+        average_statistics(model)
     if not several_ranks() or not vars(model).get("_hvdkit_reads_sharded"):
         return original(model, logs)
     results = metrics_over_ranks(model)
