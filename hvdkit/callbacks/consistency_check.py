@@ -18,7 +18,7 @@ from hvdkit.engine import (
     logger,
     topology,
 )
-from hvdkit.optimizers.distributed import is_distributed, leaves
+from hvdkit.optimizers.distributed import is_distributed
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import broadcast_variables
 
@@ -134,12 +134,9 @@ class ConsistencyCheck(keras.callbacks.Callback):
             self._check(f"at the end of epoch {epoch + 1}", with_statistics=bool(asked))
 
     def _updates(self) -> int:
-        """Updates so far; a rank reduces once in several steps where it accumulates gradients."""
+        """Updates so far: not the steps, where the optimizer accumulates gradients."""
         optimizer = self.model.optimizer
-        if optimizer is None:
-            return 0
-        steps = max(leaf.gradient_accumulation_steps or 1 for leaf in leaves(optimizer))
-        return int(keras.ops.convert_to_numpy(optimizer.iterations)) // steps
+        return int(keras.ops.convert_to_numpy(optimizer.iterations)) if optimizer else 0
 
     def _has_updated(self) -> bool:
         return self.model.optimizer is None or self._updates() > self._updates_before

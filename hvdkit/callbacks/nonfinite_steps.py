@@ -47,10 +47,10 @@ class NonfiniteSteps(keras.callbacks.Callback):
             logs["nonfinite_steps"] = count
         if count and (not is_initialized() or topology.rank() == 0):
             logger.warning(
-                "hvdkit: %d steps of epoch %d were left out: gradients held NaN or Inf "
+                "hvdkit: steps left out of epoch %d because gradients held NaN or Inf: %d "
                 "(%d so far).",
-                count,
                 epoch + 1,
+                count,
                 self._skipped(),
             )
 

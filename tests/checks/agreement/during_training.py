@@ -44,7 +44,7 @@ def check_one_bit_is_seen_at_the_next_check() -> None:
         ({"every_n_steps": 3}, r"after 6 steps \(epoch 2, step 2\)"),
         ({"every_n_epochs": 1}, "at the end of epoch 1"),
     ):
-        step = 5 if "every_n_steps" in options else 3
+        step = 6 if "every_n_steps" in options else 4
         with pytest.raises(hvd.RankMismatchError, match=when) as caught:
             fit(_model(), START(0), _Disturb(step), Check(**options), epochs=3)
         assert "bias by at most" in str(caught.value)

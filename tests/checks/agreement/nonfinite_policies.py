@@ -37,7 +37,7 @@ def _fit(policy: Any, *callbacks: Any, bad: tuple[int, ...] = (2,), **compiling:
 
 
 def check_skip_counts_and_reports() -> None:
-    for mode in ({}, {"steps_per_execution": 2}, {"run_eagerly": True}, {"jit_compile": True}):
+    for mode in ({"steps_per_execution": 2}, {"run_eagerly": True}, {"jit_compile": True}):
         found: list[Any] = []
         lines = logged(
             lambda mode=mode, found=found: found.extend(
@@ -49,7 +49,9 @@ def check_skip_counts_and_reports() -> None:
         assert int(model.optimizer.iterations) == 10
         assert all(np.isfinite(weight).all() for weight in model.get_weights())
         same_on_all_ranks(model)
-        reports = [line for line in lines if "2 steps of epoch 1 were left out" in line]
+        reports = [
+            line for line in lines if "left out of epoch 1" in line and ": 2 (2 so far)" in line
+        ]
         assert len(reports) == (hvd.rank() == 0), lines
 
 

@@ -35,10 +35,10 @@ def _runs(optimizer: Any, variables: list[Any]) -> Callable[..., None]:
 
 
 CASES: dict[str, Callable[[], Any]] = {
-    "adam": lambda: optimizers.Adam(0.1),
     "decay and clipping": lambda: optimizers.AdamW(0.1, weight_decay=0.1, global_clipnorm=0.5),
-    "ema": lambda: optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=1, ema_momentum=0.5),
-    "momentum": lambda: optimizers.SGD(0.1, momentum=0.9),
+    "average": lambda: optimizers.SGD(
+        0.1, momentum=0.9, use_ema=True, ema_overwrite_frequency=1, ema_momentum=0.5
+    ),
 }
 
 
