@@ -48,9 +48,10 @@ class Digests:
         self._gathered = tf.function(self._gather, autograph=False)
         self._same_kinds = False
 
-    def covers(self, variables: Sequence[Any]) -> bool:
-        """Whether these are digests of just these variables."""
-        return list(map(variable_key, variables)) == list(map(variable_key, self.variables))
+    def covers(self, variables: Sequence[Any], process_set: ProcessSet) -> bool:
+        """Whether these are digests of just these variables, on these ranks."""
+        same = list(map(variable_key, variables)) == list(map(variable_key, self.variables))
+        return same and process_set is self.process_set
 
     def own(self) -> tf.Tensor:
         """This rank's digests, one after the other (int64 vector)."""
@@ -82,6 +83,25 @@ class Digests:
         return ops.allgather(
             self.own()[tf.newaxis], name="hvdkit_digests", process_set=self.process_set
         )
+
+
+def digests_of(
+    model: Any, purpose: str, variables: Sequence[Any], process_set: ProcessSet
+) -> Digests:
+    """Digests that a model keeps, so that their graph is traced once and not in each `fit`.
+
+    Args:
+        model: the model.
+        purpose: each has digests of its own.
+        variables: see `Digests`.
+        process_set: see `Digests`.
+    """
+    # Past Keras's attribute tracking, which would make them a part of the model.
+    kept: dict[str, Digests] = vars(model).setdefault("_hvdkit_digests", {})
+    found = kept.get(purpose)
+    if found is None or not found.covers(variables, process_set):
+        found = kept[purpose] = Digests(variables, process_set)
+    return found
 
 
 def digest(value: tf.Tensor) -> tf.Tensor:

@@ -6,11 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdkit.agreement.digest import Digests
+from hvdkit.agreement.digest import digests_of
 from hvdkit.agreement.variables import moving_statistics, process_set_of
 from hvdkit.engine import Average, is_initialized, ops, topology
-
-_DIGESTS = "_hvdkit_statistics"
 
 
 def average_statistics(model: Any) -> None:
@@ -31,10 +29,7 @@ def average_statistics(model: Any) -> None:
     if process_set is None or not topology.in_process_set(process_set):
         return
     variables = moving_statistics(model)
-    digests = vars(model).get(_DIGESTS)
-    if digests is None or not digests.covers(variables):
-        # Past Keras's attribute tracking, which would make them a part of the model.
-        digests = vars(model)[_DIGESTS] = Digests(variables, process_set)
+    digests = digests_of(model, "statistics", variables, process_set)
     differing = [variables[i] for i in digests.differing()]
     if not differing:
         return

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from hvdkit.agreement.differences import NAMED, find_differences, summary
-from hvdkit.agreement.digest import Digests
+from hvdkit.agreement.digest import digests_of
 from hvdkit.agreement.variables import agreeing_variables, moving_statistics, process_set_of
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
 from hvdkit.engine import (
@@ -81,7 +81,6 @@ class ConsistencyCheck(keras.callbacks.Callback):
         self._own_local = {variable_key(variable) for variable in local_variables}
         self._local: set[int] = set()
         self._broadcasts = False
-        self._digests: Digests | None = None
 
     def beside(self, callbacks: Iterable[Any]) -> None:
         """Take over what the other callbacks of a `fit` leave out; `fit` calls it."""
@@ -145,11 +144,12 @@ class ConsistencyCheck(keras.callbacks.Callback):
         if not self._active:
             return
         variables = agreeing_variables(self.model, self._local)
+        purpose = "variables"
         if with_statistics and is_distributed(self.model.optimizer):
             variables += moving_statistics(self.model)
-        if self._digests is None or not self._digests.covers(variables):
-            self._digests = Digests(variables, self._ranks)
-        differing = [variables[i] for i in self._digests.differing()]
+            purpose = "variables and statistics"
+        digests = digests_of(self.model, purpose, variables, self._ranks)
+        differing = [variables[i] for i in digests.differing()]
         if not differing:
             return
         found = summary(find_differences(differing[:NAMED], self._ranks), len(differing))

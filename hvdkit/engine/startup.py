@@ -88,13 +88,13 @@ def init(
         )
     launch = read_launch()
     mpi_was_started = _mpi_was_started()
-    settings = before_start(
+    settings = [*check_settings(consistency_check), *deterministic_settings(deterministic)]
+    settings += before_start(
         launch,
         cycle_time_ms=cycle_time_ms,
         yield_when_idle=yield_when_idle,
         stall_timeout=stall_timeout,
     )
-    settings += [*check_settings(consistency_check), *deterministic_settings(deterministic)]
     if launch.size > 1:
         # Horovod registers its own shutdown after this, so it runs before.
         atexit.unregister(_let_the_others_speak)
