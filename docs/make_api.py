@@ -34,7 +34,7 @@ This file is written by `python docs/make_api.py` from the docstrings; change th
 """
 
 SECTIONS: dict[str, list[str]] = {
-    "Start and stop": ["init", "shutdown", "is_initialized"],
+    "Start and stop": ["init", "shutdown", "is_initialized", "set_random_seed"],
     "Training": [
         "DistributedOptimizer",
         "PartialDistributedOptimizer",
@@ -48,6 +48,7 @@ SECTIONS: dict[str, list[str]] = {
     "Data": ["shard", "ShardedData"],
     "Callbacks": ["callbacks"],
     "Checkpoints": ["checkpoint"],
+    "Steps that are not finite": ["nonfinite"],
     "Variables": ["broadcast_variables", "broadcast_global_variables"],
     "Collectives": [
         "allreduce",
@@ -95,6 +96,7 @@ SECTIONS: dict[str, list[str]] = {
         "InstallationError",
         "NotInitializedError",
         "RankMismatchError",
+        "NonfiniteGradientError",
         "CollectiveError",
     ],
     "Elastic": ["elastic"],

@@ -9,7 +9,7 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, checkpoint, elastic  # noqa: E402  (only after the check)
+from hvdkit import callbacks, checkpoint, elastic, nonfinite  # noqa: E402  (only after the check)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -30,6 +30,7 @@ from hvdkit.engine import (  # noqa: E402
     InstallationError,
     Max,
     Min,
+    NonfiniteGradientError,
     NotInitializedError,
     ProcessSet,
     Product,
@@ -79,6 +80,7 @@ from hvdkit.optimizers.tape import (  # noqa: E402
     DistributedGradientTape,
     PartialDistributedGradientTape,
 )
+from hvdkit.randomness import set_random_seed  # noqa: E402
 from hvdkit.reduction.compression import Compression  # noqa: E402
 from hvdkit.saving import load_model  # noqa: E402
 from hvdkit.strategy import strategy  # noqa: E402
@@ -101,6 +103,7 @@ __all__ = [
     "InstallationError",
     "Max",
     "Min",
+    "NonfiniteGradientError",
     "NotInitializedError",
     "PartialDistributedGradientTape",
     "PartialDistributedOptimizer",
@@ -148,11 +151,13 @@ __all__ = [
     "mpi_enabled",
     "mpi_threads_supported",
     "nccl_built",
+    "nonfinite",
     "rank",
     "rank_op",
     "reducescatter",
     "remove_process_set",
     "rocm_built",
+    "set_random_seed",
     "shard",
     "shutdown",
     "size",

@@ -2,6 +2,7 @@
 
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
+from hvdkit.callbacks.consistency_check import ConsistencyCheck
 from hvdkit.callbacks.early_stopping import EarlyStopping
 from hvdkit.callbacks.learning_rate import (
     LearningRateScheduleCallback,
@@ -15,6 +16,7 @@ __all__ = [
     "BackupAndRestore",
     "BestModelCheckpoint",
     "BroadcastGlobalVariablesCallback",
+    "ConsistencyCheck",
     "EarlyStopping",
     "LearningRateScheduleCallback",
     "LearningRateWarmupCallback",

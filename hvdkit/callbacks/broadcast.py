@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.agreement.variables import is_local, is_seed_state
 from hvdkit.engine import logger, require_same, topology
-from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves
+from hvdkit.randomness import rank_seed
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import broadcast_variables, can_be_sent
 
@@ -38,7 +39,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         self.root_rank = root_rank
         self.device = device
         self.broadcast_done = False
-        self._local: set[int] = set()
+        self.local_keys: set[int] = set()
         if local_variables is None:
             local_variables = []
         elif isinstance(local_variables, (keras.Variable, tf.Variable)):
@@ -54,7 +55,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         """
         if not isinstance(var, (keras.Variable, tf.Variable)):
             raise ValueError(f"local variables are keras.Variable or tf.Variable, not {var!r}.")
-        self._local.add(variable_key(var))
+        self.local_keys.add(variable_key(var))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Broadcast, if the model has its variables."""
@@ -89,13 +90,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         self._say_left_out([getattr(v, "path", v.name) for v in left_out])
 
     def _is_local(self, variable: Any) -> bool:
-        optimizer = self.model.optimizer
-        registered = is_distributed(optimizer) and any(
-            leaf.is_local_var(variable)
-            for leaf in leaves(optimizer)
-            if isinstance(leaf, Distributed)
-        )
-        return registered or variable_key(variable) in self._local
+        return is_local(self.model.optimizer, variable) or variable_key(variable) in self.local_keys
 
     def _say_left_out(self, names: Iterable[str]) -> None:
         tables = [
@@ -109,11 +104,6 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
                 "hvdkit: not broadcast: %s. Make sure that every rank fills them alike.",
                 ", ".join(names),
             )
-
-
-def is_seed_state(variable: Any) -> bool:
-    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
-    return getattr(variable, "name", "") == "seed_generator_state"
 
 
 def derive_seeds(states: list[Any], root_rank: int) -> None:
@@ -134,5 +124,4 @@ def derive_seeds(states: list[Any], root_rank: int) -> None:
             state.assign(mine)
             continue
         seed, counter = state.numpy().tolist()
-        derived = np.random.SeedSequence([seed, topology.rank()]).generate_state(1)[0]
-        state.assign(np.array([derived, counter], np.uint32))
+        state.assign(np.array([rank_seed(seed, topology.rank()), counter], np.uint32))

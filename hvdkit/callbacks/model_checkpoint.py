@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.agreed_logs import AgreedLogs
 from hvdkit.engine import topology
 
@@ -13,10 +14,12 @@ from hvdkit.engine import topology
 class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
     """`keras.callbacks.ModelCheckpoint` that writes on rank 0 only.
 
-    What it monitors is averaged over ranks. Takes the arguments of Keras's callback.
+    What it monitors is averaged over ranks, and so are moving statistics (BatchNormalization's)
+    before they are saved. Takes the arguments of Keras's callback.
     """
 
     def _save_model(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
+        average_statistics(self.model)
         if topology.rank() == 0:
             super()._save_model(epoch, batch, logs)
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.callbacks.broadcast import is_seed_state
-from hvdkit.optimizers.distributed import Distributed, leaves
+from hvdkit.agreement.variables import is_seed_state
+from hvdkit.optimizers.mixins import Distributed, leaves
 from hvdkit.variables import can_be_sent
 
 Groups = dict[str, list[Any]]

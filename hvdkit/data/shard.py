@@ -22,13 +22,14 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import require_inside
+from hvdkit.randomness import shared_seed
 
 
 def shard(
     data: Any,
     batch_size: int | None = None,
     shuffle: bool | int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     *,
     remainder: Literal["pad", "drop"] = "pad",
     batched: bool | None = None,
@@ -51,6 +52,7 @@ def shard(
             PyDatasets are shuffled, datasets are not. `evaluate`, `predict` and
             `validation_data` read in order always.
         seed: seed of the shuffling; the order follows from it and the number of the epoch.
+            Default: the seed of `hvd.set_random_seed`, or 0.
         remainder: what to do with the rows that do not divide. "pad" trains on them: each rank's
             loss counts as many rows as it has, and a rank without any gets a row of weight zero.
             "drop" leaves the last, short global batch out.
@@ -74,6 +76,8 @@ def shard(
     require_initialized("hvd.shard()")
     require_inside("hvd.shard()")
     topology.require_member(process_set)
+    if seed is None:
+        seed = shared_seed() or 0
     part = Part(
         rank=topology.process_set_ranks(process_set).index(topology.rank()),
         size=topology.process_set_size(process_set),

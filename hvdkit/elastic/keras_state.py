@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.callbacks.broadcast import derive_seeds, is_seed_state
+from hvdkit.agreement.variables import is_seed_state
+from hvdkit.callbacks.broadcast import derive_seeds
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
 from hvdkit.optimizers.mixins import Distributed, leaves

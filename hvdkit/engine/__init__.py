@@ -10,6 +10,7 @@ from hvdkit.engine.errors import (
     CollectiveError,
     HvdkitError,
     InstallationError,
+    NonfiniteGradientError,
     NotInitializedError,
     RankMismatchError,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "InstallationError",
     "Max",
     "Min",
+    "NonfiniteGradientError",
     "NotInitializedError",
     "ProcessSet",
     "Product",

@@ -27,3 +27,7 @@ class RankMismatchError(HvdkitError, ValueError):
 
 class CollectiveError(HvdkitError):
     """A collective ended without a result: another rank left the job, or did not come in time."""
+
+
+class NonfiniteGradientError(HvdkitError, ArithmeticError):
+    """Gradients held NaN or Inf, and the optimizer was told to stop; raised alike on every rank."""

@@ -13,6 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from hvdkit.engine.agreement import (
+    check_settings,
+    deterministic_settings,
+    require_deterministic,
+)
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.launcher import Launch, read_launch
@@ -40,6 +45,8 @@ def init(
     yield_when_idle: bool | None = None,
     stall_timeout: float | None = None,
     pin_gpu: bool = True,
+    consistency_check: bool | None = None,
+    deterministic: bool | None = None,
 ) -> None:
     """Start the job: find the other ranks, and set what decides speed.
 
@@ -59,13 +66,19 @@ def init(
         stall_timeout: seconds after which a rank that is missing from a collective is an error
             (HOROVOD_STALL_SHUTDOWN_TIME_SECONDS); default 300.
         pin_gpu: give each local rank one GPU, whose memory grows as it is needed.
+        consistency_check: whether `fit` checks that the ranks hold the same model, see
+            `hvd.callbacks.ConsistencyCheck` (HVDKIT_CONSISTENCY_CHECK); default True.
+        deterministic: whether two runs with the same `hvd.set_random_seed`, ranks and threads are
+            equal to the bit on CPUs, which costs time (HVDKIT_DETERMINISTIC); default False.
 
     Raises:
-        HvdkitError: the ranks could not find each other; or they had been started over MPI and
-            shut down, which MPI does not allow twice.
+        HvdkitError: the ranks could not find each other; they had been started over MPI and
+            shut down, which MPI does not allow twice; or `deterministic=True` comes after the
+            start.
         ValueError: an argument is out of range.
     """
     if mpi_ops.is_initialized():
+        require_deterministic(deterministic)
         return
     if _mpi_was_finalized():
         raise HvdkitError(
@@ -75,7 +88,8 @@ def init(
         )
     launch = read_launch()
     mpi_was_started = _mpi_was_started()
-    settings = before_start(
+    settings = [*check_settings(consistency_check), *deterministic_settings(deterministic)]
+    settings += before_start(
         launch,
         cycle_time_ms=cycle_time_ms,
         yield_when_idle=yield_when_idle,

@@ -17,6 +17,8 @@ from keras.src.saving import object_registration
 
 from hvdkit.engine import Average, ProcessSet, global_process_set, logger
 from hvdkit.engine.versions import is_keras2_optimizer
+from hvdkit.nonfinite import Policy
+from hvdkit.optimizers.finite import FiniteGuard, Guarded
 from hvdkit.optimizers.mixins import (
     Distributed,
     DistributedComposite,
@@ -45,6 +47,7 @@ def DistributedOptimizer(
     groups: int | Sequence[Sequence[Any]] | None = None,
     process_set: ProcessSet = global_process_set,
     scale_local_gradients: bool = True,
+    nonfinite: Policy | None = None,
 ) -> Any:
     """Make a Keras optimizer average its gradients over all ranks.
 
@@ -71,6 +74,9 @@ def DistributedOptimizer(
         process_set: the ranks to reduce over.
         scale_local_gradients: divide the gradients of variables registered with
             `register_local_var` by the number of ranks.
+        nonfinite: what happens when gradients hold NaN or Inf: `hvd.nonfinite.Skip()`, `Stop()`
+            or `Restore()`; None to apply them, as Keras does. A `LossScaleOptimizer` looks
+            for itself before that.
 
     Returns:
         The optimizer, an instance of its own class still, with `register_local_var(var)`.
@@ -101,12 +107,16 @@ def DistributedOptimizer(
     multiplier = _accumulate(optimizer, backward_passes_per_step, average_aggregated_gradients)
     prefix = _scope_name(name or f"Distributed{type(optimizer).__name__}")
 
+    leaf_mixins = (DistributedLeaf,) if nonfinite is None else (DistributedLeaf, Guarded)
+
     def make_distributed(one: Any) -> None:
         if isinstance(one, Distributed):
             return
-        mixin = DistributedComposite if is_composite(one) else DistributedLeaf
-        one.__class__ = _distributed_class(mixin, one.__class__)
+        mixins = (DistributedComposite,) if is_composite(one) else leaf_mixins
+        one.__class__ = _distributed_class(mixins, one.__class__)
         state = vars(one)
+        if Guarded in mixins and nonfinite is not None:
+            state["_hvd_guard"] = FiniteGuard(nonfinite)
         state["_hvd_reduction"] = reduction
         state["_hvd_name"] = prefix
         state["_hvd_multiplier"] = multiplier
@@ -120,10 +130,10 @@ def DistributedOptimizer(
 
 
 @functools.cache
-def _distributed_class(mixin: type, base: type) -> type:
+def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
     """The subclass that a distributed optimizer is an instance of; it is saved as its base."""
     attributes = {"__module__": base.__module__, "__doc__": base.__doc__}
-    distributed = type(base.__name__, (mixin, base), attributes)
+    distributed = type(base.__name__, (*mixins, base), attributes)
     public_name = api_export.get_name_from_symbol(base)
     if public_name is not None:
         api_export.REGISTERED_OBJS_TO_NAMES[distributed] = public_name

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Max, ProcessSet, ops, topology
 from hvdkit.optimizers.batch_scale import current_scale
+from hvdkit.optimizers.finite import guards
 from hvdkit.reduction.gradients import Gradient, GradientReduction
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
@@ -56,6 +57,16 @@ class Distributed(keras.optimizers.Optimizer):
         loss = super().scale_loss(loss)
         scale = current_scale()
         return loss if scale is None else scale.scaled(loss, leaves(self))
+
+    @property
+    def nonfinite_steps(self) -> int:
+        """Steps left out so far because gradients held NaN or Inf; 0 without a policy."""
+        return sum(guard.skipped for guard in guards(self))
+
+    def react_to_nonfinite(self) -> None:
+        """Let the policy act on steps left out since the last call; `fit` does it by itself."""
+        for guard in guards(self):
+            guard.react()
 
     def _hvd_reduce(
         self, gradients: Sequence[Gradient], variables: Sequence[Any]

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from hvdkit.engine import Average, ProcessSet, global_process_set
+from hvdkit.nonfinite import Policy
 from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import reductions
 from hvdkit.reduction.compression import Compression, Compressor
@@ -50,6 +51,7 @@ def PartialDistributedOptimizer(
     *,
     backward_passes_per_step: int = 1,
     average_aggregated_gradients: bool = False,
+    nonfinite: Policy | None = None,
 ) -> Any:
     """`DistributedOptimizer` that leaves the gradients of some layers on their rank.
 
@@ -68,6 +70,7 @@ def PartialDistributedOptimizer(
         scale_local_gradients: divide their gradients by the number of ranks.
         backward_passes_per_step: see `DistributedOptimizer`.
         average_aggregated_gradients: see `DistributedOptimizer`.
+        nonfinite: see `DistributedOptimizer`.
 
     Raises:
         ValueError: `local_layers` holds something else than built Keras layers.
@@ -87,6 +90,7 @@ def PartialDistributedOptimizer(
         groups=groups,
         process_set=process_set,
         scale_local_gradients=scale_local_gradients,
+        nonfinite=nonfinite,
     )
     for reduction in reductions(distributed):
         for variable in variables:

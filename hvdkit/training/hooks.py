@@ -9,7 +9,10 @@ trains alone with plain data:
   be broadcast before the first step;
 - where the model is compiled by XLA, the reduction stays outside;
 - `LossScaleOptimizer` asks all ranks whether the gradients are finite;
-- `fit` can start in the middle of an epoch, where `BackupAndRestore` or an elastic job has stopped.
+- `fit` can start in the middle of an epoch, where `BackupAndRestore` or an elastic job has stopped;
+- `fit` checks once that the ranks hold the same variables, and averages moving statistics at the
+  end of an epoch;
+- after `hvd.set_random_seed`, seed generators differ between ranks.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 
+from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import (
@@ -38,6 +42,8 @@ from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
+from hvdkit.randomness import seed_generator_init
+from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.passed_batches import remaining_steps
@@ -58,6 +64,7 @@ def install() -> None:
     _wrap(TFEpochIterator, "_enumerate_iterator", _enumerate_iterator)
     _wrap(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
     _wrap(keras.optimizers.LossScaleOptimizer, "scale_loss", _scale_loss)
+    _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
 
 
 def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:
@@ -105,8 +112,9 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     position = FitPosition(arguments["x"] if sharded else None)
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
+    add_checks(model, arguments, several_ranks())
     with (
-        _reading(model, sharded),
+        _reading(model, sharded, trains=True),
         positioned(position),
         _releasing_signals(backup),
         explained_in_graph("a training step of fit"),
@@ -163,11 +171,7 @@ class _FollowEpochs(keras.callbacks.Callback):
 def _follow_epochs(data: ShardedData, arguments: dict[str, Any]) -> None:
     """A second `fit` goes on with the next epoch's order; `initial_epoch` names it."""
     follow = _FollowEpochs(data, ahead=0 if arguments["initial_epoch"] else data.epoch)
-    callbacks = arguments["callbacks"]
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, follow)
-    else:
-        arguments["callbacks"] = [follow, *keras.tree.flatten(callbacks or [])]
+    add_callback(arguments, follow, first=True)
 
 
 def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -212,14 +216,15 @@ def _refuse(arguments: dict[str, Any], method: str, *names: str) -> None:
 
 
 @contextlib.contextmanager
-def _reading(model: Any, sharded: bool) -> Iterator[None]:
-    """While inside, the model's metrics are those of sharded data, or not."""
-    before = vars(model).get("_hvdkit_reads_sharded", False)
-    vars(model)["_hvdkit_reads_sharded"] = sharded
+def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
+    """While inside, the model's metrics are those of sharded data, or not; it trains, or not."""
+    state = vars(model)
+    before = state.get("_hvdkit_reads_sharded", False), state.get("_hvdkit_trains", False)
+    state["_hvdkit_reads_sharded"], state["_hvdkit_trains"] = sharded, trains
     try:
         yield
     finally:
-        vars(model)["_hvdkit_reads_sharded"] = before
+        state["_hvdkit_reads_sharded"], state["_hvdkit_trains"] = before
 
 
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
@@ -232,6 +237,10 @@ def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
     position = current_position()
     if position is not None and position.resumed and not logs:  # no batch was left of the epoch
         logs = model.get_metrics_result()
+    if vars(model).get("_hvdkit_trains"):
+        # The steps of an epoch are done: before validation, callbacks, and files they write, and
+        # on every rank, whether it validates or not.
+        average_statistics(model)
     if not several_ranks() or not vars(model).get("_hvdkit_reads_sharded"):
         return original(model, logs)
     results = metrics_over_ranks(model)

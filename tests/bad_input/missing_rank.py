@@ -23,6 +23,7 @@ class Late(keras.callbacks.Callback):
 
 def in_fit() -> None:
     """The others wait inside a compiled training step."""
+    hvd.set_random_seed(0)
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
     model.fit(np.ones((40, 4)), np.ones((40, 2)), batch_size=4, verbose=0, callbacks=[Late()])

@@ -1,0 +1,1 @@
+"""What all ranks must hold alike, and how that is found out."""

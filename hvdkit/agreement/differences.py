@@ -1,0 +1,108 @@
+"""What to say about variables that differ between ranks."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from hvdkit.engine import ProcessSet, allgather_object, topology
+
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the values of one variable differ between ranks.
+
+    Attributes:
+        name: the variable's path.
+        largest: the largest absolute difference of an element; NaN where one is NaN or Inf.
+        elements: how many elements differ.
+        size: how many elements there are.
+        minority: the ranks that do not hold the value that most ranks hold, and their hosts;
+            empty where no value is held by more ranks than any other.
+    """
+
+    name: str
+    largest: float
+    elements: int
+    size: int
+    minority: tuple[tuple[int, str], ...]
+
+    def __str__(self) -> str:
+        amount = "by NaN or Inf" if np.isnan(self.largest) else f"by at most {self.largest:.3g}"
+        ranks = ", ".join(f"{rank} ({host})" for rank, host in self.minority)
+        who = f"rank {ranks} in the minority" if ranks else "no value has a majority of the ranks"
+        return f"{self.name} {amount} in {self.elements} of {self.size} elements, {who}"
+
+
+def find_differences(variables: Sequence[Any], process_set: ProcessSet) -> list[Difference]:
+    """Compare the values of variables over ranks; all ranks call it with the same variables.
+
+    Args:
+        variables: those whose digests differ. The values travel, so give few of them.
+        process_set: the ranks that take part.
+    """
+    ranks = topology.process_set_ranks(process_set)
+    host = socket.gethostname()
+    differences = []
+    for variable in variables:
+        own = np.asarray(keras.ops.convert_to_numpy(variable))
+        everyone = allgather_object((host, own), name="hvdkit.differences", process_set=process_set)
+        hosts, values = zip(*everyone, strict=True)
+        name = getattr(variable, "path", variable.name)
+        differences.append(compare(name, ranks, hosts, values))
+    return differences
+
+
+def compare(
+    name: str, ranks: Sequence[int], hosts: Sequence[str], values: Sequence[np.ndarray]
+) -> Difference:
+    """The difference between the values that ranks hold of one variable.
+
+    Args:
+        name: the variable's path.
+        ranks: the ranks.
+        hosts: the host of each rank.
+        values: the value on each rank, of one shape and type.
+    """
+    holders: dict[bytes, list[int]] = {}
+    for place, value in enumerate(values):
+        holders.setdefault(value.tobytes(), []).append(place)
+    groups = sorted(holders.values(), key=len, reverse=True)
+    tied = len(groups) > 1 and len(groups[0]) == len(groups[1])
+    minority = [] if tied else sorted(place for group in groups[1:] for place in group)
+    reference = _numbers(values[groups[0][0]])
+    others = np.stack([_numbers(values[group[0]]) for group in groups[1:]])
+    unequal = (others != reference) & ~(np.isnan(others) & np.isnan(reference))
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(others - reference)[unequal]
+    return Difference(
+        name=name,
+        largest=float(distance.max()) if distance.size else 0.0,
+        elements=int(unequal.any(axis=0).sum()),
+        size=int(values[0].size),
+        minority=tuple((ranks[place], hosts[place]) for place in minority),
+    )
+
+
+def _numbers(value: np.ndarray) -> np.ndarray:
+    wide = np.complex128 if value.dtype.kind == "c" else np.float64
+    return np.asarray(value, dtype=wide)
+
+
+def summary(differences: Sequence[Difference], count: int) -> str:
+    """One line: the differences, and how many more there are.
+
+    Args:
+        differences: the first ones.
+        count: of all variables that differ.
+    """
+    text = "; ".join(map(str, differences))
+    more = count - len(differences)
+    return f"{text}; and {more} more" if more else text

@@ -1,0 +1,101 @@
+"""Which variables must be the same on all ranks.
+
+They are the trainable and the frozen weights and the optimizer's variables. Three kinds differ by
+design: what is registered as local, gradients that a rank has accumulated and not yet reduced, and
+the states of seed generators. Weights that a layer makes with `trainable=False`, such as the
+moving statistics of BatchNormalization, follow each rank's own rows until they are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from hvdkit.engine import ProcessSet
+from hvdkit.optimizers.mixins import Distributed, leaves, reductions
+from hvdkit.reduction.buckets import variable_key
+from hvdkit.variables import can_be_sent
+
+
+def is_seed_state(variable: Any) -> bool:
+    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
+    return getattr(variable, "name", "") == "seed_generator_state"
+
+
+def is_local(optimizer: Any, variable: Any) -> bool:
+    """Whether a variable was registered with `register_local_var`."""
+    return optimizer is not None and any(
+        leaf.is_local_var(variable) for leaf in leaves(optimizer) if isinstance(leaf, Distributed)
+    )
+
+
+def process_set_of(optimizer: Any) -> ProcessSet | None:
+    """The ranks that an optimizer reduces over; None if it is not distributed."""
+    found = reductions(optimizer) if optimizer is not None else []
+    return found[0].options.process_set if found else None
+
+
+def moving_statistics(model: Any) -> list[Any]:
+    """Float weights that layers update by themselves: those made with `trainable=False`."""
+    optimizer = model.optimizer
+    found: dict[int, Any] = {}
+    for layer in model._flatten_layers():
+        trained = layer._trainable_variables
+        if trained and all(is_local(optimizer, variable) for variable in trained):
+            continue
+        for variable in layer._non_trainable_variables:
+            if tf.as_dtype(variable.dtype).is_floating and not is_local(optimizer, variable):
+                found[id(variable)] = variable
+    return list(found.values())
+
+
+def agreeing_variables(model: Any, local: Collection[int] = ()) -> list[Any]:
+    """The variables of a model and its optimizer that must be the same on all ranks.
+
+    Args:
+        model: a model; its optimizer's variables count once it is built.
+        local: keys (`variable_key`) of more variables to leave out.
+    """
+    optimizer = model.optimizer
+    by_themselves = {
+        id(variable)
+        for layer in model._flatten_layers()
+        for variable in layer._non_trainable_variables
+    }
+    shared: list[Any] = []
+    left_out: list[Any] = []
+    for variable in model.weights:
+        if id(variable) in by_themselves or not can_be_sent(variable):
+            continue
+        kept = variable_key(variable) in local or is_local(optimizer, variable)
+        (left_out if kept else shared).append(variable)
+    return shared + list(_of_optimizer(optimizer, shared, left_out))
+
+
+def _of_optimizer(optimizer: Any, shared: list[Any], local: list[Any]) -> Iterator[Any]:
+    if optimizer is None:
+        return
+    accumulators = {
+        id(variable)
+        for leaf in leaves(optimizer)
+        for variable in getattr(leaf, "_accumulated_gradients", None) or []
+    }
+    prefixes = [(_slot_prefix(variable), False) for variable in shared]
+    prefixes += [(_slot_prefix(variable), True) for variable in local]
+    for variable in optimizer.variables:
+        if id(variable) in accumulators or not can_be_sent(variable):
+            continue
+        if not (local and _is_slot_of_local(variable.name, prefixes)):
+            yield variable
+
+
+def _slot_prefix(variable: Any) -> str:
+    """How Keras begins the names of the optimizer's variables that belong to a weight."""
+    return f"{variable.path.replace('/', '_')}_"
+
+
+def _is_slot_of_local(name: str, prefixes: list[tuple[str, bool]]) -> bool:
+    matching = [(len(prefix), is_local) for prefix, is_local in prefixes if name.startswith(prefix)]
+    return max(matching, default=(0, False))[1]

@@ -1,0 +1,176 @@
+"""Notice ranks that drift apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from hvdkit.agreement.differences import NAMED, find_differences, summary
+from hvdkit.agreement.digest import digests_of
+from hvdkit.agreement.variables import agreeing_variables, moving_statistics, process_set_of
+from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
+from hvdkit.engine import (
+    ProcessSet,
+    RankMismatchError,
+    global_process_set,
+    logger,
+    topology,
+)
+from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.reduction.buckets import variable_key
+from hvdkit.variables import broadcast_variables
+
+_OPT_OUT = (
+    "If each rank trains a model of its own on purpose, say so with "
+    "hvd.init(consistency_check=False), or for one fit with "
+    "hvd.callbacks.ConsistencyCheck(at_start=False) among its callbacks."
+)
+
+
+class ConsistencyCheck(keras.callbacks.Callback):
+    """Check that all ranks hold the same model and optimizer, to the bit.
+
+    The ranks exchange a few integers for each variable; only where these differ are values
+    compared. In a job of several ranks `fit` adds this callback itself, to check once before the
+    first step and once after the first update.
+
+    Compared are the weights and the optimizer's variables; not those registered with
+    `register_local_var`, accumulated gradients, and the states of seed generators. The moving
+    statistics of BatchNormalization are averaged over ranks at the end of each epoch and before
+    hvdkit's checkpoints, and are compared at the end of epochs.
+
+    Args:
+        every_n_steps: check after this many steps; None for never.
+        every_n_epochs: check at the end of every so many epochs; None for never.
+        repair: instead of raising an error, send what differs from the first rank and log it.
+        at_start: check before the first step and after the first update.
+        local_variables: variables to leave out.
+        process_set: the ranks to compare. Default: those that the optimizer reduces over.
+
+    Raises:
+        RankMismatchError: on every rank. It names the first variables that differ, by how much,
+            and the ranks in the minority.
+        ValueError: an interval is no positive integer.
+
+    Example:
+        >>> check = hvd.callbacks.ConsistencyCheck(every_n_steps=100)
+        >>> model.fit(train, callbacks=[start, check])
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int | None = None,
+        every_n_epochs: int | None = None,
+        repair: bool = False,
+        *,
+        at_start: bool = True,
+        local_variables: Iterable[Any] = (),
+        process_set: ProcessSet | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("every_n_steps", every_n_steps), ("every_n_epochs", every_n_epochs)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is a positive integer or None, not {value!r}.")
+        self.every_n_steps = every_n_steps
+        self.every_n_epochs = every_n_epochs
+        self.repair = repair
+        self.at_start = at_start
+        self.process_set = process_set
+        self._own_local = {variable_key(variable) for variable in local_variables}
+        self._local: set[int] = set()
+        self._broadcasts = False
+
+    def beside(self, callbacks: Iterable[Any]) -> None:
+        """Take over what the other callbacks of a `fit` leave out; `fit` calls it."""
+        others = [c for c in callbacks if isinstance(c, BroadcastGlobalVariablesCallback)]
+        self._broadcasts = bool(others)
+        self._local = self._own_local.union(*(other.local_keys for other in others))
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find out who is compared."""
+        self._ranks = self.process_set or process_set_of(self.model.optimizer) or global_process_set
+        several = topology.size() > 1 and topology.in_process_set(self._ranks)
+        self._active = several and topology.process_set_size(self._ranks) > 1
+        self._start_is_due = self._update_is_due = self.at_start and self._active
+        self._updates_before = 0
+        self._steps = 0
+        self._last_batch = -1
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Batches are counted from 0 again."""
+        self._epoch = epoch
+        self._last_batch = -1
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Check before the first step of a model that has its variables."""
+        if self._start_is_due and all(layer.built for layer in self.model._flatten_layers()):
+            self._start_is_due = False
+            self._updates_before = self._updates()
+            self._check("before the first step")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Check after the first update, and every so many steps."""
+        steps = batch - self._last_batch
+        self._last_batch = batch
+        before, self._steps = self._steps, self._steps + steps
+        where = f"epoch {self._epoch + 1}, step {batch + 1}"
+        if self._update_is_due and not self._start_is_due and self._has_updated():
+            self._update_is_due = False
+            self._check(f"after the first update ({where})")
+        elif (
+            self.every_n_steps and before // self.every_n_steps < self._steps // self.every_n_steps
+        ):
+            self._check(f"after {self._steps} steps ({where})")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Check every so many epochs, and what could not be checked before."""
+        asked = self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0
+        if asked or self._update_is_due:
+            self._update_is_due = self._update_is_due and not self._has_updated()
+            self._start_is_due = False
+            self._check(f"at the end of epoch {epoch + 1}", with_statistics=bool(asked))
+
+    def _updates(self) -> int:
+        """Updates so far: not the steps, where the optimizer accumulates gradients."""
+        optimizer = self.model.optimizer
+        return int(keras.ops.convert_to_numpy(optimizer.iterations)) if optimizer else 0
+
+    def _has_updated(self) -> bool:
+        return self.model.optimizer is None or self._updates() > self._updates_before
+
+    def _check(self, when: str, with_statistics: bool = False) -> None:
+        if not self._active:
+            return
+        variables = agreeing_variables(self.model, self._local)
+        purpose = "variables"
+        if with_statistics and is_distributed(self.model.optimizer):
+            variables += moving_statistics(self.model)
+            purpose = "variables and statistics"
+        digests = digests_of(self.model, purpose, variables, self._ranks)
+        differing = [variables[i] for i in digests.differing()]
+        if not differing:
+            return
+        found = summary(find_differences(differing[:NAMED], self._ranks), len(differing))
+        message = f"the ranks hold different variables {when}: {found}."
+        if not self.repair:
+            raise RankMismatchError(" ".join([message, *self._advice(when), _OPT_OUT]))
+        root = topology.process_set_ranks(self._ranks)[0]
+        broadcast_variables(differing, root, self._ranks)
+        if topology.rank() == root:
+            logger.warning("hvdkit: %s All have rank %d's now.", message, root)
+
+    def _advice(self, when: str) -> Iterable[str]:
+        optimizer = self.model.optimizer
+        if not self._broadcasts and when.startswith("before"):
+            yield (
+                "Let them start alike: add hvd.callbacks.BroadcastGlobalVariablesCallback(0) to "
+                "the callbacks of fit."
+            )
+        if optimizer is not None and not is_distributed(optimizer):
+            yield (
+                f"The optimizer ({type(optimizer).__name__}) is not distributed, so each rank "
+                "applies its own gradients: wrap it, as in "
+                f"hvd.DistributedOptimizer(keras.optimizers.{type(optimizer).__name__}(...))."
+            )

@@ -1,0 +1,191 @@
+"""Leave out steps whose gradients hold NaN or Inf, in the graph and on all ranks alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.engine import Min, ops
+from hvdkit.nonfinite import Policy, Skipped
+from hvdkit.reduction.gradients import Gradient, GradientReduction
+
+do_not_convert = tf.autograph.experimental.do_not_convert
+
+
+class FiniteGuard:
+    """Whether the last gradients were finite, and how often they were not.
+
+    Its variables are none of the optimizer's, so they are neither saved nor sent.
+
+    Args:
+        policy: what `react` does about steps that were left out.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._names: list[str] = []
+        self._reported = 0
+        self._built = False
+
+    def build(self) -> None:
+        """Make the variables, outside of the graph that is being traced."""
+        if self._built:
+            return
+        self._built = True
+        with tf.init_scope():
+            self.finite = tf.Variable(True, trainable=False, name="hvdkit_finite")
+            self.total = tf.Variable(0, trainable=False, dtype=tf.int64, name="hvdkit_nonfinite")
+            self.in_a_row = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    def look(
+        self,
+        gradients: Sequence[Gradient],
+        variables: Sequence[Any],
+        known: Sequence[Any],
+        reduction: GradientReduction,
+    ) -> None:
+        """Note whether reduced gradients are finite.
+
+        They are the same on all ranks, but for those of local variables: where there are any, the
+        ranks ask each other.
+
+        Args:
+            gradients: the reduced gradients.
+            variables: what they belong to.
+            known: all variables of the optimizer.
+            reduction: what reduced them.
+        """
+        each = [_is_finite(gradient) for gradient in gradients]
+        finite = tf.reduce_all(each)
+        if reduction.active and any(map(reduction.is_local, variables)):
+            process_set = reduction.options.process_set
+            agreed = ops.allreduce(
+                tf.cast(finite, tf.int32), Min, name="hvdkit_nonfinite", process_set=process_set
+            )
+            finite = tf.cast(agreed, tf.bool)
+        bad = {id(variable): ~one for variable, one in zip(variables, each, strict=True)}
+        self._name(known)
+        flags = tf.stack([bad.get(id(variable), tf.constant(False)) for variable in known])
+        self.bad.assign(tf.where(finite, self.bad, flags))
+        self.finite.assign(finite)
+        skipped = tf.cast(~finite, tf.int64)
+        self.total.assign_add(skipped)
+        self.in_a_row.assign((self.in_a_row + 1) * skipped)
+
+    def _name(self, known: Sequence[Any]) -> None:
+        if not self._names:
+            self._names = [getattr(variable, "path", variable.name) for variable in known]
+            with tf.init_scope():
+                self.bad = tf.Variable(tf.zeros([len(known)], tf.bool), trainable=False)
+
+    def react(self) -> None:
+        """Ask the policy what to do about steps that were left out since the last call."""
+        if not self._built:
+            return
+        total = int(self.total.numpy())
+        new, self._reported = total - self._reported, total
+        if new:
+            names = zip(self._names, self.bad.numpy(), strict=True)
+            bad = tuple(name for name, is_bad in names if is_bad)
+            self.policy.react(Skipped(new, int(self.in_a_row.numpy()), total, bad))
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were left out so far."""
+        return int(self.total.numpy()) if self._built else 0
+
+
+class Guarded(keras.optimizers.Optimizer):
+    """Mixin of a distributed optimizer that leaves out steps that are not finite.
+
+    It stands between the reduction and the Keras class: what Keras calls after the reduction, and
+    what it does after the update, depends on the guard.
+    """
+
+    _hvd_guard: FiniteGuard
+    _hvd_reduction: GradientReduction
+    _hvd_variables: list[Any]
+
+    @do_not_convert
+    def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
+        """Apply gradients as in Keras, or nothing."""
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise NotImplementedError(
+                "nonfinite=... does not go with several local devices (MirroredStrategy)."
+            )
+        guard = self._hvd_guard
+        guard.build()
+        guard.finite.assign(True)
+        given = self._trainable_variables if trainable_variables is None else trainable_variables
+        constrained = [v for v in given if getattr(v, "constraint", None) is not None]
+        before = [tf.identity(v.value) for v in constrained]
+        super().apply(grads, trainable_variables)
+        finite = guard.finite.read_value()
+        # Keras projects onto constraints, and counts, whether or not there was an update.
+        for variable, old in zip(constrained, before, strict=True):
+            variable.assign(tf.where(finite, variable.value, old))
+        steps = self.gradient_accumulation_steps or 1
+        self._iterations.assign_sub(tf.where(finite, 0, steps))
+
+    def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
+        known = self._trainable_variables
+        self._hvd_guard.look(grads, self._hvd_variables, known, self._hvd_reduction)
+        return super()._clip_gradients(grads)
+
+    @do_not_convert
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        parent: Any = super()
+        self._hvd_if_finite(lambda: parent._apply_weight_decay(variables))
+
+    @do_not_convert
+    def _backend_update_step(
+        self, grads: Sequence[Gradient], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        parent: Any = super()
+        self._hvd_if_finite(
+            lambda: parent._backend_update_step(grads, trainable_variables, learning_rate)
+        )
+
+    @do_not_convert
+    def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
+        parent: Any = super()
+        self._hvd_if_finite(
+            lambda: parent._update_model_variables_moving_average(trainable_variables)
+        )
+
+    @do_not_convert
+    def _overwrite_model_variables_with_average_value(
+        self, trainable_variables: Sequence[Any]
+    ) -> None:
+        parent: Any = super()
+        self._hvd_if_finite(
+            lambda: parent._overwrite_model_variables_with_average_value(trainable_variables)
+        )
+
+    def _hvd_if_finite(self, do: Any) -> None:
+        def nothing() -> None:
+            return None
+
+        def something() -> None:
+            do()
+
+        tf.cond(self._hvd_guard.finite, something, nothing)
+
+
+def guards(optimizer: Any) -> list[FiniteGuard]:
+    """The guards of an optimizer's parts that update variables; none without a policy."""
+    from hvdkit.optimizers.mixins import leaves  # it builds on this module
+
+    if optimizer is None:
+        return []
+    return [leaf._hvd_guard for leaf in leaves(optimizer) if isinstance(leaf, Guarded)]
+
+
+def _is_finite(gradient: Gradient) -> tf.Tensor:
+    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+    if not values.dtype.is_floating and not values.dtype.is_complex:
+        return tf.constant(True)
+    return tf.reduce_all(tf.math.is_finite(tf.math.real(values)))

@@ -1,0 +1,76 @@
+"""Random numbers: what must be the same on all ranks is, and what must differ does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from hvdkit.engine import require_initialized, require_same, topology
+
+_seed: int | None = None
+
+
+def set_random_seed(seed: int) -> int:
+    """Seed a training; every rank calls it, with the same seed, before it builds the model.
+
+    The same on all ranks: Python's, NumPy's and TensorFlow's global generators, so that the
+    initial weights of Keras's layers are equal, and the order of data from `hvd.shard`, whose
+    default seed this becomes. Different on each rank: dropout and Keras's augmentation layers, by
+    the seeds of Keras's seed generators that have none of their own.
+
+    Call `hvd.init(deterministic=True)` before it for runs that are equal to the bit.
+
+    Args:
+        seed: 0 to 2^32 - 1.
+
+    Returns:
+        A seed that is this rank's own, for random numbers of your own that have to differ
+        between ranks, as in `rng = np.random.default_rng(own)`. On rank 0 it is `seed`.
+
+    Raises:
+        NotInitializedError: `init` has not been called.
+        ValueError: on every rank: the seed is no integer of this range.
+        RankMismatchError: on every rank, when the ranks give different seeds.
+
+    Example:
+        >>> own = hvd.set_random_seed(1)
+        >>> model = build_model()
+        >>> train = hvd.shard((x, y), batch_size=64)
+    """
+    global _seed
+    require_initialized("hvd.set_random_seed()")
+    if topology.size() > 1:
+        require_same("the random seeds", [seed])
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"a seed is an integer from 0 to 2^32 - 1, not {seed!r}.")
+    _seed = seed
+    keras.utils.set_random_seed(seed)
+    return seed if topology.rank() == 0 else rank_seed(seed, topology.rank())
+
+
+def shared_seed() -> int | None:
+    """The seed that `set_random_seed` was given, or None."""
+    return _seed
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """The seed that follows from `seed` for a rank other than the one it comes from."""
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
+
+
+def seed_generator_init(
+    original: Any, generator: Any, seed: int | None = None, *args: Any, **kwargs: Any
+) -> None:
+    """What `keras.random.SeedGenerator` does at first: with `set_random_seed`, by rank.
+
+    All ranks draw the same number from Python's generator, as Keras does, so the initial weights
+    that are drawn after it stay equal.
+    """
+    if seed is not None or _seed is None or topology.rank() == 0:
+        original(generator, seed, *args, **kwargs)
+        return
+    drawn = keras.src.random.seed_generator.make_default_seed()
+    original(generator, rank_seed(drawn, topology.rank()), *args, **kwargs)
+    generator._initial_seed = None

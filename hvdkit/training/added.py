@@ -1,0 +1,55 @@
+"""Callbacks that hvdkit adds to a `fit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from hvdkit.callbacks.consistency_check import ConsistencyCheck
+from hvdkit.callbacks.nonfinite_steps import NonfiniteSteps
+from hvdkit.engine.agreement import ranks_are_compared
+from hvdkit.optimizers.finite import guards
+
+
+def add_callback(arguments: dict[str, Any], callback: Any, *, first: bool = False) -> None:
+    """Put a callback at the end of those that `fit` got, or before them.
+
+    Args:
+        arguments: of `fit`; its callbacks may be a list, a single one, None or a `CallbackList`.
+        callback: the callback.
+        first: whether it comes before the others.
+    """
+    given = given_callbacks(arguments)
+    together = [callback, *given] if first else [*given, callback]
+    if isinstance(arguments["callbacks"], keras.callbacks.CallbackList):
+        arguments["callbacks"].callbacks = together
+    else:
+        arguments["callbacks"] = together
+
+
+def given_callbacks(arguments: dict[str, Any]) -> list[Any]:
+    """The callbacks that `fit` got, as a list."""
+    callbacks = arguments["callbacks"]
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return list(keras.tree.flatten(callbacks or []))
+
+
+def add_checks(model: Any, arguments: dict[str, Any], several_ranks: bool) -> None:
+    """Add the check that ranks agree, and the report of steps that were not finite.
+
+    Args:
+        model: the model to be trained.
+        arguments: of `fit`.
+        several_ranks: whether there are other ranks.
+    """
+    given = given_callbacks(arguments)
+    checks = [callback for callback in given if isinstance(callback, ConsistencyCheck)]
+    if several_ranks and not checks and ranks_are_compared():
+        checks = [ConsistencyCheck()]
+        add_callback(arguments, checks[0])
+    for check in checks:
+        check.beside(given)
+    if guards(model.optimizer):
+        add_callback(arguments, NonfiniteSteps(given))

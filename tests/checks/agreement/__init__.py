@@ -1,0 +1,12 @@
+"""Ranks that drift apart, moving statistics, steps that are not finite, seeds."""
+
+MODULES = (
+    "digests",
+    "at_start",
+    "during_training",
+    "left_out",
+    "moving_statistics",
+    "nonfinite_steps",
+    "nonfinite_policies",
+    "seeds",
+)

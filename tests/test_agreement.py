@@ -1,0 +1,42 @@
+"""Ranks that agree, and runs that are equal to the bit."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from launch import LAUNCHERS, run_ranks
+from rank_jobs import Jobs
+
+JOBS = [
+    ("agreement", "mpi", 2),
+    ("agreement", "gloo", 3),
+]
+_WEIGHTS = re.compile(r"WEIGHTS (\w{64})")
+
+
+def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
+    jobs.get(module, launcher, ranks).require(check)
+
+
+def _weights(launcher: str, mode: str) -> list[str]:
+    job = run_ranks(launcher, 3, ["tests/deterministic_job.py", mode]).require_success()
+    hashes = _WEIGHTS.findall(job.output)
+    assert len(hashes) == 2, job.describe()
+    if mode == "deterministic":
+        assert job.output.count("HVDKIT_DETERMINISTIC = 1") == 1, job.describe()
+    return hashes
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_runs_are_equal_to_the_bit(launcher: str) -> None:
+    first, second = (_weights(launcher, "deterministic") for _ in range(2))
+    assert first == second
+    assert first[0] != first[1], "another seed gives other weights"
+
+
+@pytest.mark.long
+def test_without_the_deterministic_mode_runs_differ() -> None:
+    """The test above would see it if timing still mattered."""
+    runs = {tuple(_weights("gloo", "default")) for _ in range(4)}
+    assert len(runs) > 1
