@@ -120,7 +120,9 @@ def grouped_allreduce(
         places = [i for i, tensor in enumerate(travelling) if tensor.dtype == dtype]
         members = [travelling[i] for i in places]
         typed_name = _typed_name(name, dtype, len(tensors) > len(places))
-        with explained(_named("allreduce", name), members, f"with hvd.{OP_NAMES[op]}", process_set):
+        with explained(
+            _named("allreduce", name), members, f"with hvd.{OP_NAMES[op]}", process_set
+        ) as outputs:
             if dtype == tf.bfloat16:
                 if op not in (Average, Sum):
                     raise TypeError("bfloat16 tensors can be averaged and summed, nothing else.")
@@ -137,6 +139,7 @@ def grouped_allreduce(
                 results = _reduce_one_type(
                     members, op, typed_name, prescale, postscale, process_set, ignore_name_scope
                 )
+            outputs += results
         for place, result in zip(places, results, strict=True):
             reduced[place] = result
     return [
@@ -200,8 +203,9 @@ def allgather(
         parts = tf.split(mean, tf.ensure_shape(rows, [process_set_size(process_set)]))
         return parts[process_set_ranks(process_set).index(rank())]
 
-    with explained(_named("allgather", name), [tensor], process_set=process_set):
-        return moved(tensor, gather, gradient)[0]
+    with explained(_named("allgather", name), [tensor], process_set=process_set) as outputs:
+        outputs += moved(tensor, gather, gradient)
+    return outputs[0]
 
 
 def grouped_allgather(
@@ -222,8 +226,8 @@ def grouped_allgather(
         typed_name = _typed_name(name, dtype, len(tensors) > len(places))
         members = [tensors[i] for i in places]
         if dtype in MOVABLE:
-            with explained(_named("allgather", name), members, process_set=process_set):
-                results = mpi_ops.grouped_allgather(members, name=typed_name, **options)
+            with explained(_named("allgather", name), members, process_set=process_set) as results:
+                results += mpi_ops.grouped_allgather(members, name=typed_name, **options)
         else:
             results = [
                 allgather(member, name=typed_name and f"{typed_name}_{i}", **options)
@@ -270,8 +274,11 @@ def broadcast(
         total = tf.reduce_sum(tf.cast(parts, tf.float32), 0)
         return tf.cast(total / len(ranks), upstream.dtype)
 
-    with explained(_named("broadcast", name), [tensor], f"from rank {root_rank}", process_set):
-        return moved(tensor, send, gradient)[0]
+    with explained(
+        _named("broadcast", name), [tensor], f"from rank {root_rank}", process_set
+    ) as outputs:
+        outputs += moved(tensor, send, gradient)
+    return outputs[0]
 
 
 def alltoall(
@@ -304,8 +311,9 @@ def alltoall(
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
         return alltoall(upstream, received_splits, process_set=process_set)[0]
 
-    with explained(_named("alltoall", name), [tensor], process_set=process_set):
+    with explained(_named("alltoall", name), [tensor], process_set=process_set) as outputs:
         received, received_splits = moved(tensor, exchange, gradient)
+        outputs.append(received)
     return received if splits is None else (received, received_splits)
 
 
@@ -333,7 +341,7 @@ def grouped_reducescatter(
         wire = tf.cast(wire, tf.float32) if wire.dtype == tf.bfloat16 else wire
         with explained(
             _named("reducescatter", name), [tensor], f"with hvd.{OP_NAMES[op]}", process_set
-        ):
+        ) as outputs:
             result = mpi_ops._reducescatter(
                 wire,
                 op=op,
@@ -343,6 +351,7 @@ def grouped_reducescatter(
                 process_set=process_set,
                 ignore_name_scope=ignore_name_scope,
             )
+            outputs.append(result)
         results.append(tf.cast(result, tensor.dtype))
     return results
 

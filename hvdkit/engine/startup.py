@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hvdkit import watch as watching
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.launcher import Launch, read_launch
@@ -23,6 +24,7 @@ from hvdkit.engine.settings import (
     idle_cores_advice,
     set_gpu,
     set_threads,
+    watch_limit,
 )
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
 
@@ -40,6 +42,7 @@ def init(
     yield_when_idle: bool | None = None,
     stall_timeout: float | None = None,
     pin_gpu: bool = True,
+    watch: bool | None = None,
 ) -> None:
     """Start the job: find the other ranks, and set what decides speed.
 
@@ -57,8 +60,11 @@ def init(
         yield_when_idle: whether an MPI rank that waits gives its core away
             (OMPI_MCA_mpi_yield_when_idle). Default: when the ranks fill the host's cores.
         stall_timeout: seconds after which a rank that is missing from a collective is an error
-            (HOROVOD_STALL_SHUTDOWN_TIME_SECONDS); default 300.
+            (HVDKIT_STALL_TIMEOUT_SECONDS, or Horovod's HOROVOD_STALL_SHUTDOWN_TIME_SECONDS);
+            default 300.
         pin_gpu: give each local rank one GPU, whose memory grows as it is needed.
+        watch: whether the ranks watch each other, and end together with one message when one of
+            them fails. Default: yes, unless the environment has HVDKIT_WATCH=0.
 
     Raises:
         HvdkitError: the ranks could not find each other; or they had been started over MPI and
@@ -75,11 +81,13 @@ def init(
         )
     launch = read_launch()
     mpi_was_started = _mpi_was_started()
+    watched = launch.size > 1 and watching.wanted(watch)
     settings = before_start(
         launch,
         cycle_time_ms=cycle_time_ms,
         yield_when_idle=yield_when_idle,
         stall_timeout=stall_timeout,
+        watched=watched,
     )
     if launch.size > 1:
         # Horovod registers its own shutdown after this, so it runs before.
@@ -102,8 +110,21 @@ def init(
     ):
         settings += some
         too_late += missed
+    if watched and size() > 1:
+        _start_watch()
     if rank() == 0:
         _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
+
+
+def _start_watch() -> None:
+    from hvdkit.engine.objects import allgather_object, raise_everywhere  # collectives need init
+
+    watching.start(
+        rank(),
+        watch_limit(),
+        exchange=lambda peer: allgather_object(peer, name="hvdkit.watch"),
+        agree=lambda problem: raise_everywhere(problem, HvdkitError),
+    )
 
 
 def _let_the_others_speak() -> None:
@@ -176,6 +197,7 @@ def log_to_stderr() -> None:
 
 def shutdown() -> None:
     """Leave the job. The ranks that are still in a collective get an error."""
+    watching.stop("called hvd.shutdown()")
     mpi_ops.shutdown()
 
 
