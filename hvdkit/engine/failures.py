@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -76,18 +76,19 @@ def _counted(
 
 
 @contextlib.contextmanager
-def explained_in_graph(what: str) -> Iterator[None]:
+def explained_in_graph(what: str, progress: Callable[[], str] | None = None) -> Iterator[None]:
     """`explained` for a graph that holds collectives, such as a training step.
 
     Args:
         what: what runs the graph, as the message names it.
+        progress: what runs at a moment, for ranks that wait for this one; called by any thread.
 
     Raises:
         RankMismatchError: on every rank, when the ranks gave different things.
         CollectiveError: another rank left the job, or did not come in time.
     """
     try:
-        with activity.inside(what):
+        with activity.inside(progress or (lambda: what)):
             yield
     except tf.errors.OpError as error:
         node = _NODE.search(error.message)

@@ -98,8 +98,17 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         arguments["shuffle"] = False
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
-    with _reading(model, sharded), explained_in_graph("a training step of fit"):
+    what = "a training step of fit"
+    with _reading(model, sharded), explained_in_graph(what, lambda: _training_step(model)):
         return original(model, **arguments)
+
+
+def _training_step(model: Any) -> str:
+    optimizer = model.optimizer
+    if optimizer is None or not optimizer.built:
+        return "fit"
+    # A step counts itself when it starts: that waits for no gradient.
+    return f"training step {max(1, int(optimizer.iterations.numpy()))} of fit"
 
 
 class _FollowEpochs(keras.callbacks.Callback):

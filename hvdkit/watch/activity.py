@@ -47,7 +47,7 @@ class Activity:
         self.on = False
         self.changed: Callable[[], None] = lambda: None
         self._doing: tuple[str, Sequence[int] | None] | None = None
-        self._inside: str | None = None
+        self._inside: Callable[[], str] = lambda: "a graph"
         self._count = 0
         self._pauses: list[str] = []
         self._graphs: dict[tuple[int, ...] | None, GraphMarks] = {}
@@ -74,8 +74,8 @@ class Activity:
             self._count += 1
 
     @contextlib.contextmanager
-    def inside(self, what: str) -> Iterator[None]:
-        """While inside, the collectives in graphs are those of `what`."""
+    def inside(self, what: Callable[[], str]) -> Iterator[None]:
+        """While inside, the collectives in graphs are those of what `what` then says."""
         before, self._inside = self._inside, what
         try:
             yield
@@ -83,10 +83,10 @@ class Activity:
             self._inside = before
 
     def enters(self, inputs: Sequence[tf.Tensor], name: str, ranks: Sequence[int] | None) -> None:
-        """Let the graph count a collective as begun when its inputs exist."""
+        """Let the graph count a collective, such as "sum 'a'", as begun when its inputs exist."""
         marks = self._marks(ranks)
         scope = tf.get_current_name_scope()
-        full_name = f"{scope}/{name}" if scope else name
+        full_name = name.replace("'", f"'{scope}/", 1) if scope else name
         if full_name not in marks.names:
             marks.names.append(full_name)
         with tf.control_dependencies(inputs):
@@ -120,6 +120,7 @@ class Activity:
     def state(self) -> dict[str, Any]:
         """What the other ranks are told (`hvdkit.watch.judge.State`)."""
         doing, ranks = self._doing or (None, None)
+        inside = self._inside()
         return {
             "doing": doing,
             "ranks": None if ranks is None else list(ranks),
@@ -131,7 +132,7 @@ class Activity:
                     # In this order, so that a collective never seems left but not entered.
                     "left": int(marks.left.numpy()),
                     "entered": int(marks.entered.numpy()),
-                    "what": f"{self._inside or 'a graph'} ({marks.described()})",
+                    "what": f"{inside} ({marks.described()})",
                 }
                 for key, marks in list(self._graphs.items())
             ],

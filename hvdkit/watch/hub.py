@@ -193,7 +193,7 @@ class Hub:
             seconds = now - state.heard
             return f"no heartbeat for {seconds:.0f} s: its process is stopped, or its host is gone"
         waits = [w.what for w in state.waiting(rank, sorted(self._states))]
-        return f"it waits in {waits[0]}" if waits else "its main thread is here"
+        return f"{report.WAITS} {waits[0]}" if waits else "it is busy elsewhere"
 
     def _tell(self, message: Message) -> None:
         for line in self._lines.values():

@@ -141,7 +141,7 @@ class Stall:
 def find_stall(
     states: Mapping[int, State], clock: WaitingClock, now: float, limit: float
 ) -> Stall | None:
-    """The longest wait that is over the limit.
+    """The wait over the limit that the fewest ranks are to blame for; of equals the longest.
 
     Args:
         states: what is known of each rank.
@@ -156,7 +156,8 @@ def find_stall(
         if states[rank].left is None and not states[rank].silent(now)
         for waiting in states[rank].waiting(rank, everyone)
     ]
-    for waiting in sorted(waits, key=lambda w: (w.since, w.rank)):
+    found = []
+    for waiting in waits:
         seconds = clock.now - waiting.since
         others = [rank for rank in waiting.ranks if rank in states]
         ended = [rank for rank in others if states[rank].left is not None]
@@ -170,5 +171,5 @@ def find_stall(
         if waiting.what == _JOIN and not missing:
             continue
         together = [rank for rank in others if rank not in missing]
-        return Stall(waiting.what, seconds, together, missing)
-    return None
+        found.append(Stall(waiting.what, seconds, together, missing))
+    return min(found, key=lambda stall: (len(stall.missing), -stall.seconds), default=None)

@@ -8,7 +8,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +17,7 @@ from hvdkit.watch.messages import Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, out_of_memory_kills
 from hvdkit.watch.report import Who
+from hvdkit.watch.stacks import script_stacks
 
 BEAT_SECONDS = 1.0
 EXIT_STATUS = 1
@@ -154,7 +154,7 @@ class Member:
         if kind == "end":
             self._end(message["kill"])
         elif kind == "stack":
-            self._outbox.append({"type": "stack", "lines": main_thread_stack()})
+            self._outbox.append({"type": "stack", "lines": script_stacks()})
         elif kind == "done":
             self._ignore(message["rank"])
 
@@ -199,6 +199,8 @@ class Member:
             if rank in self._processes:
                 self._processes[rank].kill()
         _flush()
+        # What Horovod and TensorFlow have to say about the end of the others helps nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         if self._printer.claim():
             # The one that speaks goes last, so that nobody else takes the others' end for a fault.
             self._wait_for_others()
@@ -210,14 +212,6 @@ class Member:
             time.sleep(0.02)
         for process in self._processes.values():
             process.kill()
-
-
-def main_thread_stack() -> list[str]:
-    """Where the main thread is, innermost call last."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    if frame is None:
-        return []
-    return "".join(traceback.format_stack(frame)[-4:]).splitlines()
 
 
 def _flush() -> None:

@@ -12,6 +12,9 @@ from hvdkit.watch.judge import Stall
 
 _WIDTH = 78
 
+# How `doing` of `stall` begins for a rank that waits itself.
+WAITS = "it waits in"
+
 # The launcher, the scheduler or a person ends a job with these.
 ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
@@ -169,4 +172,7 @@ def stall(
         lines.append(f"{who[rank]} is missing: {doing[rank]}.")
         lines += [f"    {line}" for line in stacks.get(rank, [])]
     lines.append("A long pause of one rank can be declared: `with hvd.pause(...)`.")
-    return block(f"{numbers(found.missing)} stopped taking part:", "\n".join(lines))
+    title = f"{numbers(found.missing)} stopped taking part:"
+    if all(doing[rank].startswith(WAITS) for rank in found.missing):
+        title = "the ranks wait for each other in different collectives:"
+    return block(title, "\n".join(lines))

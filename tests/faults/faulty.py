@@ -70,7 +70,7 @@ class Faulty(keras.callbacks.Callback):
     """What one rank does before a step."""
 
     def on_train_batch_begin(self, batch, logs=None) -> None:
-        if batch != STEP or hvd.rank() != VICTIM and FAULT != "exception_everywhere":
+        if batch != STEP or (hvd.rank() != VICTIM and FAULT != "exception_everywhere"):
             return
         if FAULT == "pause":
             with hvd.pause("a long pause"):
@@ -93,7 +93,9 @@ def main() -> None:
     hvd.init(stall_timeout=LIMIT)
     print(f"PID {os.getpid()} {hvd.rank()}", flush=True)
     keras.utils.set_random_seed(hvd.rank())
-    model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.layers.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(1)]
+    )
     model.compile(hvd.DistributedOptimizer("sgd"), "mse")
     data = tf.data.Dataset.from_generator(
         lambda: rows(hvd.rank()),
