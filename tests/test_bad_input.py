@@ -1,4 +1,4 @@
-"""Bad input: one clear error that names every rank, and an exit status that is not 0, within seconds."""
+"""Bad input: one clear error that names the ranks, and an exit status that is not 0, in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training in which one rank fails: `faulty.py FAULT RANK`.
+"""A training in which one rank fails: `faulty.py FAULT RANK LIMIT`.
 
 Each rank has other data and other initial weights. The fault comes before the step `STEP`, when
 all ranks have trained together.
@@ -6,7 +6,6 @@ all ranks have trained together.
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 import time
@@ -18,8 +17,7 @@ import tensorflow as tf
 import hvdkit as hvd
 
 STEP = 3
-LIMIT = 3.0
-FAULT, VICTIM = sys.argv[1], int(sys.argv[2])
+FAULT, VICTIM, LIMIT = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 
 
 def loop() -> None:
@@ -28,10 +26,9 @@ def loop() -> None:
         sum(range(1000))
 
 
-def out_of_memory() -> None:
-    """Ask for more memory than there may be."""
-    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
-    np.ones(2**32)
+def ask_for_too_much_memory() -> None:
+    """128 TiB."""
+    np.ones(2**44)
 
 
 def fail() -> None:
@@ -48,7 +45,7 @@ FAULTS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda: ctypes.string_at(0),
     "abort": os.abort,
-    "out_of_memory": out_of_memory,
+    "memory_error": ask_for_too_much_memory,
     "exit": lambda: sys.exit(3),
     "hard_exit": lambda: os._exit(4),
     "end": lambda: sys.exit(0),
