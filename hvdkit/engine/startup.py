@@ -81,7 +81,7 @@ def init(
         )
     launch = read_launch()
     mpi_was_started = _mpi_was_started()
-    watched = launch.size > 1 and watching.wanted(watch)
+    watched = watching.wanted(watch)
     settings = before_start(
         launch,
         cycle_time_ms=cycle_time_ms,
@@ -124,6 +124,7 @@ def _start_watch() -> None:
         watch_limit(),
         exchange=lambda peer: allgather_object(peer, name="hvdkit.watch"),
         agree=lambda problem: raise_everywhere(problem, HvdkitError),
+        leave=mpi_ops.shutdown,
     )
 
 

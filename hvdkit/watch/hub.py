@@ -52,12 +52,14 @@ class Hub:
         self._clock = WaitingClock()
         self._states = {rank: State(time.monotonic()) for rank in who}
         self._lines: dict[int, Line] = {}
+        self._gone: set[int] = set()
         self._lost: dict[int, float] = {}
         self._raised: dict[int, dict[str, Any]] = {}
         self._raised_at: list[float] = []
         self._stall: tuple[Stall, float] | None = None
         self._stacks: dict[int, list[str]] = {}
         self._selector = selectors.DefaultSelector()
+        self._ended = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hvdkit-hub", daemon=True)
 
@@ -79,7 +81,9 @@ class Hub:
                     self._accept(key.data)
                 else:
                     self._read(key.data)
-            if not self._over.is_set():
+            # After the end it goes on to read: closing a socket that holds something unread
+            # could take the message back.
+            if not self._ended:
                 self._look(time.monotonic())
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]  # sockets and lines
@@ -102,7 +106,7 @@ class Hub:
         except (ConnectionError, KeyError, TypeError, ValueError):
             self._selector.unregister(line)
             line.close()
-            if line.rank is not None and self._states[line.rank].left is None:
+            if line.rank is not None and line.rank not in self._gone:
                 self._lost.setdefault(line.rank, time.monotonic())
 
     def _introduced(self, line: Line, message: Message) -> int:
@@ -123,14 +127,19 @@ class Hub:
             self._raised_at.append(now)
         elif kind == "stack":
             self._stacks[rank] = [str(line) for line in message["lines"]]
-        elif kind == "goodbye":
+        elif kind == "leaving":
             state.left = str(message["why"])
+        elif kind == "goodbye":
+            state.go()
+            self._gone.add(rank)
             if message["final"]:
                 self._tell({"type": "done", "rank": rank})
         elif kind == "ended":  # another rank's process, without a fault
             other = int(message["rank"])
             self._lost.pop(other, None)
             self._states[other].left = self._states[other].left or "ended with exit status 0"
+            self._gone.add(other)
+            self._states[other].go()
         elif kind == "fault":  # seen and printed by this rank
             self._end([])
 
@@ -141,7 +150,7 @@ class Hub:
                 state.heard = now
         first = self._states[0]
         patience = 0.0
-        if self._standby and first.left is None and 0 not in self._lost and not first.silent(now):
+        if self._standby and 0 not in self._gone and 0 not in self._lost and not first.silent(now):
             patience = STANDBY_SECONDS
         for rank, since in self._lost.items():
             if now - since > _LAST_NEWS_SECONDS + patience:
@@ -203,4 +212,4 @@ class Hub:
         if text is not None:
             self._printer.say(text)
         self._tell({"type": "end", "kill": kill})
-        self._over.set()
+        self._ended = True

@@ -12,6 +12,8 @@ SILENT_SECONDS = 5.0
 ENDED_SECONDS = 3.0
 
 _JOIN = "join"
+# What a rank waits in when it leaves: Horovod ends on all ranks together.
+LEAVING = "the end of the job"
 
 
 class WaitingClock:
@@ -58,7 +60,7 @@ class State:
 
     Attributes:
         heard: when the last message came, in real seconds.
-        left: why the rank needs nobody any more, and answers nobody; None while it takes part.
+        left: why the rank comes to no collective any more; None while it takes part.
         said: its last heartbeat (`hvdkit.watch.activity.Activity.state`).
         since: when each thing that it waits in began, on the waiting clock.
     """
@@ -81,6 +83,10 @@ class State:
                 self.since.pop(key, None)
             elif before is None or before[0] != count:
                 self.since[key] = (count, clock.now)
+
+    def go(self) -> None:
+        """The rank says nothing any more."""
+        self.said, self.since = {}, {}
 
     @property
     def paused(self) -> bool:
@@ -107,7 +113,7 @@ class State:
         """Whether the rank has come to where another one waits."""
         if self.said.get("doing") == _JOIN:
             return True  # Horovod answers for it
-        if waiting.what == _JOIN:
+        if waiting.what in (_JOIN, LEAVING):
             return True  # the others may come as late as they like
         if waiting.graph is None:
             return bool(self.said.get("doing") == waiting.what)
@@ -153,7 +159,7 @@ def find_stall(
     waits = [
         waiting
         for rank in everyone
-        if states[rank].left is None and not states[rank].silent(now)
+        if not states[rank].silent(now)
         for waiting in states[rank].waiting(rank, everyone)
     ]
     found = []
@@ -161,6 +167,9 @@ def find_stall(
         seconds = clock.now - waiting.since
         others = [rank for rank in waiting.ranks if rank in states]
         ended = [rank for rank in others if states[rank].left is not None]
+        if waiting.what == LEAVING:
+            others = [rank for rank in others if rank == waiting.rank or rank not in ended]
+            ended = []
         missing = [
             rank
             for rank in others
@@ -168,7 +177,7 @@ def find_stall(
         ]
         if seconds < (min(ENDED_SECONDS, limit) if ended else limit):
             continue
-        if waiting.what == _JOIN and not missing:
+        if waiting.what in (_JOIN, LEAVING) and not missing:
             continue
         together = [rank for rank in others if rank not in missing]
         found.append(Stall(waiting.what, seconds, together, missing))

@@ -27,6 +27,7 @@ _LAUNCHER_SECONDS = 1.0
 # A hub answers a report within this, or it is gone.
 _HUB_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
+_SERVE_SECONDS = 0.3  # until the hub's last message has come to other hosts
 _FLUSH_SECONDS = 0.3
 
 
@@ -39,6 +40,7 @@ class Member:
         hubs: the connections to the hubs.
         processes: the processes of the other ranks on this host.
         printer: prints the job's message.
+        serves: whether a hub is in this process.
     """
 
     def __init__(
@@ -48,10 +50,13 @@ class Member:
         hubs: Sequence[Line],
         processes: Mapping[int, Process],
         printer: Printer,
+        *,
+        serves: bool,
     ) -> None:
         self._who = who
         self._activity = activity
         self._printer = printer
+        self._serves = serves
         self._hubs = list(hubs)
         self._processes = dict(processes)
         self._out_of_memory = out_of_memory_kills()
@@ -92,15 +97,14 @@ class Member:
         """Wait for the hubs to end this process; returns if they do not."""
         self._thread.join(seconds)
 
-    def stop(self, why: str, *, final: bool) -> None:
-        """Leave: say so to the hubs, and watch no longer.
+    def stop(self, *, final: bool) -> None:
+        """Watch no longer, and say so to the hubs.
 
         Args:
-            why: completes "rank 1 ...".
             final: whether whatever comes after is no fault of the job any more.
         """
         self._over.set()
-        self.tell({"type": "goodbye", "why": why, "final": final})
+        self.tell({"type": "goodbye", "final": final})
         self._thread.join(2 * BEAT_SECONDS)
 
     def _run(self) -> None:
@@ -204,6 +208,8 @@ class Member:
         if self._printer.claim():
             # The one that speaks goes last, so that nobody else takes the others' end for a fault.
             self._wait_for_others()
+        elif self._serves:
+            time.sleep(_SERVE_SECONDS)
         os._exit(EXIT_STATUS)
 
     def _wait_for_others(self) -> None:

@@ -15,6 +15,7 @@ import psutil
 from hvdkit.watch.activity import activity
 from hvdkit.watch.exceptions import ExceptHook
 from hvdkit.watch.hub import Hub
+from hvdkit.watch.judge import LEAVING
 from hvdkit.watch.member import Member
 from hvdkit.watch.messages import Line
 from hvdkit.watch.printer import Printer
@@ -51,10 +52,13 @@ class _Peer:
 class _Watch:
     """The watch of this rank, while it runs."""
 
-    def __init__(self, member: Member, hub: Hub | None, hook: ExceptHook) -> None:
+    def __init__(
+        self, member: Member, hub: Hub | None, hook: ExceptHook, leave: Callable[[], None]
+    ) -> None:
         self.member = member
         self.hub = hub
         self.hook = hook
+        self.leave = leave
         self.pid = os.getpid()
 
 
@@ -66,6 +70,7 @@ def start(
     limit: float,
     exchange: Callable[[dict[str, Any]], Sequence[dict[str, Any]]],
     agree: Callable[[str | None], None],
+    leave: Callable[[], None],
 ) -> None:
     """Begin to watch, on every rank.
 
@@ -74,6 +79,7 @@ def start(
         limit: seconds that ranks may wait for another one.
         exchange: gives this rank's object to all ranks, and returns those of all in rank order.
         agree: raises an error on all ranks if one of them has a problem.
+        leave: leaves the job, together with the other ranks; called by `stop`.
     """
     global _running
     listener = socket.create_server(("", 0), backlog=4096) if rank in HUB_RANKS else None
@@ -105,18 +111,18 @@ def start(
         if peer.machine == mine.machine and peer.rank != rank
     }
     activity.begin()
-    member = Member(who, activity, hubs, {r: p for r, p in neighbours.items() if p}, printer)
+    processes = {r: process for r, process in neighbours.items() if process}
+    member = Member(who, activity, hubs, processes, printer, serves=hub is not None)
     activity.changed = member.tell
     member.start()
-    _running = _Watch(member, hub, ExceptHook(member))
-    # Horovod's own shutdown, which ends the other ranks' collectives, has been registered before,
-    # so it runs after this.
+    _running = _Watch(member, hub, ExceptHook(member), leave)
+    # Registered after Horovod's own shutdown, so it runs before.
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
 
 
 def stop(why: str = "left the job", *, final: bool = True) -> None:
-    """Watch no longer, on this rank; the others learn that it is gone.
+    """Leave the job, and watch no longer; the others learn that this rank is gone.
 
     Args:
         why: completes "rank 1 ...".
@@ -125,9 +131,12 @@ def stop(why: str = "left the job", *, final: bool = True) -> None:
     global _running
     if _running is None or _running.pid != os.getpid():  # a forked child has no threads
         return
+    _running.member.tell({"type": "leaving", "why": why})
+    with activity.doing(LEAVING, None):
+        _running.leave()
     activity.end()
     _running.hook.remove()
-    _running.member.stop(why, final=final)
+    _running.member.stop(final=final)
     if _running.hub is not None:
         _running.hub.stop()
     _running = None

@@ -99,9 +99,10 @@ LONG = tuple(
 def test_fault(launcher: str, ranks: int, name: str, victim: int) -> None:
     fault = FAULTS[name]
     job = run_ranks(launcher, ranks, [str(SCRIPT), name, str(victim), str(STALL_LIMIT)])
-    seconds = time.time() - min(float(t) for t in re.findall(r"FAULT AT ([\d.]+)", job.output))
-    print(f"FAULT {name} {launcher} {ranks}: gone after {seconds:.1f} s")
+    ended = time.time()
     assert job.status, job.describe()
+    seconds = ended - min(float(t) for t in re.findall(r"FAULT AT ([\d.]+)", job.output))
+    print(f"FAULT {name} {launcher} {ranks}: gone after {seconds:.1f} s")
     others = [rank for rank in range(ranks) if rank != victim]
     named = f"rank{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
     require_one_block(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hvdkit.watch.judge import SILENT_SECONDS, Stall, State, WaitingClock, find_stall
+from hvdkit.watch.judge import LEAVING, SILENT_SECONDS, Stall, State, WaitingClock, find_stall
 from hvdkit.watch.report import numbers
 
 LIMIT = 10.0
@@ -114,6 +114,16 @@ def test_a_rank_that_has_ended_is_not_waited_for() -> None:
     found = ranks.after(5)
     assert found is not None
     assert found.missing == [1]
+
+
+def test_the_end_waits_only_for_ranks_that_do_not_answer() -> None:
+    ranks = Ranks(3)
+    ranks.said[0] = says(LEAVING)
+    ranks.states[0].left = ranks.states[2].left = "came to the end of its script"
+    assert ranks.after(20) is None
+    assert ranks.after(6, silent=(1, 2)) == Stall(LEAVING, 25.0, [0], [1])
+    ranks.states[0].go()
+    assert ranks.after(20, silent=(0, 1, 2)) is None
 
 
 @pytest.mark.parametrize(
