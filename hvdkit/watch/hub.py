@@ -34,6 +34,7 @@ class Hub:
     """A thread that listens to all ranks.
 
     Args:
+        listener: where ranks connect; closed when all have.
         who: all ranks.
         token: what a connection has to begin with.
         limit: seconds that ranks may wait for another one.
@@ -42,7 +43,14 @@ class Hub:
     """
 
     def __init__(
-        self, who: Mapping[int, Who], token: str, limit: float, printer: Printer, *, standby: bool
+        self,
+        listener: socket.socket,
+        who: Mapping[int, Who],
+        token: str,
+        limit: float,
+        printer: Printer,
+        *,
+        standby: bool,
     ) -> None:
         self._who = who
         self._token = token
@@ -61,12 +69,13 @@ class Hub:
         self._selector = selectors.DefaultSelector()
         self._ended = False
         self._over = threading.Event()
+        self._listener = listener
+        self._listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="hvdkit-hub", daemon=True)
 
-    def start(self, listener: socket.socket) -> None:
-        """Serve those who connect to `listener`."""
-        listener.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, listener)
+    def start(self) -> None:
+        """Begin to listen."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -77,10 +86,10 @@ class Hub:
     def _run(self) -> None:
         while not self._over.is_set():
             for key, _ in self._selector.select(_LOOK_SECONDS):
-                if isinstance(key.data, socket.socket):
-                    self._accept(key.data)
-                else:
+                if isinstance(key.data, Line):
                     self._read(key.data)
+                elif key.fileobj is self._listener:
+                    self._accept()
             # After the end it goes on to read: closing a socket that holds something unread
             # could take the message back.
             if not self._ended:
@@ -89,9 +98,9 @@ class Hub:
             key.fileobj.close()  # type: ignore[union-attr]  # sockets and lines
         self._selector.close()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self) -> None:
         try:
-            connection, _ = listener.accept()
+            connection, _ = self._listener.accept()
         except OSError:  # it went away again
             return
         self._selector.register(line := Line(connection), selectors.EVENT_READ, line)
@@ -114,6 +123,9 @@ class Hub:
         if not hmac.compare_digest(str(message["token"]), self._token) or rank not in self._who:
             raise ConnectionError("a stranger")
         self._lines[rank] = line
+        if len(self._lines) == len(self._who):
+            self._selector.unregister(self._listener)
+            self._listener.close()
         return rank
 
     def _take(self, rank: int, message: Message, now: float) -> None:
@@ -161,7 +173,7 @@ class Hub:
         elif self._stall is None:
             self._look_for_stall(now, patience)
         else:
-            self._report_stall(*self._stall, now)
+            self._report_stall(*self._stall, now, patience)
 
     def _look_at_exceptions(self, now: float, patience: float) -> None:
         quiet, all_seconds = now - self._raised_at[-1], now - self._raised_at[0]
@@ -178,7 +190,7 @@ class Hub:
         self._end([], text)
 
     def _look_for_stall(self, now: float, patience: float) -> None:
-        found = find_stall(self._states, self._clock, now, self._limit + patience)
+        found = self._found_stall(now, patience)
         if found is None:
             return
         self._stall = found, now
@@ -186,7 +198,13 @@ class Hub:
             if rank in self._lines:
                 self._lines[rank].send({"type": "stack"})
 
-    def _report_stall(self, found: Stall, since: float, now: float) -> None:
+    def _found_stall(self, now: float, patience: float) -> Stall | None:
+        return find_stall(self._states, self._clock, now, self._limit + patience)
+
+    def _report_stall(self, found: Stall, since: float, now: float, patience: float) -> None:
+        if self._found_stall(now, patience) is None:  # they have come in the last moment
+            self._stall = None
+            return
         missing = set(found.missing)
         if not missing <= set(self._stacks) and now - since < _STACK_SECONDS:
             return

@@ -98,8 +98,8 @@ def start(
     printer = Printer(token[:16])
     hub = None
     if listener is not None:
-        hub = Hub(who, token, limit, printer, standby=rank != HUB_RANKS[0])
-        hub.start(listener)
+        hub = Hub(listener, who, token, limit, printer, standby=rank != HUB_RANKS[0])
+        hub.start()
     lines = [_connected(mine, peer) for peer in peers if peer.port is not None]
     agree(None if all(lines) else _unreachable(mine, peers))
     hubs = [line for line in lines if line is not None]

@@ -1,13 +1,18 @@
-"""Who keeps whom waiting, decided from what the ranks say."""
+"""Who keeps whom waiting, decided from what the ranks say; and who may say it."""
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 from typing import Any
 
 import pytest
 
+from hvdkit.watch.hub import Hub
 from hvdkit.watch.judge import LEAVING, SILENT_SECONDS, Stall, State, WaitingClock, find_stall
-from hvdkit.watch.report import numbers
+from hvdkit.watch.printer import Printer
+from hvdkit.watch.report import Who, numbers
 
 LIMIT = 10.0
 
@@ -124,6 +129,24 @@ def test_the_end_waits_only_for_ranks_that_do_not_answer() -> None:
     assert ranks.after(6, silent=(1, 2)) == Stall(LEAVING, 25.0, [0], [1])
     ranks.states[0].go()
     assert ranks.after(20, silent=(0, 1, 2)) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"rank": 0, "token": "guessed"}\n', b'{"rank": 7, "token": "t"}\n', b"GET /\n", b"[]\n"],
+)
+def test_strangers_are_sent_away(line: bytes) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    who = {rank: Who(rank, "here", os.getpid()) for rank in range(2)}
+    hub = Hub(listener, who, "t", LIMIT, Printer(secrets.token_hex(8)), standby=False)
+    hub.start()
+    try:
+        with socket.create_connection(address, timeout=10) as stranger:
+            stranger.sendall(line)
+            assert stranger.recv(100) == b""
+    finally:
+        hub.stop()
 
 
 @pytest.mark.parametrize(
