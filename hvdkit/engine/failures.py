@@ -69,6 +69,8 @@ def _counted(
     if tf.executing_eagerly():
         with activity.doing(what, ranks):
             yield results
+    elif not tf.inside_function():  # a graph of TensorFlow 1, which has no variables of ours
+        yield results
     else:
         activity.enters(tensors, what, ranks)
         yield results

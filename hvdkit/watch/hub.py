@@ -25,6 +25,8 @@ _LAST_NEWS_SECONDS = 0.5
 # Errors that all ranks raise do not come at the same moment.
 _QUIET_SECONDS = 1.0
 _LONGEST_SECONDS = 2.5
+# A process that has come to its script's end needs some time to end.
+_EXIT_SECONDS = 4.0
 _STACK_SECONDS = 1.0
 # A hub that has not run for this long has been stopped itself.
 _ABSENT_SECONDS = 3.0
@@ -61,6 +63,7 @@ class Hub:
         self._states = {rank: State(time.monotonic()) for rank in who}
         self._lines: dict[int, Line] = {}
         self._gone: set[int] = set()
+        self._finished: set[int] = set()
         self._lost: dict[int, float] = {}
         self._raised: dict[int, dict[str, Any]] = {}
         self._raised_at: list[float] = []
@@ -151,6 +154,7 @@ class Hub:
             self._lost.pop(other, None)
             self._states[other].left = self._states[other].left or "ended with exit status 0"
             self._gone.add(other)
+            self._finished.add(other)
             self._states[other].go()
         elif kind == "fault":  # seen and printed by this rank
             self._end([])
@@ -179,8 +183,13 @@ class Hub:
         quiet, all_seconds = now - self._raised_at[-1], now - self._raised_at[0]
         alone = {r: s.left for r, s in self._states.items() if s.left is not None}
         causes = any(not raised["secondary"] for raised in self._raised.values())
-        everyone = len(self._raised) + len(alone) >= len(self._who) and causes
-        done = everyone or all_seconds > _LONGEST_SECONDS or (causes and quiet > _QUIET_SECONDS)
+        if causes:
+            everyone = len(self._raised) + len(alone) >= len(self._who)
+            done = everyone or quiet > _QUIET_SECONDS or all_seconds > _LONGEST_SECONDS
+        else:
+            # Errors that follow from another rank's end: its exit status says more.
+            done = bool(alone) and set(alone) <= self._finished and quiet > _LAST_NEWS_SECONDS
+            done = done or all_seconds > (_EXIT_SECONDS if alone else _LONGEST_SECONDS)
         if not done or all_seconds < patience:
             return
         if alone and not causes:

@@ -12,9 +12,12 @@ import pytest
 from failing_jobs import blocks, require_one_block, squeezed
 from launch import Finished, run_ranks
 
+from hvdkit.watch.report import numbers
+
 SCRIPT = Path(__file__).with_name("faulty.py")
 STALL_LIMIT = 5.0
 GONE_SECONDS = 10.0
+CLEARED_SECONDS = 2.0
 
 ALL_LAUNCHERS = ("mpi", "horovodrun", "gloo")
 
@@ -104,7 +107,7 @@ def test_fault(launcher: str, ranks: int, name: str, victim: int) -> None:
     seconds = ended - min(float(t) for t in re.findall(r"FAULT AT ([\d.]+)", job.output))
     print(f"FAULT {name} {launcher} {ranks}: gone after {seconds:.1f} s")
     others = [rank for rank in range(ranks) if rank != victim]
-    named = f"rank{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
+    named = numbers(others)
     require_one_block(
         job, *(t.replace("{rank}", str(victim)).replace("{others}", named) for t in fault.said)
     )
@@ -148,10 +151,12 @@ def ranks_only(job: Finished) -> str:
 
 
 def require_gone(job: Finished, ranks: int) -> None:
-    """Fail the test if a rank's process is left."""
+    """Fail the test if a rank's process is left, once the kernel has cleared it away."""
     pids = {int(pid) for pid in re.findall(r"PID (\d+)", job.output)}
     assert len(pids) == ranks, job.describe()
-    left = [pid for pid in pids if _is_alive(pid)]
+    end = time.monotonic() + CLEARED_SECONDS
+    while (left := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.05)
     assert not left, f"processes {left} are left; {job.describe()}"
 
 
