@@ -25,8 +25,9 @@ _LAST_NEWS_SECONDS = 0.5
 # Errors that all ranks raise do not come at the same moment.
 _QUIET_SECONDS = 1.0
 _LONGEST_SECONDS = 2.5
-# A process that has come to its script's end needs some time to end.
-_EXIT_SECONDS = 4.0
+# A process that has come to its script's end needs some time to end: far less, on a host that is
+# not overloaded.
+_EXIT_SECONDS = 7.0
 _STACK_SECONDS = 1.0
 # A hub that has not run for this long has been stopped itself.
 _ABSENT_SECONDS = 3.0
