@@ -34,7 +34,7 @@ This file is written by `python docs/make_api.py` from the docstrings; change th
 """
 
 SECTIONS: dict[str, list[str]] = {
-    "Start and stop": ["init", "shutdown", "is_initialized", "set_random_seed"],
+    "Start and stop": ["init", "shutdown", "is_initialized", "set_random_seed", "pause"],
     "Training": [
         "DistributedOptimizer",
         "PartialDistributedOptimizer",

@@ -86,6 +86,7 @@ from hvdkit.saving import load_model  # noqa: E402
 from hvdkit.strategy import strategy  # noqa: E402
 from hvdkit.training.hooks import install as _install_hooks  # noqa: E402
 from hvdkit.variables import broadcast_global_variables, broadcast_variables  # noqa: E402
+from hvdkit.watch import pause  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -152,6 +153,7 @@ __all__ = [
     "mpi_threads_supported",
     "nccl_built",
     "nonfinite",
+    "pause",
     "rank",
     "rank_op",
     "reducescatter",

@@ -17,21 +17,24 @@ class Case:
 
     Attributes:
         script: its name in tests/bad_input.
+        expected: texts that each rank prints.
         arguments: its arguments.
         ranks: how many ranks run it.
-        expected: texts that each rank prints; "{rank}" is the rank.
-        silent: ranks that do not have to print anything, since they are the ones that are missing.
-        on_rank_0: texts that rank 0 prints besides.
+        error: texts of the job's one message; empty where the ranks can't reach each other yet,
+            so that each shows the same error.
+        named: the ranks that the message begins with; all of them by default.
+        traceback: whether the message shows an exception.
         launchers: what starts it.
         long: the launchers with which it adds little, run by `make test-long` only.
     """
 
     script: str
-    expected: tuple[str, ...]
+    expected: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     ranks: int = 2
-    silent: tuple[int, ...] = ()
-    on_rank_0: tuple[str, ...] = ()
+    error: tuple[str, ...] = ()
+    named: str = ""
+    traceback: bool = True
     launchers: tuple[str, ...] = LAUNCHERS
     long: tuple[str, ...] = ()
 
@@ -58,14 +61,35 @@ def require_failure(job: Finished, what: object, seconds: float) -> None:
     assert job.status != 0, job.describe()
 
 
+def blocks(output: str) -> list[str]:
+    """The messages with which hvdkit ended the job."""
+    lines = re.sub(r"^\[(?:[\w.-]+,)?\d+\]<std(?:out|err)>: ?", "", output, flags=re.MULTILINE)
+    return re.findall(r"^=+ hvdkit: the job failed =+$\n(.*?)^=+$", lines, re.MULTILINE | re.DOTALL)
+
+
+def require_one_block(job: Finished, *texts: str) -> str:
+    """Fail the test unless hvdkit printed one message, with these texts in it."""
+    found = blocks(job.output)
+    assert len(found) == 1, f"{len(found)} messages; {job.describe()}"
+    for text in texts:
+        assert squeezed(text) in squeezed(found[0]), f"no {text!r} in the message; {job.describe()}"
+    return found[0]
+
+
 def require_on_each_rank(job: Finished, case: Case) -> None:
-    """Fail the test unless every rank says what is expected, and shows one error."""
+    """Fail the test unless every rank says what is expected, and the job shows one error."""
     for rank in range(case.ranks):
         own = squeezed(lines_of_rank(job.output, rank))
-        if rank in case.silent:
-            continue
-        for text in case.expected + (case.on_rank_0 if rank == 0 else ()):
-            wanted = squeezed(text.replace("{rank}", str(rank)))
-            assert wanted in own, f"rank {rank} did not print {text!r}; {job.describe()}"
-        errors = own.count("Traceback(mostrecentcalllast)")
-        assert errors == 1, f"rank {rank} shows {errors} errors; {job.describe()}"
+        for text in case.expected:
+            assert squeezed(text) in own, f"rank {rank} did not print {text!r}; {job.describe()}"
+    shown = [
+        squeezed(lines_of_rank(job.output, rank)).count("Traceback(mostrecentcalllast)")
+        for rank in range(case.ranks)
+    ]
+    if not case.error:
+        assert shown == [1] * case.ranks, f"the ranks show {shown} errors; {job.describe()}"
+        return
+    message = require_one_block(job, *case.error)
+    named = case.named or f"an exception on ranks 0-{case.ranks - 1} ("
+    assert message.startswith(named), f"the message does not name {named!r}; {job.describe()}"
+    assert sum(shown) == case.traceback, f"the ranks show {shown} errors; {job.describe()}"

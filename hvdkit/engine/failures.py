@@ -6,13 +6,14 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
 from hvdkit.engine.errors import CollectiveError, HvdkitError, RankMismatchError
 from hvdkit.engine.native import ProcessSet, global_process_set
 from hvdkit.engine.topology import process_set_ranks, rank
+from hvdkit.watch.activity import activity
 
 # The second is what Gloo's messages begin with: the file that found the connection broken.
 _LOST_RANK = re.compile(r"Horovod has been shut down|[\w./-]*/gloo/[\w./-]*:\d+\]")
@@ -26,8 +27,11 @@ def explained(
     tensors: Sequence[tf.Tensor] = (),
     detail: str = "",
     process_set: ProcessSet = global_process_set,
-) -> Iterator[None]:
+) -> Iterator[list[tf.Tensor]]:
     """Turn TensorFlow's error about a collective into one that says what to do.
+
+    While inside, the other ranks are told that this one waits in the collective. The block adds
+    the results to the list that it gets, so that a graph can count them as finished.
 
     Args:
         what: the collective, as the message names it.
@@ -41,7 +45,8 @@ def explained(
     """
     started = time.monotonic()
     try:
-        yield
+        with _counted(what, tensors, process_set) as results:
+            yield results
     except tf.errors.OpError as error:
         if mismatch := _MISMATCH.search(error.message):
             mine = ", ".join(f"{t.dtype.name} {t.shape}" for t in tensors)
@@ -54,18 +59,40 @@ def explained(
 
 
 @contextlib.contextmanager
-def explained_in_graph(what: str) -> Iterator[None]:
+def _counted(
+    what: str, tensors: Sequence[tf.Tensor], process_set: ProcessSet
+) -> Iterator[list[tf.Tensor]]:
+    results: list[tf.Tensor] = []
+    if not activity.on:
+        yield results
+        return
+    ranks = process_set.ranks if process_set.process_set_id else None
+    if tf.executing_eagerly():
+        with activity.doing(what, ranks):
+            yield results
+    elif not tf.inside_function():  # a graph of TensorFlow 1, which has no variables of ours
+        yield results
+    else:
+        activity.enters(tensors, what, ranks)
+        yield results
+        activity.leaves(results, ranks)
+
+
+@contextlib.contextmanager
+def explained_in_graph(what: str, progress: Callable[[], str] | None = None) -> Iterator[None]:
     """`explained` for a graph that holds collectives, such as a training step.
 
     Args:
         what: what runs the graph, as the message names it.
+        progress: what runs at a moment, for ranks that wait for this one; called by any thread.
 
     Raises:
         RankMismatchError: on every rank, when the ranks gave different things.
         CollectiveError: another rank left the job, or did not come in time.
     """
     try:
-        yield
+        with activity.inside(progress or (lambda: what)):
+            yield
     except tf.errors.OpError as error:
         node = _NODE.search(error.message)
         inside = f"{what} (in {node[1]})" if node else what
@@ -96,9 +123,11 @@ def _ended(what: str, waited: float | None) -> HvdkitError:
             f"limit is {limit:.0f} s (stall_timeout of hvd.init). Rank 0's log names the missing "
             "ranks. Every rank has to call the same collectives in the same order."
         )
+    late = (
+        f", or a rank was missing from a collective for longer than {limit:.0f} s (stall_timeout "
+        "of hvd.init; rank 0's log names it)"
+    )
     return CollectiveError(
         f"rank {rank()} could not finish {what}: another rank has left the job (its output says "
-        "why; every rank has to call the same collectives), or a rank was missing from a "
-        f"collective for longer than {limit:.0f} s (stall_timeout of hvd.init; rank 0's log names "
-        "it)."
+        f"why; every rank has to call the same collectives){late if limit > 0 else ''}."
     )

@@ -6,6 +6,7 @@ TensorFlow; what the user has set stays. `init` logs each one, once, on rank 0.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ FUSION_BYTES = 4 * 2**20
 STALL_TIMEOUT_SECONDS = 300.0
 REJOIN_TIMEOUT_SECONDS = 120
 
+WATCH_LIMIT = "HVDKIT_STALL_TIMEOUT_SECONDS"
+
+_HOROVODS_LIMIT = "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"
 _THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
 
@@ -63,6 +67,7 @@ def before_start(
     yield_when_idle: bool | None,
     stall_timeout: float | None,
     may_start_again: bool,
+    watched: bool,
 ) -> list[Setting]:
     """Set what MPI and Horovod read when they start.
 
@@ -72,10 +77,11 @@ def before_start(
         yield_when_idle: whether a waiting MPI rank gives its core away; None to decide by cores.
         stall_timeout: seconds after which a rank missing from a collective is an error.
         may_start_again: whether Horovod can be started more than once in this process.
+        watched: whether hvdkit's own watch looks for missing ranks, and not Horovod.
     """
     settings = [
         *_cycle_and_fusion_settings(cycle_time_ms, may_start_again=may_start_again),
-        *_stall_settings(stall_timeout),
+        _watch_settings(stall_timeout) if watched else _stall_settings(stall_timeout),
     ]
     # Process sets that are added later cost nothing until they are used.
     os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
@@ -127,13 +133,25 @@ def _cycle_and_fusion_settings(
     return [cycle, fusion]
 
 
-def _stall_settings(stall_timeout: float | None) -> list[Setting]:
+def _watch_settings(stall_timeout: float | None) -> Setting:
     given = stall_timeout is not None
-    seconds = STALL_TIMEOUT_SECONDS if stall_timeout is None else stall_timeout
-    if seconds <= 0:
-        raise ValueError(f"stall_timeout is a number of seconds above 0, not {seconds}.")
+    seconds = os.environ.get(_HOROVODS_LIMIT, str(STALL_TIMEOUT_SECONDS))
+    limit = set_variable(
+        WATCH_LIMIT,
+        str(_positive(stall_timeout)) if stall_timeout is not None else seconds,
+        "s; a rank missing from a collective for longer is an error",
+        given=given,
+    )
+    # Horovod knows of no declared pauses, and names no ranks in its error.
+    os.environ[_HOROVODS_LIMIT] = "0"
+    return limit
+
+
+def _stall_settings(stall_timeout: float | None) -> Setting:
+    given = stall_timeout is not None
+    seconds = _positive(STALL_TIMEOUT_SECONDS if stall_timeout is None else stall_timeout)
     shutdown = set_variable(
-        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS",
+        _HOROVODS_LIMIT,
         str(max(1, round(seconds))),
         "s; a rank missing from a collective for longer is an error",
         given=given,
@@ -144,7 +162,18 @@ def _stall_settings(stall_timeout: float | None) -> list[Setting]:
     if limit > 0:
         interval = max(1, round(min(30.0, limit / 5)))
         set_variable("HOROVOD_STALL_CHECK_TIME_SECONDS", str(interval), "", given=given)
-    return [shutdown]
+    return shutdown
+
+
+def watch_limit() -> float:
+    """Seconds that ranks may wait for another one; 0 in the environment stands for no limit."""
+    return float(os.environ[WATCH_LIMIT]) or math.inf
+
+
+def _positive(stall_timeout: float) -> float:
+    if stall_timeout <= 0:
+        raise ValueError(f"stall_timeout is a number of seconds above 0, not {stall_timeout}.")
+    return stall_timeout
 
 
 def _host_cores() -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hvdkit import watch as watching
 from hvdkit.engine.agreement import (
     check_settings,
     deterministic_settings,
@@ -28,6 +29,7 @@ from hvdkit.engine.settings import (
     idle_cores_advice,
     set_gpu,
     set_threads,
+    watch_limit,
 )
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
 
@@ -47,6 +49,7 @@ def init(
     pin_gpu: bool = True,
     consistency_check: bool | None = None,
     deterministic: bool | None = None,
+    watch: bool | None = None,
 ) -> None:
     """Start the job: find the other ranks, and set what decides speed.
 
@@ -64,12 +67,15 @@ def init(
         yield_when_idle: whether an MPI rank that waits gives its core away
             (OMPI_MCA_mpi_yield_when_idle). Default: when the ranks fill the host's cores.
         stall_timeout: seconds after which a rank that is missing from a collective is an error
-            (HOROVOD_STALL_SHUTDOWN_TIME_SECONDS); default 300.
+            (HVDKIT_STALL_TIMEOUT_SECONDS, or Horovod's HOROVOD_STALL_SHUTDOWN_TIME_SECONDS);
+            default 300.
         pin_gpu: give each local rank one GPU, whose memory grows as it is needed.
         consistency_check: whether `fit` checks that the ranks hold the same model, see
             `hvd.callbacks.ConsistencyCheck` (HVDKIT_CONSISTENCY_CHECK); default True.
         deterministic: whether two runs with the same `hvd.set_random_seed`, ranks and threads are
             equal to the bit on CPUs, which costs time (HVDKIT_DETERMINISTIC); default False.
+        watch: whether the ranks watch each other, and end together with one message when one of
+            them fails. Default: yes, unless the environment has HVDKIT_WATCH=0.
 
     Raises:
         HvdkitError: the ranks could not find each other; they had been started over MPI and
@@ -88,6 +94,7 @@ def init(
         )
     launch = read_launch()
     mpi_was_started = _mpi_was_started()
+    watched = watching.wanted(watch) and not launch.is_elastic
     settings = [*check_settings(consistency_check), *deterministic_settings(deterministic)]
     settings += before_start(
         launch,
@@ -96,6 +103,7 @@ def init(
         stall_timeout=stall_timeout,
         # MPI can't, unless somebody else keeps it running.
         may_start_again=mpi_was_started or not launch.is_mpi,
+        watched=watched,
     )
     if launch.size > 1:
         # Horovod registers its own shutdown after this, so it runs before.
@@ -118,8 +126,22 @@ def init(
     ):
         settings += some
         too_late += missed
+    if watched and size() > 1:
+        _start_watch()
     if rank() == 0:
         _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
+
+
+def _start_watch() -> None:
+    from hvdkit.engine.objects import allgather_object, raise_everywhere  # collectives need init
+
+    watching.start(
+        rank(),
+        watch_limit(),
+        exchange=lambda peer: allgather_object(peer, name="hvdkit.watch"),
+        agree=lambda problem: raise_everywhere(problem, HvdkitError),
+        leave=mpi_ops.shutdown,
+    )
 
 
 def _let_the_others_speak() -> None:
@@ -192,6 +214,7 @@ def log_to_stderr() -> None:
 
 def shutdown() -> None:
     """Leave the job. The ranks that are still in a collective get an error."""
+    watching.stop("called hvd.shutdown()")
     mpi_ops.shutdown()
 
 

@@ -117,7 +117,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         _reading(model, sharded, trains=True),
         positioned(position),
         _releasing_signals(backup),
-        explained_in_graph("a training step of fit"),
+        explained_in_graph("a training step of fit", lambda: _training_step(model)),
     ):
         return original(model, **arguments)
 
@@ -154,6 +154,14 @@ def _save_last(arguments: dict[str, Any]) -> BackupAndRestore | None:
         arguments["callbacks"] = [*others, *saving]
     saving[0].set_others(others)
     return saving[0]
+
+
+def _training_step(model: Any) -> str:
+    optimizer = model.optimizer
+    if optimizer is None or not optimizer.built:
+        return "fit"
+    # A step counts itself when it starts: that waits for no gradient.
+    return f"training step {max(1, int(optimizer.iterations.numpy()))} of fit"
 
 
 class _FollowEpochs(keras.callbacks.Callback):

@@ -51,8 +51,9 @@ def allgather(
         parts = tf.split(mean, tf.ensure_shape(rows, [process_set_size(process_set)]))
         return parts[process_set_ranks(process_set).index(rank())]
 
-    with explained(described("allgather", name), [tensor], process_set=process_set):
-        return moved(tensor, gather, gradient)[0]
+    with explained(described("allgather", name), [tensor], process_set=process_set) as outputs:
+        outputs += moved(tensor, gather, gradient)
+    return outputs[0]
 
 
 def grouped_allgather(
@@ -70,8 +71,10 @@ def grouped_allgather(
 
     def gather_one_type(members: list[tf.Tensor], own_name: str | None) -> list[tf.Tensor]:
         if members[0].dtype in MOVABLE:
-            with explained(described("allgather", name), members, process_set=process_set):
-                return list(mpi_ops.grouped_allgather(members, name=own_name, **options))
+            what = described("allgather", name)
+            with explained(what, members, process_set=process_set) as outputs:
+                outputs += mpi_ops.grouped_allgather(members, name=own_name, **options)
+            return outputs
         return [
             allgather(member, name=own_name and f"{own_name}_{i}", **options)
             for i, member in enumerate(members)
@@ -116,8 +119,10 @@ def broadcast(
         total = tf.reduce_sum(tf.cast(parts, tf.float32), 0)
         return tf.cast(total / len(ranks), upstream.dtype)
 
-    with explained(described("broadcast", name), [tensor], f"from rank {root_rank}", process_set):
-        return moved(tensor, send, gradient)[0]
+    what, detail = described("broadcast", name), f"from rank {root_rank}"
+    with explained(what, [tensor], detail, process_set) as outputs:
+        outputs += moved(tensor, send, gradient)
+    return outputs[0]
 
 
 def alltoall(
@@ -150,6 +155,7 @@ def alltoall(
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
         return alltoall(upstream, received_splits, process_set=process_set)[0]
 
-    with explained(described("alltoall", name), [tensor], process_set=process_set):
+    with explained(described("alltoall", name), [tensor], process_set=process_set) as outputs:
         received, received_splits = moved(tensor, exchange, gradient)
+        outputs.append(received)
     return received if splits is None else (received, received_splits)

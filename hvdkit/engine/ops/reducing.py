@@ -107,16 +107,12 @@ def grouped_allreduce(
         raise TypeError("hvd.Adasum combines floats, no integers.")
 
     def reduce_one_type(members: list[tf.Tensor], own_name: str | None) -> list[tf.Tensor]:
-        with explained(
-            described("allreduce", name), members, f"with hvd.{OP_NAMES[op]}", process_set
-        ):
-            if members[0].dtype != tf.bfloat16:
-                return _reduce_natively(
-                    members, op, own_name, prescale, postscale, process_set, ignore_name_scope
-                )
-            if op not in (Average, Sum):
-                raise TypeError("bfloat16 tensors can be averaged and summed, nothing else.")
-            return allreduce_bfloat16(
+        if members[0].dtype == tf.bfloat16 and op not in (Average, Sum):
+            raise TypeError("bfloat16 tensors can be averaged and summed, nothing else.")
+        reduce = allreduce_bfloat16 if members[0].dtype == tf.bfloat16 else _reduce_natively
+        what, detail = described("allreduce", name), f"with hvd.{OP_NAMES[op]}"
+        with explained(what, members, detail, process_set) as outputs:
+            outputs += reduce(
                 members,
                 op,
                 name=own_name,
@@ -125,6 +121,7 @@ def grouped_allreduce(
                 process_set=process_set,
                 ignore_name_scope=ignore_name_scope,
             )
+        return outputs
 
     reduced = by_type(travelling, name, reduce_one_type)
     return [
@@ -136,6 +133,7 @@ def grouped_allreduce(
 def _reduce_natively(
     tensors: list[tf.Tensor],
     op: int,
+    *,
     name: str | None,
     prescale: float,
     postscale: float,
@@ -179,7 +177,7 @@ def grouped_reducescatter(
         wire = tf.cast(wire, tf.float32) if wire.dtype == tf.bfloat16 else wire
         with explained(
             described("reducescatter", name), [tensor], f"with hvd.{OP_NAMES[op]}", process_set
-        ):
+        ) as outputs:
             result = mpi_ops._reducescatter(
                 wire,
                 op=op,
@@ -189,5 +187,6 @@ def grouped_reducescatter(
                 process_set=process_set,
                 ignore_name_scope=ignore_name_scope,
             )
+            outputs.append(result)
         results.append(tf.cast(result, tensor.dtype))
     return results

@@ -1,0 +1,159 @@
+"""What this rank's main thread is doing, as far as other ranks wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+# More names than these make a message longer, and no clearer.
+_NAMES_SHOWN = 3
+
+
+@dataclass
+class GraphMarks:
+    """How many collectives of a set of ranks graphs have begun and finished on this rank.
+
+    A graph runs without Python, so it counts in variables.
+
+    Attributes:
+        entered: collectives whose inputs this rank has computed.
+        left: collectives that are done.
+        names: the operations that count here.
+    """
+
+    entered: Any
+    left: Any
+    names: list[str] = field(default_factory=list)
+
+    def described(self) -> str:
+        """The names, shortened."""
+        more = len(self.names) - _NAMES_SHOWN
+        return ", ".join(self.names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+class Activity:
+    """What one rank is doing; its main thread writes, its watching thread reads.
+
+    Attributes:
+        on: whether anybody wants to know.
+        changed: called where other ranks have to know at once.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self.changed: Callable[[], None] = lambda: None
+        self._doing: tuple[str, Sequence[int] | None] | None = None
+        self._inside: Callable[[], str] = lambda: "a graph"
+        self._count = 0
+        self._pauses: list[str] = []
+        self._graphs: dict[tuple[int, ...] | None, GraphMarks] = {}
+
+    def begin(self) -> None:
+        """Start to count."""
+        self.on = True
+        # Made here, outside any strategy's scope, which would make mirrored variables of them.
+        self._marks(None)
+
+    def end(self) -> None:
+        """Count no longer."""
+        self.on = False
+        self.changed = lambda: None
+
+    @contextlib.contextmanager
+    def doing(self, what: str, ranks: Sequence[int] | None) -> Iterator[None]:
+        """While inside, the main thread waits in a collective of `ranks` (None for all)."""
+        before, self._doing = self._doing, (what, ranks)
+        try:
+            yield
+        finally:
+            self._doing = before
+            self._count += 1
+
+    @contextlib.contextmanager
+    def inside(self, what: Callable[[], str]) -> Iterator[None]:
+        """While inside, the collectives in graphs are those of what `what` then says."""
+        before, self._inside = self._inside, what
+        try:
+            yield
+        finally:
+            self._inside = before
+
+    def enters(self, inputs: Sequence[tf.Tensor], name: str, ranks: Sequence[int] | None) -> None:
+        """Let the graph count a collective, such as "sum 'a'", as begun when its inputs exist."""
+        marks = self._marks(ranks)
+        scope = tf.get_current_name_scope()
+        full_name = name.replace("'", f"'{scope}/", 1) if scope else name
+        if full_name not in marks.names:
+            marks.names.append(full_name)
+        with tf.control_dependencies(inputs):
+            marks.entered.assign_add(1)
+
+    def leaves(self, outputs: Sequence[tf.Tensor], ranks: Sequence[int] | None) -> None:
+        """Let the graph count a collective as finished when its outputs exist."""
+        with tf.control_dependencies(outputs):
+            self._marks(ranks).left.assign_add(1)
+
+    def _marks(self, ranks: Sequence[int] | None) -> GraphMarks:
+        key = None if ranks is None else tuple(ranks)
+        if key not in self._graphs:
+            with tf.init_scope(), tf.device("CPU:0"):
+                self._graphs[key] = GraphMarks(
+                    *(tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2))
+                )
+        return self._graphs[key]
+
+    @contextlib.contextmanager
+    def paused(self, reason: str) -> Iterator[None]:
+        """See `pause`."""
+        self._pauses.append(reason)
+        self.changed()
+        try:
+            yield
+        finally:
+            self._pauses.remove(reason)
+            self.changed()
+
+    def state(self) -> dict[str, Any]:
+        """What the other ranks are told (`hvdkit.watch.judge.State`)."""
+        doing, ranks = self._doing or (None, None)
+        inside = self._inside()
+        return {
+            "doing": doing,
+            "ranks": None if ranks is None else list(ranks),
+            "count": self._count,
+            "pause": self._pauses[-1] if self._pauses else None,
+            "graphs": [
+                {
+                    "ranks": None if key is None else list(key),
+                    # In this order, so that a collective never seems left but not entered.
+                    "left": int(marks.left.numpy()),
+                    "entered": int(marks.entered.numpy()),
+                    "what": f"{inside} ({marks.described()})",
+                }
+                for key, marks in list(self._graphs.items())
+            ],
+        }
+
+
+activity = Activity()
+
+
+def pause(reason: str = "pause") -> contextlib.AbstractContextManager[None]:
+    """Declare that this rank does something long which the others may have to wait for.
+
+    The time inside does not count towards `stall_timeout` of `hvd.init`, on any rank: a rank that
+    writes a large file, or evaluates alone, is not taken for one that has stopped taking part.
+
+    Args:
+        reason: what it does, in a few words.
+
+    Example:
+        >>> if hvd.rank() == 0:
+        ...     with hvd.pause("saving"):
+        ...         model.save("model.keras")
+    """
+    return activity.paused(reason)

@@ -1,0 +1,232 @@
+"""The thread by which a rank tells what it does, sees its neighbours end, and ends itself."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from hvdkit.watch import report
+from hvdkit.watch.activity import Activity
+from hvdkit.watch.messages import Line, Message
+from hvdkit.watch.printer import Printer
+from hvdkit.watch.processes import Process, out_of_memory_kills
+from hvdkit.watch.report import Who
+from hvdkit.watch.stacks import script_stacks
+
+BEAT_SECONDS = 1.0
+EXIT_STATUS = 1
+
+# Who ends by a signal that launchers send may be the first of all ranks that are ended.
+_LAUNCHER_SECONDS = 1.0
+# A hub answers a report within this, or it is gone.
+_HUB_SECONDS = 2.0
+_OTHERS_SECONDS = 1.0
+_SERVE_SECONDS = 0.3  # until the hub's last message has come to other hosts
+_FLUSH_SECONDS = 0.3
+
+
+class Member:
+    """A rank's side of the watch.
+
+    Args:
+        who: all ranks.
+        activity: what this rank does.
+        hubs: the connections to the hubs.
+        processes: the processes of the other ranks on this host.
+        printer: prints the job's message.
+        serves: whether a hub is in this process.
+    """
+
+    def __init__(
+        self,
+        who: Mapping[int, Who],
+        activity: Activity,
+        hubs: Sequence[Line],
+        processes: Mapping[int, Process],
+        printer: Printer,
+        *,
+        serves: bool,
+    ) -> None:
+        self._who = who
+        self._activity = activity
+        self._printer = printer
+        self._serves = serves
+        self._hubs = list(hubs)
+        self._processes = dict(processes)
+        self._out_of_memory = out_of_memory_kills()
+        self._outbox: deque[Message] = deque()
+        self._due: dict[int, tuple[float, int]] = {}
+        self._end_at: float | None = None
+        self._over = threading.Event()
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._thread = threading.Thread(target=self._run, name="hvdkit-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        for line in self._hubs:
+            self._selector.register(line, selectors.EVENT_READ)
+        for process in self._processes.values():
+            self._selector.register(process, selectors.EVENT_READ)
+        self._thread.start()
+
+    @property
+    def heard(self) -> bool:
+        """Whether a hub is there to hear this rank."""
+        return bool(self._hubs)
+
+    def tell(self, message: Message | None = None) -> None:
+        """Send a message and the news of this rank to the hubs, at once; from any thread."""
+        if message is not None:
+            self._outbox.append(message)
+        try:
+            self._ring.send(b"!")
+        except (BlockingIOError, OSError):
+            return  # it has been rung already, or nobody is there any more
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait for the hubs to end this process; returns if they do not."""
+        self._thread.join(seconds)
+
+    def stop(self, *, final: bool) -> None:
+        """Watch no longer, and say so to the hubs.
+
+        Args:
+            final: whether whatever comes after is no fault of the job any more.
+        """
+        self._over.set()
+        self.tell({"type": "goodbye", "final": final})
+        self._thread.join(2 * BEAT_SECONDS)
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        while not self._over.is_set() or self._outbox:
+            now = time.monotonic()
+            if now >= next_beat and not self._over.is_set():
+                self._outbox.append({"type": "beat", "state": self._activity.state()})
+                next_beat = now + BEAT_SECONDS
+            self._send()
+            wake = min(
+                [next_beat, self._end_at or next_beat, *(due for due, _ in self._due.values())]
+            )
+            for key, _ in self._selector.select(max(0.0, wake - time.monotonic())):
+                if key.fileobj is self._bell:
+                    self._bell.recv(4096)
+                    next_beat = 0.0
+                elif isinstance(key.fileobj, Line):
+                    self._listen(key.fileobj)
+                elif isinstance(key.fileobj, Process):
+                    self._see_end(key.fileobj)
+            self._act_when_due(time.monotonic())
+        self._send()
+        for line in self._hubs:
+            line.close()
+        for process in self._processes.values():
+            process.close()
+        self._selector.close()
+
+    def _send(self) -> None:
+        while self._outbox:
+            message = self._outbox.popleft()
+            for line in list(self._hubs):
+                if not line.send(message):
+                    self._forget(line)
+
+    def _forget(self, line: Line) -> None:
+        self._hubs.remove(line)
+        self._selector.unregister(line)
+        line.close()
+
+    def _listen(self, line: Line) -> None:
+        try:
+            for message in line.receive():
+                self._obey(message)
+        except ConnectionError:
+            self._forget(line)
+
+    def _obey(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "end":
+            self._end(message["kill"])
+        elif kind == "stack":
+            self._outbox.append({"type": "stack", "lines": script_stacks()})
+        elif kind == "done":
+            self._ignore(message["rank"])
+
+    def _ignore(self, rank: int) -> None:
+        process = self._processes.pop(rank, None)
+        if process is not None:
+            self._selector.unregister(process)
+            process.close()
+
+    def _see_end(self, process: Process) -> None:
+        rank = next((r for r, p in self._processes.items() if p is process), None)
+        if rank is None:  # it is ignored since a moment ago
+            return
+        status = process.status()
+        self._ignore(rank)
+        if status is None:
+            return  # the hubs see its connection close
+        if status == 0:
+            self._outbox.append({"type": "ended", "rank": rank})
+        elif report.was_ended_by_launcher(status):
+            self._due[rank] = (time.monotonic() + _LAUNCHER_SECONDS, status)
+        else:
+            self._report(rank, status)
+
+    def _act_when_due(self, now: float) -> None:
+        for rank, (due, status) in list(self._due.items()):
+            if now >= due:
+                del self._due[rank]
+                self._report(rank, status)
+        if self._end_at is not None and now >= self._end_at:
+            self._end([])
+
+    def _report(self, rank: int, status: int) -> None:
+        out_of_memory = out_of_memory_kills() > self._out_of_memory
+        self._printer.say(report.death(self._who[rank], status, out_of_memory=out_of_memory))
+        self._outbox.append({"type": "fault"})
+        self._end_at = time.monotonic() + (_HUB_SECONDS if self._hubs else 0.0)
+
+    def _end(self, kill: Sequence[int]) -> None:
+        """End this process, whatever its main thread is blocked in."""
+        for rank in kill:
+            if rank in self._processes:
+                self._processes[rank].kill()
+        _flush()
+        # What Horovod and TensorFlow have to say about the end of the others helps nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        if self._printer.claim():
+            # The one that speaks goes last, so that nobody else takes the others' end for a fault.
+            self._wait_for_others()
+        elif self._serves:
+            time.sleep(_SERVE_SECONDS)
+        os._exit(EXIT_STATUS)
+
+    def _wait_for_others(self) -> None:
+        end = time.monotonic() + _OTHERS_SECONDS
+        while time.monotonic() < end and not all(p.ended for p in self._processes.values()):
+            time.sleep(0.02)
+        for process in self._processes.values():
+            process.kill()
+
+
+def _flush() -> None:
+    """What the script has printed should be seen; but whoever holds the file may be blocked."""
+
+    def flush() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    thread.join(_FLUSH_SECONDS)

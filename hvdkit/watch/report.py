@@ -1,0 +1,178 @@
+"""Faults, in the words of the one message that a job ends with."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hvdkit.watch.judge import Stall
+
+_WIDTH = 78
+
+# How `doing` of `stall` begins for a rank that waits itself.
+WAITS = "it waits in"
+
+# The launcher, the scheduler or a person ends a job with these.
+ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+@dataclass(frozen=True)
+class Who:
+    """A rank, as messages name it.
+
+    Attributes:
+        rank: its number.
+        host: the name of its host.
+        pid: its process id there.
+    """
+
+    rank: int
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} (host {self.host}, pid {self.pid})"
+
+
+def numbers(ranks: Iterable[int]) -> str:
+    """Ranks in words: "rank 2", "ranks 0-3", "ranks 0, 2-3"."""
+    ordered = sorted(ranks)
+    runs: list[list[int]] = []
+    for rank in ordered:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    text = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"rank{'' if len(ordered) == 1 else 's'} {text}"
+
+
+def block(title: str, body: str = "") -> str:
+    """The message, marked off from what else the ranks print."""
+    head = " hvdkit: the job failed ".center(_WIDTH, "=")
+    text = "\n".join(part.rstrip() for part in (title, body) if part)
+    return f"\n{head}\n{text}\n{'=' * _WIDTH}\n"
+
+
+def write(text: str) -> None:
+    """Print at once and as a whole, whatever Python's own files hold."""
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(2, data) :]
+
+
+def was_ended_by_launcher(status: int) -> bool:
+    """Whether a process ended by a signal that says "stop", and not by a fault."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) in ENDING_SIGNALS
+
+
+def death(who: Who, status: int | None, *, out_of_memory: bool = False) -> str:
+    """A process that ended without an exception.
+
+    Args:
+        who: the rank.
+        status: its wait status; None if nobody could see it.
+        out_of_memory: whether the kernel has killed something for want of memory meanwhile.
+    """
+    if status is None:
+        return block(
+            f"{who} is gone: its connection closed and its exit status can't be seen from here.",
+            "The launcher's lines below tell its signal or exit status.",
+        )
+    if not os.WIFSIGNALED(status):
+        return block(
+            f"{who} ended with exit status {os.waitstatus_to_exitcode(status)}, without an "
+            "exception, while the job was running."
+        )
+    number = os.WTERMSIG(status)
+    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+    why = ""
+    if number == signal.SIGKILL:
+        why = (
+            "The kernel's out-of-memory killer has been at work on this host since the job started."
+            if out_of_memory
+            else "Somebody sent it: a person, a batch system over a limit, or a memory limit."
+        )
+    elif number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
+        why = "Native code crashed; run with PYTHONFAULTHANDLER=1 to see where."
+    return block(f"{who} was ended by signal {number} ({name}).", why)
+
+
+def exceptions(found: Mapping[int, Mapping[str, Any]], who: Mapping[int, Who]) -> str:
+    """Exceptions of one or more ranks; the cause first, the same error of several ranks once.
+
+    Args:
+        found: of each rank that raised: `name`, `message`, `traceback`, and `secondary`, whether
+            it only says that another rank is gone.
+        who: all ranks.
+    """
+    causes = {r: e for r, e in found.items() if not e["secondary"]} or dict(found)
+    first = causes[min(causes)]
+    same = [r for r, e in causes.items() if _error(e) == _error(first)]
+    hosts = sorted({who[r].host for r in same})
+    where = (
+        str(who[same[0]])
+        if len(same) == 1
+        else f"{numbers(same)} (host{'s' * (len(hosts) > 1)} {', '.join(hosts)}; "
+        f"pids {', '.join(str(who[r].pid) for r in sorted(same))})"
+    )
+    lines = [first["traceback"].rstrip()]
+    lines += [
+        f"{who[r]} raised, too: {e['name']}: {e['message']}"
+        for r, e in sorted(causes.items())
+        if r not in same
+    ]
+    return block(f"an exception on {where}:", "\n".join(lines))
+
+
+def _error(exception: Mapping[str, Any]) -> tuple[str, str]:
+    return exception["name"], exception["message"]
+
+
+def ended_early(
+    left: Mapping[int, str], found: Mapping[int, Mapping[str, Any]], who: Mapping[int, Who]
+) -> str:
+    """Ranks have left by themselves, and others could not go on without them."""
+    lines = [f"{who[r]} {why}." for r, why in sorted(left.items())]
+    lines += [f"{who[r]} still needed it: {e['message']}" for r, e in sorted(found.items())]
+    return block(f"{numbers(left)} left while other ranks still needed it:", "\n".join(lines))
+
+
+def stall(
+    found: Stall,
+    limit: float,
+    who: Mapping[int, Who],
+    doing: Mapping[int, str],
+    stacks: Mapping[int, Sequence[str]],
+) -> str:
+    """Ranks that waited too long.
+
+    Args:
+        found: who waits for whom, and where.
+        limit: the seconds that were allowed.
+        who: all ranks.
+        doing: what each missing rank does instead, in words.
+        stacks: where the main threads of missing ranks are, for those that answered.
+    """
+    waited = (
+        f"{numbers(found.waiting)} waited {found.seconds:.0f} s in {found.what} "
+        f"(the limit is {limit:g} s: stall_timeout of hvd.init)."
+    )
+    if not found.missing:
+        return block(
+            waited,
+            "All ranks have come, but it does not end: they may wait in collectives that do not "
+            "match, or the data needs longer than the limit.",
+        )
+    lines = [waited]
+    for rank in found.missing:
+        lines.append(f"{who[rank]} is missing: {doing[rank]}.")
+        lines += [f"    {line}" for line in stacks.get(rank, [])]
+    lines.append("A long pause of one rank can be declared: `with hvd.pause(...)`.")
+    title = f"{numbers(found.missing)} stopped taking part:"
+    if all(doing[rank].startswith(WAITS) for rank in found.missing):
+        title = "the ranks wait for each other in different collectives:"
+    return block(title, "\n".join(lines))
