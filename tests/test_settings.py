@@ -104,6 +104,7 @@ def test_idle_policy_follows_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
             yield_when_idle=None,
             stall_timeout=None,
             may_start_again=False,
+            watched=False,
         )
         assert os.environ[YIELD] == expected
 
@@ -121,6 +122,7 @@ def test_what_horovod_can_start_again_with(monkeypatch: pytest.MonkeyPatch, give
         yield_when_idle=None,
         stall_timeout=None,
         may_start_again=True,
+        watched=False,
     )
     assert {name for name in both if name in os.environ} == {given}
     assert os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "120"
