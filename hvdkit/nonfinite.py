@@ -153,4 +153,4 @@ class Restore:
         self._restore()
 
 
-__all__ = ["Policy", "Restore", "Skip", "Skipped", "Stop"]
+__all__ = ["Policy", "Restore", "Skip", "Stop"]
