@@ -41,7 +41,10 @@ def worker(directory: str, result: str, steps: int, every: int) -> None:
     model, x, y, batch = MODELS["gpt"]()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam(1e-4)), loss=loss)
+    options = tf.data.Options()
+    options.autotune.enabled = False
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch).cache().repeat()
+    data = data.prefetch(2).with_options(options)
     callbacks = [
         hvd.callbacks.BroadcastGlobalVariablesCallback(0),
         hvd.callbacks.BackupAndRestore(directory, save_freq=every, preemption=False),
