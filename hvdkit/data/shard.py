@@ -67,7 +67,7 @@ def shard(
             dataset that is shuffled without a seed.
         TypeError: on every rank: data that can't be divided.
         RankMismatchError: on every rank: the ranks have different data or arguments.
-        HvdkitError: called in an elastic job outside of the function that `hvd.elastic.run` runs.
+        HvdkitError: called in an elastic job before the function that `hvd.elastic.run` runs.
 
     Example:
         >>> train = hvd.shard((x_train, y_train), batch_size=64, seed=1)

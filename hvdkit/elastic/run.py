@@ -85,7 +85,7 @@ def run(
                         logger.info("hvdkit: the hosts of this job have changed.")
                 find_each_other_again()
                 if topology.rank() == 0:
-                    logger.info("hvdkit: training goes on with %d ranks.", topology.size())
+                    logger.info("hvdkit: training goes on; ranks: %d.", topology.size())
                 state.on_reset()
 
     return trained

@@ -22,7 +22,7 @@ from hvdkit.engine.native import mpi_ops
 
 _worlds = 1
 _worlds_variable: Any = None
-_inside = False
+_entered = False
 
 
 class Listener(Protocol):
@@ -48,26 +48,28 @@ def world_number() -> int:
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """While inside, an elastic job's driver reaches `listener`, and `require_inside` passes."""
-    global _inside
+    """While inside, an elastic job's driver reaches `listener`.
+
+    From then on `require_inside` passes: what follows the training is done by all ranks, too.
+    """
+    global _entered
     if is_elastic():
         notification_manager.init()
     notification_manager.register_listener(listener)
-    _inside = True
+    _entered = True
     try:
         yield
     finally:
-        _inside = False
         notification_manager.remove_listener(listener)
 
 
 def require_inside(what: str) -> None:
-    """Refuse a call outside of `listening` where a rank that joins would make it alone.
+    """Refuse a call before `listening` where a rank that joins would make it alone.
 
     Raises:
-        HvdkitError: the job is elastic and the call comes too early or too late.
+        HvdkitError: the job is elastic and the call comes too early.
     """
-    if is_elastic() and not _inside:
+    if is_elastic() and not _entered:
         raise HvdkitError(
             f"in an elastic job {what} belongs inside the function that is decorated with "
             "hvd.elastic.run: a rank that joins later would call it alone and wait for ever."

@@ -1,0 +1,121 @@
+"""What KerasState saves, restores and sends."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checks.elastic.models import compiled, require_equal, train, trained, values
+from checks.reference import mlp, same_on_all_ranks
+
+import hvdkit as hvd
+
+O = keras.optimizers  # noqa: E741
+
+
+def check_restore_puts_back_what_was_saved() -> None:
+    for optimizer in (O.Adam(0.01), O.LossScaleOptimizer(O.Lion(0.01))):
+        model = trained(optimizer)
+        state = hvd.elastic.KerasState(model, epoch=3, losses=[1.0])
+        state.save()
+        before = values(model.variables + model.optimizer.variables)
+        train(model, epochs=2)
+        state.epoch, lost = 4, state.losses
+        lost.append(2.0)
+        after = values(model.variables + model.optimizer.variables)
+        assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+        state.restore()
+        require_equal(values(model.variables + model.optimizer.variables), before)
+        assert (state.epoch, state.losses) == (3, [1.0])
+
+
+def check_restore_before_the_first_commit_is_the_state_it_was_made_with() -> None:
+    model = compiled(O.Adam(0.01))
+    state = hvd.elastic.KerasState(model, epoch=0)
+    before = values(model.variables + model.optimizer.variables)
+    train(model)
+    state.epoch = 1
+    state.restore()
+    require_equal(values(model.variables + model.optimizer.variables), before)
+    assert state.epoch == 0
+    assert int(model.optimizer.iterations) == 0
+
+
+def check_sync_takes_the_state_of_rank_0_at_the_start() -> None:
+    model = compiled(O.Adam(0.01))
+    if hvd.rank() == 0:  # the others have an optimizer that is not built yet
+        _ = [v.assign(v + 1.0) for v in model.trainable_variables]
+        model.optimizer.build(model.trainable_variables)
+        model.optimizer.iterations.assign(17)
+    expected = hvd.broadcast_object(model.get_weights(), 0)
+    state = hvd.elastic.KerasState(model, epoch=10 * hvd.rank())
+    state.sync()
+    require_equal(model.get_weights(), expected)
+    assert int(model.optimizer.iterations) == 17
+    assert state.epoch == 0
+
+
+def check_sync_takes_the_state_of_the_rank_that_has_committed_most() -> None:
+    """A rank that has just joined has committed nothing, whatever its number is."""
+    veteran = hvd.size() - 1
+    model = trained(O.Adam(0.01))
+    state = hvd.elastic.KerasState(model, epoch=hvd.rank(), batch=0)
+    if hvd.rank() == veteran:
+        model.set_weights([w + 1.0 for w in model.get_weights()])
+        for _ in range(3):
+            state.save()
+    expected = hvd.broadcast_object(values(model.variables + model.optimizer.variables), veteran)
+    state.sync()
+    require_equal(values(model.variables + model.optimizer.variables), expected)
+    assert state.epoch == veteran
+    same_on_all_ranks(model)
+    # All have it now, so the next sync takes rank 0's.
+    state.epoch = 5 + hvd.rank()
+    state.save()
+    state.sync()
+    assert state.epoch == 5
+
+
+def check_sync_leaves_local_variables_and_keeps_dropout_different() -> None:
+    layers = keras.layers
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential([layers.Input((6,)), layers.Dropout(0.5), layers.Dense(2)])
+    optimizer = hvd.DistributedOptimizer(O.SGD(0.01))
+    optimizer.register_local_var(model.layers[-1].bias)
+    model.compile(optimizer=optimizer, loss="mse")
+    model.layers[-1].bias.assign([float(hvd.rank())] * 2)
+    hvd.elastic.KerasState(model).sync()
+    np.testing.assert_array_equal(model.layers[-1].bias.numpy(), [float(hvd.rank())] * 2)
+    masks = hvd.allgather_object(model.layers[0](tf.ones((1, 64)), training=True).numpy())
+    assert all(not np.array_equal(masks[0], other) for other in masks[1:])
+
+
+def check_different_models_are_an_error_on_every_rank() -> None:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.layers.Input((3 + hvd.rank(),)), keras.layers.Dense(2)])
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    with pytest.raises(hvd.RankMismatchError, match="variables of model and optimizer"):
+        hvd.elastic.KerasState(model).sync()
+
+
+def check_what_is_no_state_is_refused() -> None:
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.compile(optimizer="sgd", loss="mse")
+    with pytest.raises(ValueError, match="is not built yet"):
+        hvd.elastic.KerasState(model)
+    with pytest.raises(ValueError, match="has no optimizer"):
+        hvd.elastic.KerasState(mlp(0))
+    with pytest.raises(ValueError, match="batches_per_commit is at least 1"):
+        hvd.elastic.CommitStateCallback(hvd.elastic.ObjectState(), 0)
+
+
+def check_reset_makes_keras_trace_its_steps_anew() -> None:
+    model = trained(O.SGD(0.01))
+    state = hvd.elastic.KerasState(model, epoch=0)
+    called: list[int] = []
+    state.register_reset_callbacks([lambda: called.append(hvd.size())])
+    assert model.train_function is not None
+    state.on_reset()
+    assert (model.train_function, model.test_function, called) == (None, None, [hvd.size()])
+    train(model)
