@@ -15,13 +15,14 @@ from hvdkit.checkpoint.callback_states import (
     warn_of_lost_states,
 )
 from hvdkit.checkpoint.choice import newest_for_all
+from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.preemption import Agreement, Preempted, SignalFlag
 from hvdkit.checkpoint.random_states import random_states, restore_random_states
 from hvdkit.checkpoint.running_metrics import metric_variables, restore_metrics
 from hvdkit.checkpoint.saver import Progress, Saver
 from hvdkit.checkpoint.state import Training
 from hvdkit.checkpoint.store import Manifest
-from hvdkit.engine import logger, require_initialized, topology
+from hvdkit.engine import logger, require_initialized, shutdown, topology
 from hvdkit.training.position import FitPosition, current_position
 
 
@@ -186,7 +187,24 @@ class BackupAndRestore(keras.callbacks.Callback):
             f"told to end by a signal: saved at epoch {self._epoch + 1}, after {self._in_epoch} "
             "batches. The same command goes on from there.",
         )
+        # All ranks end here: none is missed by the others.
+        shutdown()
         raise Preempted
+
+    def restore(self) -> None:
+        """Go back to the newest whole checkpoint with the weights, but not with the data.
+
+        `hvd.nonfinite.Restore` calls it on every rank at the same step.
+
+        Raises:
+            CheckpointError: on every rank: there is no checkpoint yet, or none is whole.
+        """
+        assert self._saver is not None
+        self._saver.finish()
+        manifest = newest_for_all(self._saver.store)
+        if manifest is None:
+            raise CheckpointError(f"there is no checkpoint in {self.directory} yet to go back to.")
+        self._training.restore(manifest)
 
     def _restore(self, manifest: Manifest) -> None:
         shared, own = self._training.restore(manifest)
