@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +24,27 @@ def forward_to_ranks(number: signal.Signals = signal.SIGUSR1) -> None:
         _send(psutil.Process(), number)
 
     signal.signal(number, forward)
+
+
+@contextlib.contextmanager
+def shells_replaced() -> Iterator[None]:
+    """While inside, a shell that replaces this process is replaced by what it runs.
+
+    Horovod puts `sh -c "mpirun ..."` in the place of its launcher. The shell would end with a
+    signal and leave mpirun and its ranks behind.
+    """
+    execve = os.execve
+
+    def without_shell(path: str, argv: list[str], env: dict[str, str]) -> None:
+        if argv[:2] == ["/bin/sh", "-c"]:
+            argv = [*argv[:2], f"exec {argv[2]}"]
+        execve(path, argv, env)
+
+    os.execve = without_shell  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.execve = execve
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

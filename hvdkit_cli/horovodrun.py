@@ -7,7 +7,7 @@ same options with two dashes are right for Open MPI 4 and 5.
 import subprocess
 import sys
 
-from hvdkit_cli.forwarding import forward_to_ranks
+from hvdkit_cli.forwarding import forward_to_ranks, shells_replaced
 
 BINDING = "--binding-args=--bind-to none --map-by slot"
 
@@ -21,7 +21,8 @@ def main() -> None:
 
     sys.argv[1:] = with_binding(sys.argv[1:], _mpirun_version())
     forward_to_ranks()
-    sys.exit(run_commandline())
+    with shells_replaced():
+        sys.exit(run_commandline())
 
 
 def with_binding(arguments: list[str], mpirun_version: str) -> list[str]:
