@@ -47,6 +47,7 @@ def DistributedOptimizer(
     groups: int | Sequence[Sequence[Any]] | None = None,
     process_set: ProcessSet = global_process_set,
     scale_local_gradients: bool = True,
+    *,
     nonfinite: Policy | None = None,
 ) -> Any:
     """Make a Keras optimizer average its gradients over all ranks.

@@ -9,6 +9,7 @@ import keras
 from hvdkit.callbacks.consistency_check import ConsistencyCheck
 from hvdkit.callbacks.nonfinite_steps import NonfiniteSteps
 from hvdkit.engine.agreement import ranks_are_compared
+from hvdkit.engine.elastic import is_elastic
 from hvdkit.optimizers.finite import guards
 
 
@@ -46,7 +47,8 @@ def add_checks(model: Any, arguments: dict[str, Any], several_ranks: bool) -> No
     """
     given = given_callbacks(arguments)
     checks = [callback for callback in given if isinstance(callback, ConsistencyCheck)]
-    if several_ranks and not checks and ranks_are_compared():
+    # In an elastic job the state is sent to all ranks, and one that joins has traced no comparison.
+    if several_ranks and not checks and ranks_are_compared() and not is_elastic():
         checks = [ConsistencyCheck()]
         add_callback(arguments, checks[0])
     for check in checks:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import hvdkit as hvd
 
-hvd.init()
+hvd.init(consistency_check=False)
 
 
 def rows():
