@@ -1,14 +1,17 @@
-"""An exception that ends a rank's script goes into the job's one message."""
+"""How a rank's script ends goes into the job's one message: an exception, or `sys.exit(3)`."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from types import TracebackType
+from typing import NoReturn
 
 from hvdkit.engine.errors import CollectiveError
-from hvdkit.watch.member import EXIT_STATUS, Member
+from hvdkit.watch.member import Member
+from hvdkit.watch.messages import EXIT_STATUS
 
 # A hub ends the job long before; this is for a hub that is ended while it waits for others.
 _ANSWER_SECONDS = 8.0
@@ -57,6 +60,48 @@ class ExceptHook:
         """Leave exceptions to whoever had them before."""
         if sys.excepthook is self:
             sys.excepthook = self._original
+
+
+class ExitHook:
+    """In the place of `sys.exit` while a member watches: remembers with what status.
+
+    Nobody can ask the interpreter for its exit status before it has ended, and then a launcher
+    ends the others so fast that none of them may live to tell.
+
+    Args:
+        member: tells the hubs.
+    """
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._original = sys.exit
+        self._status = 0
+        sys.exit = self
+
+    def __call__(self, status: str | int | None = None, /) -> NoReturn:
+        """Raise `SystemExit`, as ever."""
+        if threading.current_thread() is threading.main_thread():
+            self._status = _exit_status(status)
+        self._original(status)
+
+    def tell(self) -> None:
+        """Tell the hubs about a status that is not 0, and wait for the end that they send."""
+        if self._status and self._member.heard:
+            sys.stdout.flush()
+            self._member.tell({"type": "exit", "status": self._status})
+            self._member.wait_for_end(_ANSWER_SECONDS)
+
+    def remove(self) -> None:
+        """Leave `sys.exit` to whoever had it before."""
+        if sys.exit is self:
+            sys.exit = self._original
+
+
+def _exit_status(status: str | int | None) -> int:
+    """What a process ends with: the documentation of `sys.exit`."""
+    if status is None:
+        return 0
+    return status & 0xFF if isinstance(status, int) else 1
 
 
 def _full_name(kind: type[BaseException]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hvdkit.watch import report
 from hvdkit.watch.judge import Stall, State, WaitingClock, find_stall
-from hvdkit.watch.messages import Line, Message
+from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.report import Who
 
@@ -68,6 +68,7 @@ class Hub:
         self._lost: dict[int, float] = {}
         self._raised: dict[int, dict[str, Any]] = {}
         self._raised_at: list[float] = []
+        self._exited: dict[int, tuple[int, float]] = {}
         self._stall: tuple[Stall, float] | None = None
         self._stacks: dict[int, list[str]] = {}
         self._selector = selectors.DefaultSelector()
@@ -141,6 +142,8 @@ class Hub:
         elif kind == "exception":
             self._raised[rank] = message
             self._raised_at.append(now)
+        elif kind == "exit":
+            self._exited[rank] = int(message["status"]), now
         elif kind == "stack":
             self._stacks[rank] = [str(line) for line in message["lines"]]
         elif kind == "leaving":
@@ -175,6 +178,8 @@ class Hub:
                 return
         if self._raised:
             self._look_at_exceptions(now, patience)
+        elif self._exited:
+            self._look_at_exits(now, patience)
         elif self._stall is None:
             self._look_for_stall(now, patience)
         else:
@@ -198,6 +203,16 @@ class Hub:
         else:
             text = report.exceptions(self._raised, self._who)
         self._end([], text)
+
+    def _look_at_exits(self, now: float, patience: float) -> None:
+        rank, (status, since) = next(iter(self._exited.items()))
+        left = {r for r, s in self._states.items() if s.left is not None}
+        if left | set(self._exited) == set(self._who):
+            self._exited.clear()
+            self._tell({"type": "leave"})  # with whatever status, they all end together
+        # An exception of another rank may be why this one ends.
+        elif now - since > max(_QUIET_SECONDS, patience):
+            self._end([], report.early_exit(self._who[rank], status), status)
 
     def _look_for_stall(self, now: float, patience: float) -> None:
         found = self._found_stall(now, patience)
@@ -236,8 +251,8 @@ class Hub:
         for line in self._lines.values():
             line.send(message)
 
-    def _end(self, kill: list[int], text: str | None = None) -> None:
+    def _end(self, kill: list[int], text: str | None = None, status: int = EXIT_STATUS) -> None:
         if text is not None:
             self._printer.say(text)
-        self._tell({"type": "end", "kill": kill})
+        self._tell({"type": "end", "kill": kill, "status": status})
         self._ended = True

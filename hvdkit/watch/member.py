@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 
 from hvdkit.watch import report
 from hvdkit.watch.activity import Activity
-from hvdkit.watch.messages import Line, Message
+from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, out_of_memory_kills
 from hvdkit.watch.report import Who
 from hvdkit.watch.stacks import script_stacks
 
 BEAT_SECONDS = 1.0
-EXIT_STATUS = 1
 
 # Who ends by a signal that launchers send may be the first of all ranks that are ended.
 _LAUNCHER_SECONDS = 1.0
@@ -64,6 +63,7 @@ class Member:
         self._due: dict[int, tuple[float, int]] = {}
         self._end_at: float | None = None
         self._over = threading.Event()
+        self._may_leave = threading.Event()
         self._bell, self._ring = socket.socketpair()
         self._bell.setblocking(False)
         self._ring.setblocking(False)
@@ -95,7 +95,7 @@ class Member:
 
     def wait_for_end(self, seconds: float) -> None:
         """Wait for the hubs to end this process; returns if they do not."""
-        self._thread.join(seconds)
+        self._may_leave.wait(seconds)
 
     def stop(self, *, final: bool) -> None:
         """Watch no longer, and say so to the hubs.
@@ -156,9 +156,11 @@ class Member:
     def _obey(self, message: Message) -> None:
         kind = message["type"]
         if kind == "end":
-            self._end(message["kill"])
+            self._end(message["kill"], message["status"])
         elif kind == "stack":
             self._outbox.append({"type": "stack", "lines": script_stacks()})
+        elif kind == "leave":
+            self._may_leave.set()
         elif kind == "done":
             self._ignore(message["rank"])
 
@@ -189,7 +191,7 @@ class Member:
                 del self._due[rank]
                 self._report(rank, status)
         if self._end_at is not None and now >= self._end_at:
-            self._end([])
+            self._end([], EXIT_STATUS)
 
     def _report(self, rank: int, status: int) -> None:
         out_of_memory = out_of_memory_kills() > self._out_of_memory
@@ -197,7 +199,7 @@ class Member:
         self._outbox.append({"type": "fault"})
         self._end_at = time.monotonic() + (_HUB_SECONDS if self._hubs else 0.0)
 
-    def _end(self, kill: Sequence[int]) -> None:
+    def _end(self, kill: Sequence[int], status: int) -> None:
         """End this process, whatever its main thread is blocked in."""
         for rank in kill:
             if rank in self._processes:
@@ -210,7 +212,7 @@ class Member:
             self._wait_for_others()
         elif self._serves:
             time.sleep(_SERVE_SECONDS)
-        os._exit(EXIT_STATUS)
+        os._exit(status)
 
     def _wait_for_others(self) -> None:
         end = time.monotonic() + _OTHERS_SECONDS

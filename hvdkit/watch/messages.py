@@ -9,6 +9,9 @@ from typing import Any
 
 Message = dict[str, Any]
 
+# Of the ranks that hvdkit ends, unless one of them has ended by itself with another.
+EXIT_STATUS = 1
+
 # A traceback of hundreds of frames fits; more is no message of ours.
 _LONGEST = 4 * 2**20
 _SEND_SECONDS = 2.0

@@ -83,10 +83,7 @@ def death(who: Who, status: int | None, *, out_of_memory: bool = False) -> str:
             "The launcher's lines below tell its signal or exit status.",
         )
     if not os.WIFSIGNALED(status):
-        return block(
-            f"{who} ended with exit status {os.waitstatus_to_exitcode(status)}, without an "
-            "exception, while the job was running."
-        )
+        return early_exit(who, os.waitstatus_to_exitcode(status))
     number = os.WTERMSIG(status)
     name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
     why = ""
@@ -99,6 +96,13 @@ def death(who: Who, status: int | None, *, out_of_memory: bool = False) -> str:
     elif number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
         why = "Native code crashed; run with PYTHONFAULTHANDLER=1 to see where."
     return block(f"{who} was ended by signal {number} ({name}).", why)
+
+
+def early_exit(who: Who, status: int) -> str:
+    """A process that ended by itself, by `sys.exit` or `os._exit`."""
+    return block(
+        f"{who} ended with exit status {status}, without an exception, while the job was running."
+    )
 
 
 def exceptions(found: Mapping[int, Mapping[str, Any]], who: Mapping[int, Who]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from hvdkit.watch.activity import activity
-from hvdkit.watch.exceptions import ExceptHook
+from hvdkit.watch.exceptions import ExceptHook, ExitHook
 from hvdkit.watch.hub import Hub
 from hvdkit.watch.judge import LEAVING
 from hvdkit.watch.member import Member
@@ -52,12 +52,11 @@ class _Peer:
 class _Watch:
     """The watch of this rank, while it runs."""
 
-    def __init__(
-        self, member: Member, hub: Hub | None, hook: ExceptHook, leave: Callable[[], None]
-    ) -> None:
+    def __init__(self, member: Member, hub: Hub | None, leave: Callable[[], None]) -> None:
         self.member = member
         self.hub = hub
-        self.hook = hook
+        self.except_hook = ExceptHook(member)
+        self.exit_hook = ExitHook(member)
         self.leave = leave
         self.pid = os.getpid()
 
@@ -115,7 +114,7 @@ def start(
     member = Member(who, activity, hubs, processes, printer, serves=hub is not None)
     activity.changed = member.tell
     member.start()
-    _running = _Watch(member, hub, ExceptHook(member), leave)
+    _running = _Watch(member, hub, leave)
     # Registered after Horovod's own shutdown, so it runs before.
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
@@ -135,7 +134,8 @@ def stop(why: str = "left the job", *, final: bool = True) -> None:
     with activity.doing(LEAVING, None):
         _running.leave()
     activity.end()
-    _running.hook.remove()
+    _running.except_hook.remove()
+    _running.exit_hook.remove()
     _running.member.stop(final=final)
     if _running.hub is not None:
         _running.hub.stop()
@@ -143,6 +143,8 @@ def stop(why: str = "left the job", *, final: bool = True) -> None:
 
 
 def _at_exit() -> None:
+    if _running is not None and _running.pid == os.getpid():
+        _running.exit_hook.tell()
     stop("came to the end of its script", final=False)
 
 
