@@ -1,4 +1,4 @@
-"""Elastic training where no rank dies; those that do are in tests/elastic_jobs."""
+"""Elastic training where no rank dies; those that do are in tests/faults."""
 
 MODULES = ("state", "callbacks", "running")
 

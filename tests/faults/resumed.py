@@ -1,6 +1,6 @@
 """A training that is started again and again: each rank writes what it saw and what it ended with.
 
-    python train.py FOLDER [--kill RANKS:BATCH] [--kill-while-saving RANK] [--wait] [--compare]
+    python resumed.py FOLDER [--kill RANKS:BATCH] [--kill-while-saving RANK] [--wait] [--compare]
 
 FOLDER/checkpoints is where it goes on, FOLDER/rows-RANK lists "epoch batch row" for each row that
 a rank has trained on.

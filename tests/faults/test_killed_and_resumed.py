@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from launch import ROOT, Finished, environment, launch_command, run_ranks
 
-SCRIPT = "tests/checkpoint_jobs/train.py"
+SCRIPT = "tests/faults/resumed.py"
 # Horovod fuses by timing, and the order of a sum over 3 ranks follows from what is fused.
 ENV = {"HOROVOD_FUSION_THRESHOLD": "0"}
 

@@ -16,7 +16,7 @@ JOBS = [
     ("elastic", "mpi", 3),
     ("elastic", "gloo", 2),
 ]
-TRAINING = "tests/elastic_jobs/train.py"
+TRAINING = "tests/faults/elastic.py"
 EPOCHS = 6
 BATCHES_PER_COMMIT = 3
 LOSS_TOLERANCE = 0.03

@@ -1,6 +1,6 @@
 """Train elastically and write down every step; what to break and when are arguments.
 
-    train.py FOLDER [--die WHO STEP] [--join HOST STEP]
+    python elastic.py FOLDER [--die WHO STEP] [--join HOST STEP]
 
 Each process writes a line for each step and each commit to a file of its own in FOLDER. Run by
 plain python, it is the training that nothing disturbs.
