@@ -13,12 +13,21 @@ def jobs() -> Jobs:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test of each check in the modules that a test file lists in `JOBS`."""
+    """Make a test of each check in the modules that a test file lists.
+
+    `JOBS` are run always, and `LONG_JOBS`, the same checks on other ranks, by `make test-long`.
+    """
     if "check" not in metafunc.fixturenames:
         return
+    long_jobs = getattr(metafunc.module, "LONG_JOBS", [])
     cases = [
-        pytest.param(module, launcher, ranks, check, id=f"{module}-{launcher}{ranks}-{check[6:]}")
-        for module, launcher, ranks in metafunc.module.JOBS
-        for check in checks_of(module)
+        pytest.param(
+            *job,
+            check,
+            id=f"{job[0]}-{job[1]}{job[2]}-{check[6:]}",
+            marks=[pytest.mark.long] if job in long_jobs else [],
+        )
+        for job in [*metafunc.module.JOBS, *long_jobs]
+        for check in checks_of(job[0])
     ]
     metafunc.parametrize(("module", "launcher", "ranks", "check"), cases)

@@ -31,19 +31,17 @@ class Job:
         failed = [
             f"rank {rank}: {line['error']}"
             for rank, report in enumerate(self.reports)
-            for line in report
-            if line["check"] == check and line["error"]
+            for line in _of(report, check)
+            if line["error"]
         ]
         assert not failed, "\n".join(failed)
-        missing = [
-            rank
-            for rank, report in enumerate(self.reports)
-            if check not in [line["check"] for line in report]
-        ]
+        missing = [rank for rank, report in enumerate(self.reports) if not _of(report, check)]
         assert not missing, (
             f"ranks {missing} did not finish this check, maybe because of an earlier one; "
             + self.finished.describe()
         )
+        seconds = [line["seconds"] for report in self.reports for line in _of(report, check)]
+        print(f"CHECK {check}: {max(seconds)} s")
 
 
 class Jobs:
@@ -67,6 +65,10 @@ class Jobs:
                 reports = [_read(Path(folder) / f"rank{rank}.jsonl") for rank in range(ranks)]
             self._done[key] = Job(finished, reports)
         return self._done[key]
+
+
+def _of(report: list[dict], check: str) -> list[dict]:
+    return [line for line in report if line["check"] == check]
 
 
 def _read(file: Path) -> list[dict]:

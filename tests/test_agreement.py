@@ -8,10 +8,8 @@ import pytest
 from launch import LAUNCHERS, run_ranks
 from rank_jobs import Jobs
 
-JOBS = [
-    ("agreement", "mpi", 2),
-    ("agreement", "gloo", 3),
-]
+JOBS = [("agreement", "mpi", 3)]
+LONG_JOBS = [("agreement", "gloo", 3)]
 _WEIGHTS = re.compile(r"WEIGHTS (\w{64})")
 
 

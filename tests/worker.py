@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -23,18 +24,36 @@ def main(module_name: str, report_folder: str, *only: str) -> None:
     import hvdkit as hvd
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    read_without_autotuning()
     module = importlib.import_module(f"checks.{module_name}")
     checks = checks_in(module)
     hvd.init(**getattr(module, "INIT", {}))
     with open(Path(report_folder) / f"rank{hvd.rank()}.jsonl", "w", buffering=1) as report:
         for name in only or checks:
+            started = time.monotonic()
+            line = {"check": name, "error": None}
             try:
                 checks[name]()
             except BaseException:
-                report.write(json.dumps({"check": name, "error": traceback.format_exc()}) + "\n")
+                report.write(json.dumps(line | {"error": traceback.format_exc()}) + "\n")
                 report.flush()
                 os._exit(1)
-            report.write(json.dumps({"check": name, "error": None}) + "\n")
+            line["seconds"] = round(time.monotonic() - started, 1)
+            report.write(json.dumps(line) + "\n")
+
+
+def read_without_autotuning() -> None:
+    """Let TensorFlow not tune how data is read.
+
+    Where ranks share cores, the thread that tunes may miss that its iterator is at its end, and
+    whoever deletes the iterator then waits for it, for up to a minute.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    start = tf.data.Dataset.__iter__
+    tf.data.Dataset.__iter__ = lambda dataset: start(dataset.with_options(options))
 
 
 def checks_in(module: ModuleType) -> dict[str, Callable[[], None]]:

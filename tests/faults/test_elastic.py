@@ -12,10 +12,8 @@ import pytest
 from launch import Finished, run_elastic, run_ranks
 from rank_jobs import Jobs
 
-JOBS = [
-    ("elastic", "mpi", 3),
-    ("elastic", "gloo", 2),
-]
+JOBS = [("elastic", "gloo", 2)]
+LONG_JOBS = [("elastic", "mpi", 3)]
 TRAINING = "tests/faults/elastic.py"
 EPOCHS = 6
 BATCHES_PER_COMMIT = 3
