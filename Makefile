@@ -15,6 +15,8 @@ endif
 DEPS := $(STAMPS)/deps-$(EXTRAS)
 HOROVOD := $(STAMPS)/horovod-$(subst /,_,$(MPI))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What decides how Horovod is compiled; where that has not changed, `hvdkit build` says so at once.
+RECIPE := $(shell find hvdkit_cli/building -name '*.py' -o -name '*.h')
 # shellcheck follows them into mpi/lib, whose variables are declared where it is sourced.
 SHELL_SCRIPTS = $(wildcard mpi/*.sh mpi/*.sbatch) .ci/run
 
@@ -99,7 +101,7 @@ $(DEPS): setup.cfg pyproject.toml constraints.txt $(STAMPS)/venv
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
 	touch $@
 
-$(HOROVOD): $(DEPS) | $(if $(wildcard $(HOROVOD)),,check-compiler)
+$(HOROVOD): $(DEPS) $(RECIPE) | $(if $(wildcard $(HOROVOD)),,check-compiler)
 	$(BIN)/hvdkit build --mpi $(MPI)
 	rm -f $(STAMPS)/horovod-*
 	touch $@

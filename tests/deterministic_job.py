@@ -1,6 +1,6 @@
 """One rank of a job whose weights must not depend on timing; `test_agreement.py` compares jobs.
 
-It prints a sha256 of the weights after training with each of two seeds. Ranks wait at random
+It prints a sha256 of the weights after training with each of its seeds. Ranks wait at random
 between steps and layers have many sizes, so that tensors become ready in another order each time.
 """
 
@@ -13,8 +13,6 @@ import time
 from typing import Any
 
 import hvdkit as hvd
-
-SEEDS = (1, 2)
 
 
 def train(seed: int) -> str:
@@ -70,10 +68,10 @@ def train(seed: int) -> str:
     return digest.hexdigest()
 
 
-def main(deterministic: str) -> None:
-    """Print the hashes, on rank 0; the ranks must agree anyway."""
-    hvd.init(deterministic=deterministic == "deterministic")
-    hashes = [train(seed) for seed in SEEDS]
+def main(mode: str, *seeds: str) -> None:
+    """Train with each seed, and print the hashes, on rank 0; the ranks must agree anyway."""
+    hvd.init(deterministic=mode == "deterministic")
+    hashes = [train(int(seed)) for seed in seeds]
     if hvd.rank() == 0:
         for line in hashes:
             sys.stdout.write(f"WEIGHTS {line}\n")

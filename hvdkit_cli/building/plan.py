@@ -17,7 +17,7 @@ from hvdkit_cli.installed import HOROVOD_VERSION, TensorFlow, find_tensorflow, r
 
 INCLUDE = Path(__file__).parent / "include"
 # Comes before every file of Horovod; it mends the search for missing ranks over Gloo.
-FORCED_HEADER = INCLUDE / "gloo_stall_check.h"
+FORCED_HEADER = INCLUDE / "horovod_repairs.h"
 
 # Variables of the user's that reach the compiler, so they decide what is built.
 COMPILER_VARIABLES = ("CPATH", "CPPFLAGS", "CFLAGS", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")

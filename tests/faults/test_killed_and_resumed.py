@@ -52,7 +52,10 @@ def test_killed_and_started_again(launcher: str, tmp_path: Path) -> None:
     assert not list((tmp_path / "checkpoints").glob(".unfinished-*"))
 
 
-@pytest.mark.parametrize(("launcher", "before", "after"), [("mpi", 3, 2), ("gloo", 2, 3)])
+@pytest.mark.parametrize(
+    ("launcher", "before", "after"),
+    [("mpi", 3, 2), pytest.param("gloo", 2, 3, marks=pytest.mark.long)],
+)
 def test_another_number_of_ranks(launcher: str, before: int, after: int, tmp_path: Path) -> None:
     """Every row of the epoch is seen once, by one of the two jobs."""
     killed = train(launcher, before, tmp_path, "--record", "--kill", "all:4")
@@ -107,7 +110,7 @@ def _told_to_end(launcher: str, folder: Path, number: int, whom: str) -> tuple[i
         ("mpi", signal.SIGUSR1, "launcher", 75),
         ("mpi", signal.SIGTERM, "rank", 75),
         ("gloo", signal.SIGUSR1, "launcher", 1),
-        ("horovodrun", signal.SIGUSR1, "launcher", 75),
+        pytest.param("horovodrun", signal.SIGUSR1, "launcher", 75, marks=pytest.mark.long),
     ],
 )
 def test_told_to_end(launcher: str, number: int, whom: str, status: int, tmp_path: Path) -> None:
