@@ -87,14 +87,11 @@ run_job() {
   setsid "$@" <&0 &
   child=$!
   if ((signals > 0)); then kill -USR1 "$child"; fi
-  # A signal ends the wait, but not the job. One that comes just before bash begins to wait is
-  # heard only when that wait ends, so no wait is long.
-  while kill -0 "$child" 2>/dev/null; do
-    sleep 2 &>/dev/null <&- &
-    wait -n "$child" "$!" || true
+  while true; do
+    # A signal ends the wait, but not the job.
+    wait "$child" && status=0 || status=$?
+    kill -0 "$child" 2>/dev/null || exit "$status"
   done
-  wait "$child" && status=0 || status=$?
-  exit "$status"
 }
 
 main() {

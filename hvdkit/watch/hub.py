@@ -152,6 +152,7 @@ class Hub:
             state.go()
             self._gone.add(rank)
             if message["final"]:
+                self._finished.add(rank)
                 self._tell({"type": "done", "rank": rank})
         elif kind == "ended":  # another rank's process, without a fault
             other = int(message["rank"])

@@ -39,6 +39,12 @@ def fail_alike() -> None:
     raise KeyError("all ranks fail")
 
 
+def shut_down() -> None:
+    """Leave the others, and go on with something else."""
+    hvd.shutdown()
+    time.sleep(LIMIT)
+
+
 FAULTS = {
     "exception": fail,
     "exception_everywhere": fail_alike,
@@ -50,7 +56,7 @@ FAULTS = {
     "hard_exit": lambda: os._exit(4),
     "end": lambda: sys.exit(0),
     "hard_end": lambda: os._exit(0),
-    "shutdown": hvd.shutdown,
+    "shutdown": shut_down,
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "loop": loop,
     "other_collective": lambda: hvd.broadcast(np.ones(3), 0),

@@ -19,6 +19,11 @@ while true; do sleep 0.05; done
 """
 
 
+def _listen_to_ctrl_c() -> None:
+    """Tests in the background of a shell inherit that it is ignored; bash can't undo that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _start(sandbox: Sandbox, **env: str) -> subprocess.Popen[str]:
     write_executable(sandbox.bin / "mpirun", _LAUNCHER)
     job = subprocess.Popen(
@@ -28,6 +33,7 @@ def _start(sandbox: Sandbox, **env: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_listen_to_ctrl_c,
     )
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n"
