@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from launch import Finished, run_ranks
+from launch import LIKE_A_USER, Finished, run_ranks
 
 LAUNCHES = [("python", 1), ("mpi", 2), ("gloo", 2)]
 EXAMPLES = ["examples/digits.py", "examples/custom_loop.py"]
@@ -28,26 +28,30 @@ def _require_result(finished: Finished, ranks: int, at_least: float) -> None:
 @pytest.mark.parametrize(("launcher", "ranks"), LAUNCHES)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example(example: str, launcher: str, ranks: int) -> None:
-    finished = run_ranks(launcher, ranks, [example, "--epochs", "3"])
+    finished = run_ranks(launcher, ranks, [example, "--epochs", "3"], env=LIKE_A_USER)
     _require_result(finished, ranks, at_least=0.85)
 
 
 def test_defaults_reach_the_accuracy_and_the_best_model_is_saved(tmp_path: Path) -> None:
     saved = tmp_path / "best.keras"
-    finished = run_ranks("mpi", 2, ["examples/digits.py", "--save", str(saved)])
+    finished = run_ranks("mpi", 2, ["examples/digits.py", "--save", str(saved)], env=LIKE_A_USER)
     _require_result(finished, 2, at_least=0.95)
     assert zipfile.is_zipfile(saved)
 
 
 def test_mirrored_strategy() -> None:
-    finished = run_ranks("python", 1, ["examples/digits.py", "--epochs", "3", "--cpu-devices", "2"])
+    finished = run_ranks(
+        "python", 1, ["examples/digits.py", "--epochs", "3", "--cpu-devices", "2"], env=LIKE_A_USER
+    )
     _require_result(finished, 1, at_least=0.85)
     # Two devices take twice the rows of one in a step: 1437 rows in batches of 2 x 16.
     assert "45/45" in finished.output, finished.describe()
 
 
 def test_mirrored_strategy_is_refused_on_several_ranks() -> None:
-    finished = run_ranks("mpi", 2, ["examples/digits.py", "--strategy", "mirrored"])
+    finished = run_ranks(
+        "mpi", 2, ["examples/digits.py", "--strategy", "mirrored"], env=LIKE_A_USER
+    )
     assert finished.status not in (0, None), finished.describe()
     assert "is for one process, but this job has 2 ranks" in finished.output, finished.describe()
 
@@ -67,6 +71,6 @@ digits.require_same_weights(digits.build_model())
 def test_different_weights_are_noticed(tmp_path: Path) -> None:
     script = tmp_path / "different.py"
     script.write_text(DIFFERENT_WEIGHTS)
-    finished = run_ranks("mpi", 2, [str(script)])
+    finished = run_ranks("mpi", 2, [str(script)], env=LIKE_A_USER)
     assert finished.status not in (0, None), finished.describe()
     assert "the ranks hold different weights" in finished.output, finished.describe()

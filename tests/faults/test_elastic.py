@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from launch import Finished, run_elastic, run_ranks
+from launch import LIKE_A_USER, Finished, run_elastic, run_ranks
 from rank_jobs import Jobs
 
 JOBS = [("elastic", "gloo", 2)]
@@ -51,7 +51,9 @@ class Diary:
 def _run(folder: Path, hosts: list[str], *arguments: str) -> Diary:
     (folder / "hosts").write_text("".join(f"{host}:1\n" for host in hosts))
     command = [TRAINING, str(folder), *arguments]
-    finished = run_elastic(len(hosts), folder / "hosts", command, timeout=200).require_success()
+    finished = run_elastic(
+        len(hosts), folder / "hosts", command, timeout=200, env=LIKE_A_USER
+    ).require_success()
     return Diary(finished, _read(folder))
 
 
@@ -167,7 +169,7 @@ def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
 def test_example(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("# one machine under two names\nlocalhost:1\n127.0.0.1:1\n")
     command = ["examples/elastic_digits.py", "--epochs", "3"]
-    job = run_elastic(2, tmp_path / "hosts", command, timeout=200)
+    job = run_elastic(2, tmp_path / "hosts", command, timeout=200, env=LIKE_A_USER)
     output = job.require_success().output
     (accuracy,) = re.findall(r"test accuracy: ([\d.]+)", output)
     assert float(accuracy) > 0.85, job.describe()
