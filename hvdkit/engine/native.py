@@ -40,6 +40,12 @@ def require_initialized(what: str) -> None:
         raise NotInitializedError(what)
 
 
+def registered_process_sets() -> dict[int, list[int]]:
+    """The ranks of each process set that Horovod knows, by its number."""
+    found: dict[int, list[int]] = mpi_ops._basics._get_process_set_ids_and_ranks()
+    return found
+
+
 __all__ = [
     "OP_NAMES",
     "Adasum",
@@ -53,6 +59,7 @@ __all__ = [
     "global_process_set",
     "library",
     "mpi_ops",
+    "registered_process_sets",
     "remove_process_set",
     "require_initialized",
 ]
