@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import require_initialized, require_same, topology
-from hvdkit.parallel.mesh import current_mesh
+from hvdkit.parallel.mesh import replica_of
 
 _seed: int | None = None
 
@@ -19,8 +19,10 @@ def set_random_seed(seed: int) -> int:
     The same on all ranks: Python's, NumPy's and TensorFlow's global generators, so that the
     initial weights of Keras's layers are equal, and the order of data from `hvd.shard`, whose
     default seed this becomes. Different on each rank: dropout and Keras's augmentation layers, by
-    the seeds of Keras's seed generators that have none of their own. With a mesh, set before it,
-    they differ between replicas of the model and are the same on the ranks of one.
+    the seeds of Keras's seed generators that have none of their own.
+
+    With a mesh (`hvd.set_mesh` comes before this), what differs between ranks differs between
+    replicas of the model: ranks that divide a model between them draw alike.
 
     Call `hvd.init(deterministic=True)` before it for runs that are equal to the bit.
 
@@ -28,9 +30,8 @@ def set_random_seed(seed: int) -> int:
         seed: 0 to 2^32 - 1.
 
     Returns:
-        A seed that is this rank's own, or with a mesh its replica's, for random numbers of your
-        own that have to differ between them, as in `rng = np.random.default_rng(own)`. On rank 0
-        it is `seed`.
+        A seed that is this rank's own, for random numbers of your own that have to differ
+        between ranks, as in `rng = np.random.default_rng(own)`. On rank 0 it is `seed`.
 
     Raises:
         NotInitializedError: `init` has not been called.
@@ -50,7 +51,8 @@ def set_random_seed(seed: int) -> int:
         raise ValueError(f"a seed is an integer from 0 to 2^32 - 1, not {seed!r}.")
     _seed = seed
     keras.utils.set_random_seed(seed)
-    return seed if _stream() == 0 else rank_seed(seed, _stream())
+    replica = replica_of(topology.rank())
+    return seed if replica == 0 else rank_seed(seed, replica)
 
 
 def shared_seed() -> int | None:
@@ -71,15 +73,10 @@ def seed_generator_init(
     All ranks draw the same number from Python's generator, as Keras does, so the initial weights
     that are drawn after it stay equal.
     """
-    if seed is not None or _seed is None or _stream() == 0:
+    replica = replica_of(topology.rank()) if _seed is not None else 0
+    if seed is not None or replica == 0:
         original(generator, seed, *args, **kwargs)
         return
     drawn = keras.src.random.seed_generator.make_default_seed()
-    original(generator, rank_seed(drawn, _stream()), *args, **kwargs)
+    original(generator, rank_seed(drawn, replica), *args, **kwargs)
     generator._initial_seed = None
-
-
-def _stream() -> int:
-    """Which random numbers are this rank's: the ranks of one replica of a model share them."""
-    mesh = current_mesh()
-    return topology.rank() if mesh is None else mesh.data_index

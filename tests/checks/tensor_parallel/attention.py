@@ -136,7 +136,7 @@ def _traffic_of(model: keras.Model, x: np.ndarray) -> tuple[Any, Any]:
 def check_heads_that_do_not_divide() -> None:
     for mesh in meshes.each():
         layer = HeadParallelAttention(3 * mesh.tensor + 1, 4, name="odd")
-        with pytest.raises(ValueError, match="num_heads of the layer 'odd' .* degrees that fit"):
+        with pytest.raises(ValueError, match=r"num_heads of the layer 'odd' .* degrees that fit"):
             layer.build((None, 8, 6), (None, 8, 6))
 
 

@@ -34,3 +34,8 @@ def part(array: np.ndarray, mesh: Mesh, axis: int) -> np.ndarray:
 def close(mine: object, expected: object, rtol: float = 1e-4, atol: float = 1e-5) -> None:
     """Assert that two arrays are equal to float tolerance."""
     np.testing.assert_allclose(np.asarray(mine), np.asarray(expected), rtol=rtol, atol=atol)
+
+
+def part_of_rows(array: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """The rows of this rank's replica."""
+    return np.split(array, mesh.data)[mesh.data_index]
