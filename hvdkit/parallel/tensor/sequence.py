@@ -1,0 +1,143 @@
+"""Regions in which each rank of a tensor group holds a part of the sequence.
+
+Between the divided layers, activations are the same on all ranks of the group. Dividing them along
+the sequence saves their memory for the same bytes: instead of an all-reduce at the end of a pair
+of layers, a reduce-scatter there and an all-gather at the beginning of the next pair.
+
+Source: Reducing Activation Recomputation in Large Transformer Models, arXiv 2205.05198.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.parallel.layout import Layout, set_layout
+from hvdkit.parallel.mesh import Mesh
+from hvdkit.parallel.tensor.conjugate import SEQUENCE, gather_parts, take_part
+from hvdkit.parallel.tensor.degrees import dividing_mesh, part_of_sequence
+from hvdkit.parallel.tensor.regularizers import over_ranks
+
+
+class _Border(keras.layers.Layer):
+    """Where a region begins or ends."""
+
+    def __init__(self, mesh: Mesh | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._given_mesh = mesh
+        self.supports_masking = True
+        if dividing_mesh(mesh) is not None:
+            self.supports_jit = False  # Horovod's operations do not compile under XLA
+
+
+@keras.saving.register_keras_serializable(package="hvdkit")
+class ScatterSequence(_Border):
+    """Give each rank of a tensor group its part of the sequence; backward the parts are gathered.
+
+    Input: [batch, sequence, ...], the same on all ranks of the group, as is what makes it.
+    Output: [batch, sequence / tensor, ...]. Masks stay whole.
+
+    Args:
+        mesh: whose tensor group; None for the current mesh when it is called. Without one the
+            layer does nothing.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: on every rank: the length of the sequence does not divide.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """This rank's part."""
+        mesh = dividing_mesh(self._given_mesh)
+        return inputs if mesh is None else take_part(inputs, mesh, SEQUENCE)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """The shape of this rank's part."""
+        mesh, shape = dividing_mesh(self._given_mesh), list(input_shape)
+        if mesh is not None:
+            label = f"the layer {self.name!r} (ScatterSequence)"
+            shape[SEQUENCE] = part_of_sequence(shape[SEQUENCE], label, mesh)
+        return tuple(shape)
+
+
+@keras.saving.register_keras_serializable(package="hvdkit")
+class GatherSequence(_Border):
+    """Join the parts of the sequence, for layers that are not divided.
+
+    Divided layers with `sequence_parallel=True` gather by themselves.
+
+    Input: [batch, sequence / tensor, ...], this rank's part.
+    Output: [batch, sequence, ...], the same on all ranks of the group.
+
+    Args:
+        mesh: whose tensor group; None for the current mesh when it is called. Without one the
+            layer does nothing.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The whole sequence."""
+        mesh = dividing_mesh(self._given_mesh)
+        return inputs if mesh is None else gather_parts(inputs, mesh, SEQUENCE)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """The shape of the whole sequence."""
+        mesh, shape = dividing_mesh(self._given_mesh), list(input_shape)
+        if mesh is not None and shape[SEQUENCE] is not None:
+            shape[SEQUENCE] *= mesh.tensor
+        return tuple(shape)
+
+
+@keras.saving.register_keras_serializable(package="hvdkit")
+class SequenceParallel(keras.layers.Wrapper):
+    """A layer that treats each position by itself, on this rank's part of the sequence.
+
+    Its weights are whole on every rank, and each rank's gradient of them is its part of a sum,
+    which `hvd.DistributedOptimizer` takes. For normalization layers and dense ones; dropout there
+    is `PartDropout`.
+
+    Args:
+        layer: a Keras layer, such as `keras.layers.LayerNormalization()`.
+        mesh: whose tensor group; None for the current mesh when it is built. Without one it is
+            the layer as it is.
+        **kwargs: arguments of `keras.layers.Wrapper`.
+
+    Raises:
+        ValueError: on every rank, when it is built: the layer has weights that it updates by
+            itself, which would differ between ranks, or draws random numbers.
+
+    Example:
+        >>> x = hvd.parallel.SequenceParallel(keras.layers.LayerNormalization())(x)
+    """
+
+    def __init__(self, layer: keras.layers.Layer, mesh: Mesh | None = None, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self._given_mesh = mesh
+        self.supports_masking = layer.supports_masking
+
+    def build(self, input_shape: Any = None) -> None:
+        """Build the layer and note that its gradients are parts of sums."""
+        super().build(input_shape)
+        mesh = dividing_mesh(self._given_mesh)
+        if mesh is None:
+            return
+        if own := self.layer.non_trainable_variables:
+            raise ValueError(
+                f"the layer {self.layer.name!r} can't run on parts of the sequence: it changes "
+                f"{own[0].path} by itself, and the ranks would differ. Dropout there is "
+                "hvd.parallel.PartDropout."
+            )
+        layout = Layout(mesh, partial=True)
+        for variable in self.layer.trainable_variables:
+            variable.regularizer = over_ranks(variable.regularizer, layout)
+            set_layout(variable, layout)
+
+    def call(self, inputs: tf.Tensor, **kwargs: Any) -> tf.Tensor:
+        """What the layer gives."""
+        return self.layer(inputs, **kwargs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The layer's."""
+        return self.layer.compute_output_shape(input_shape)

@@ -1,0 +1,78 @@
+"""Whole variables of models that are divided over tensor groups.
+
+What they hold does not depend on how they are divided: it can be loaded with another tensor
+degree, or into the same model without a mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.engine import ops
+from hvdkit.parallel.layout import Layout, layout_of
+
+
+def whole_values(variables: Sequence[Any]) -> list[np.ndarray]:
+    """The values of variables, those that are divided over a tensor group joined.
+
+    All ranks of the group call it. One variable after the other is gathered, so no more than one
+    travels at a time, but the result holds all of them.
+
+    Args:
+        variables: such as `model.weights` or `optimizer.variables`, the same on all ranks.
+
+    Returns:
+        An array for each, in their order: what `set_weights` of the undivided model takes.
+
+    Example:
+        >>> weights = hvd.parallel.whole_values(model.weights)
+    """
+    return [_whole(variable) for variable in variables]
+
+
+def assign_whole_values(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    """Give variables whole values, of which each rank takes its part; nothing is communicated.
+
+    Args:
+        variables: such as `model.weights` or `optimizer.variables`.
+        values: an array for each, the same on all ranks: what `whole_values` returned, with this
+            or another tensor degree, or `get_weights` of the undivided model.
+
+    Raises:
+        ValueError: on every rank: a number or a shape is not right; it names the variable. No
+            variable has been changed.
+    """
+    if len(variables) != len(values):
+        raise ValueError(f"there are {len(values)} values for {len(variables)} variables.")
+    for variable, value in zip(variables, values, strict=True):
+        layout = layout_of(variable)
+        shape = tuple(variable.shape)
+        expected = shape if layout is None else layout.whole_shape(shape)
+        if np.shape(value) != expected:
+            raise ValueError(
+                f"the whole {variable.path} has shape {expected}, its value {np.shape(value)}."
+            )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(_part(np.asarray(value), layout_of(variable)))
+
+
+def _whole(variable: Any) -> np.ndarray:
+    layout = layout_of(variable)
+    value = tf.convert_to_tensor(variable.value)
+    if layout is None or layout.axis is None or layout.mesh.tensor == 1:
+        return np.asarray(value)
+    with tf.init_scope():
+        stacked = ops.allgather(
+            value[tf.newaxis], name="hvdkit.whole_values", process_set=layout.mesh.tensor_set
+        )
+    return np.concatenate(list(np.asarray(stacked)), axis=layout.axis)
+
+
+def _part(value: np.ndarray, layout: Layout | None) -> np.ndarray:
+    if layout is None or layout.axis is None:
+        return value
+    return np.split(value, layout.mesh.tensor, axis=layout.axis)[layout.mesh.tensor_index]

@@ -1,0 +1,156 @@
+"""Training of a small GPT: the losses and weights of its undivided twin, step for step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import hvdkit as hvd
+from hvdkit.parallel import assign_whole_values, whole_values
+from hvdkit.parallel.mesh import Mesh, current_mesh, set_mesh
+
+from . import meshes
+from .models import gpt, loss, text
+from .twins import other_weights, same_weights, twins
+
+STEPS, ROWS = 10, 4
+
+
+def _trained(
+    optimizer: Any, *, steps: int = STEPS, compiling: dict[str, Any] | None = None, **options: Any
+) -> tuple[keras.Model, keras.Model]:
+    """A model that is divided and its twin after some steps of `fit`."""
+    ids, next_ids = text(ROWS * steps)
+    weights = np.random.default_rng(5).random((len(ids), 1)).astype("float32")
+    models = twins(lambda divided: gpt(divided, **options))
+    start = [np.array(w) for w in models[1].get_weights()]
+    losses = []
+    for divided, model in zip((True, False), models, strict=True):
+        own = optimizer()
+        own = hvd.DistributedOptimizer(own) if divided else own
+        model.compile(own, loss(divided), **(compiling or {}))
+        data: Any = (ids, next_ids, weights)
+        if divided:
+            fit = {"x": hvd.shard(data, batch_size=ROWS, shuffle=False)}
+        else:
+            fit = dict(zip(("x", "y", "sample_weight"), data, strict=True), batch_size=ROWS)
+        history = model.fit(**fit, epochs=2, shuffle=False, verbose=0)
+        losses.append(history.history["loss"])
+    tolerance = 1e-4 if keras.config.dtype_policy().name == "float32" else 0.05
+    meshes.close(losses[0], losses[1], rtol=tolerance)
+    moved = [np.abs(w - s).max() for w, s in zip(models[1].get_weights(), start, strict=True)]
+    assert min(moved) > 1e-3, "the twin did not learn, so this proves nothing"
+    return models
+
+
+def _adam() -> keras.optimizers.Optimizer:
+    return keras.optimizers.AdamW(0.01, weight_decay=0.01, epsilon=1e-3)
+
+
+def check_sgd_with_a_clipped_norm() -> None:
+    for _ in meshes.each():
+        sgd = lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)  # noqa: E731
+        same_weights(*_trained(sgd), atol=1e-4)
+
+
+def check_adam() -> None:
+    for _ in meshes.each():
+        divided, plain = _trained(_adam, tied=False)
+        same_weights(divided, plain, rtol=1e-3, atol=2e-4)
+        mine = whole_values(divided.optimizer.variables)
+        for one, other in zip(mine, plain.optimizer.variables, strict=True):
+            meshes.close(one, other, rtol=1e-3, atol=2e-4)
+
+
+def check_sequence_parallel() -> None:
+    for _ in meshes.each():
+        same_weights(*_trained(_adam, sequence_parallel=True), rtol=1e-3, atol=2e-4)
+
+
+def check_sequence_parallel_with_dropout() -> None:
+    """Masks do not depend on how many ranks divide a model; replicas draw masks of their own."""
+    for mesh in meshes.each():
+        if mesh.data > 1:
+            continue
+        for on_parts in (False, True):
+            models = _trained(_adam, sequence_parallel=on_parts, dropout=0.2)
+            same_weights(*models, rtol=1e-3, atol=2e-4)
+
+
+def check_mixed_precision() -> None:
+    for policy in ("mixed_float16", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            for _ in meshes.each():
+                for on_parts in (False, True):
+                    sgd = lambda: keras.optimizers.SGD(0.1)  # noqa: E731
+                    models = _trained(sgd, sequence_parallel=on_parts, steps=3)
+                    same_weights(*models, rtol=0.05, atol=0.02)
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+
+def check_own_loop_run_eagerly() -> None:
+    """A tape of the user's own, without any function."""
+    for mesh in meshes.each():
+        ids, next_ids = text(ROWS * 2)
+        divided, plain = twins(lambda which: gpt(which, sequence_parallel=True, blocks=1))
+        other_weights(divided, plain)
+        optimizers = [keras.optimizers.SGD(0.1) for _ in range(2)]
+        for step in range(2):
+            rows = slice(step * ROWS, (step + 1) * ROWS)
+            own = meshes.part_of_rows(np.arange(ROWS), mesh)
+            with hvd.DistributedGradientTape(tf.GradientTape()) as tape:
+                mine = loss(True)(next_ids[rows][own], divided(ids[rows][own]))
+            _apply(optimizers[0], tape, mine, divided)
+            with tf.GradientTape() as tape:
+                expected = loss(False)(next_ids[rows], plain(ids[rows]))
+            _apply(optimizers[1], tape, expected, plain)
+        same_weights(divided, plain)
+
+
+def _apply(optimizer: Any, tape: Any, value: tf.Tensor, model: keras.Model) -> None:
+    variables = model.trainable_variables
+    gradients = tape.gradient(value, [v.value for v in variables])
+    optimizer.apply(gradients, variables)
+
+
+def check_ranks_of_a_group_hold_the_same() -> None:
+    """What is whole on each rank stays equal to the bit."""
+    for mesh in meshes.each():
+        divided, _ = _trained(_adam, sequence_parallel=True, steps=2)
+        whole = [
+            np.asarray(v)
+            for v, w in zip(divided.weights, whole_values(divided.weights), strict=True)
+            if v.shape == w.shape
+        ]
+        assert whole
+        for other in hvd.allgather_object(whole):
+            for mine, theirs in zip(whole, other, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+        del mesh
+
+
+def check_weights_of_other_degrees() -> None:
+    """Whole weights go into the model on one rank, and back, with any degree."""
+    for mesh in meshes.each():
+        divided, plain = twins(lambda which: gpt(which, tied=False))
+        other_weights(divided, plain)
+        weights = whole_values(divided.weights)
+        set_mesh(Mesh(tensor=1) if mesh.data == 1 else meshes.made()[0])
+        other = gpt(True, tied=False)
+        assign_whole_values(other.weights, weights)
+        same_weights(other, plain, rtol=0, atol=0)
+        assert current_mesh() is not mesh
+
+
+def check_a_model_saved_and_loaded(tmp: Any = None) -> None:
+    """A file of the undivided twin's architecture is not needed: the layers are serialisable."""
+    del tmp
+    for _ in meshes.each():
+        model = gpt(True, sequence_parallel=True)
+        again = keras.Model.from_config(model.get_config())
+        assert [v.shape for v in again.weights] == [v.shape for v in model.weights]

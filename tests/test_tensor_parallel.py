@@ -1,0 +1,12 @@
+"""Layers divided over tensor groups, on real ranks."""
+
+from __future__ import annotations
+
+from rank_jobs import Jobs
+
+JOBS = [("tensor_parallel", "mpi", 2), ("tensor_parallel", "gloo", 2)]
+LONG_JOBS = [("tensor_parallel", "mpi", 4)]
+
+
+def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
+    jobs.get(module, launcher, ranks).require(check)
