@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
-Gradient = tf.Tensor | tf.IndexedSlices | None
+Gradient = Any
+"""A tensor, `tf.IndexedSlices`, or None."""
 
 
 def added(sums: Sequence[Gradient], gradients: Sequence[Gradient]) -> list[Gradient]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -60,13 +61,13 @@ class Piece:
         ]
         self._head = head
         self._state = state
-        self._train = compiled(lambda arguments: self._compute(*arguments, training=True))
-        self._test = compiled(lambda arguments: self._compute(*arguments, training=False))
+        self._train = compiled(functools.partial(self._compute, training=True))
+        self._test = compiled(functools.partial(self._compute, training=False))
 
     def __call__(self, arguments: Arguments, *, training: bool) -> tuple[list[Any], tf.Tensor]:
         """The outputs, flat, and what the piece adds to the loss of the batch (float32)."""
         function = self._train if training else self._test
-        outputs, loss = function((arguments.inputs, arguments.targets, arguments.shares))
+        outputs, loss = function(arguments.inputs, arguments.targets, arguments.shares)
         return list(outputs), loss
 
     def _compute(

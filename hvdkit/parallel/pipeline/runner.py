@@ -102,7 +102,7 @@ class Stage:
         self, batch: MicroBatches, action: Forward, result: Result, outputs: Outputs
     ) -> Pass:
         place = self._places[action.chunk]
-        arguments, loss = self._arguments(place, batch, action.micro_batch, with_targets=True)
+        arguments, loss = self._arguments(place, batch, action.micro_batch, True)
         with self._clock.times(action):
             done = self._keep(place.piece, arguments)
             loss += float(done.loss)
@@ -121,20 +121,30 @@ class Stage:
         if place.before is not None:
             place.before.send_backward(of_inputs)
 
-    def test(self, batch: MicroBatches, outputs: Outputs, *, with_targets: bool) -> Result:
+    def test(
+        self,
+        batch: MicroBatches,
+        actions: Sequence[Action],
+        outputs: Outputs,
+        *,
+        with_targets: bool,
+    ) -> Result:
         """Run the forward passes of a batch, as for `evaluate` and `predict`.
 
         Args:
             batch: the micro-batches.
+            actions: what to do in training, in order; the backward passes are left out.
             outputs: gets the model's outputs, on the last stage.
             with_targets: whether there are targets to compute a loss with.
         """
         result = Result()
-        for micro_batch in range(batch.count):
-            for place in self._places:
-                arguments, loss = self._arguments(place, batch, micro_batch, with_targets)
-                found, own = place.piece(arguments, training=False)
-                self._pass_on(place, micro_batch, found, loss + float(own), result, outputs)
+        for action in actions:
+            if isinstance(action, Backward):
+                continue
+            place = self._places[action.chunk]
+            arguments, loss = self._arguments(place, batch, action.micro_batch, with_targets)
+            found, own = place.piece(arguments, training=False)
+            self._pass_on(place, action.micro_batch, found, loss + float(own), result, outputs)
         return result
 
     def _arguments(
