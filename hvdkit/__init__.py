@@ -80,6 +80,7 @@ from hvdkit.optimizers.tape import (  # noqa: E402
     DistributedGradientTape,
     PartialDistributedGradientTape,
 )
+from hvdkit.parallel.mesh import Mesh, set_mesh  # noqa: E402
 from hvdkit.randomness import set_random_seed  # noqa: E402
 from hvdkit.reduction.compression import Compression  # noqa: E402
 from hvdkit.saving import load_model  # noqa: E402
@@ -103,6 +104,7 @@ __all__ = [
     "HvdkitError",
     "InstallationError",
     "Max",
+    "Mesh",
     "Min",
     "NonfiniteGradientError",
     "NotInitializedError",
@@ -159,6 +161,7 @@ __all__ = [
     "reducescatter",
     "remove_process_set",
     "rocm_built",
+    "set_mesh",
     "set_random_seed",
     "shard",
     "shutdown",

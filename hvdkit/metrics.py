@@ -25,6 +25,7 @@ from hvdkit.engine import (
     ops,
     topology,
 )
+from hvdkit.parallel.mesh import replicas
 
 
 def sums_over_ranks(metric: Any) -> bool:
@@ -60,7 +61,9 @@ def _summed_state(metrics: list[Any]) -> Iterator[None]:
     """While inside, the metrics hold the sums over ranks."""
     variables = [v for metric in metrics for v in metric.variables]
     own = [tf.identity(v.value) for v in variables]
-    totals = ops.grouped_allreduce(own, Sum, name="hvdkit.metrics")
+    totals = own
+    if topology.process_set_size(replicas()) > 1:
+        totals = ops.grouped_allreduce(own, Sum, name="hvdkit.metrics", process_set=replicas())
     for variable, total in zip(variables, totals, strict=True):
         variable.assign(total)
     try:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import require_initialized, require_same, topology
+from hvdkit.parallel.mesh import replica_of
 
 _seed: int | None = None
 
@@ -19,6 +20,9 @@ def set_random_seed(seed: int) -> int:
     initial weights of Keras's layers are equal, and the order of data from `hvd.shard`, whose
     default seed this becomes. Different on each rank: dropout and Keras's augmentation layers, by
     the seeds of Keras's seed generators that have none of their own.
+
+    With a mesh (`hvd.set_mesh` comes before this), what differs between ranks differs between
+    replicas of the model: ranks that divide a model between them draw alike.
 
     Call `hvd.init(deterministic=True)` before it for runs that are equal to the bit.
 
@@ -47,7 +51,8 @@ def set_random_seed(seed: int) -> int:
         raise ValueError(f"a seed is an integer from 0 to 2^32 - 1, not {seed!r}.")
     _seed = seed
     keras.utils.set_random_seed(seed)
-    return seed if topology.rank() == 0 else rank_seed(seed, topology.rank())
+    replica = replica_of(topology.rank())
+    return seed if replica == 0 else rank_seed(seed, replica)
 
 
 def shared_seed() -> int | None:
@@ -68,9 +73,10 @@ def seed_generator_init(
     All ranks draw the same number from Python's generator, as Keras does, so the initial weights
     that are drawn after it stay equal.
     """
-    if seed is not None or _seed is None or topology.rank() == 0:
+    replica = replica_of(topology.rank()) if _seed is not None else 0
+    if seed is not None or replica == 0:
         original(generator, seed, *args, **kwargs)
         return
     drawn = keras.src.random.seed_generator.make_default_seed()
-    original(generator, rank_seed(drawn, topology.rank()), *args, **kwargs)
+    original(generator, rank_seed(drawn, replica), *args, **kwargs)
     generator._initial_seed = None

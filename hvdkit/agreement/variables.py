@@ -8,13 +8,15 @@ moving statistics of BatchNormalization, follow each rank's own rows until they 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-from hvdkit.engine import ProcessSet
-from hvdkit.optimizers.mixins import Distributed, leaves, reductions
+from hvdkit.engine import ProcessSet, global_process_set, topology
+from hvdkit.optimizers.mixins import Distributed, leaves, mesh_of, reductions
+from hvdkit.parallel.layout import is_split
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import can_be_sent
 
@@ -35,6 +37,47 @@ def process_set_of(optimizer: Any) -> ProcessSet | None:
     """The ranks that an optimizer reduces over; None if it is not distributed."""
     found = reductions(optimizer) if optimizer is not None else []
     return found[0].options.process_set if found else None
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Ranks that hold the same variables.
+
+    Attributes:
+        ranks: the ranks.
+        whole_only: whether they hold different parts of variables that are divided.
+    """
+
+    ranks: ProcessSet
+    whole_only: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Whether this rank is one of several."""
+        member = topology.in_process_set(self.ranks)
+        return member and topology.process_set_size(self.ranks) > 1
+
+    @property
+    def first(self) -> int:
+        """The first of the ranks."""
+        return topology.process_set_ranks(self.ranks)[0]
+
+    def among(self, variables: Iterable[Any]) -> list[Any]:
+        """Those of some variables that these ranks hold alike."""
+        return [v for v in variables if not (self.whole_only and is_split(v))]
+
+
+def alike(optimizer: Any) -> list[Alike]:
+    """The groups of ranks, this one among them, that hold the same variables; the smallest first.
+
+    Without a mesh there is one: the ranks that the optimizer reduces over, or all.
+    """
+    found = reductions(optimizer) if optimizer is not None else []
+    if not found:
+        return [Alike(global_process_set)]
+    mesh = mesh_of(optimizer)
+    replicas = Alike(found[0].options.process_set)
+    return [replicas] if mesh is None else [Alike(mesh.tensor_set, whole_only=True), replicas]
 
 
 def moving_statistics(model: Any) -> list[Any]:

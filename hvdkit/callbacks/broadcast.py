@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.agreement.variables import is_local, is_seed_state
-from hvdkit.engine import logger, require_same, topology
+from hvdkit.agreement.variables import Alike, is_local, is_seed_state
+from hvdkit.engine import global_process_set, logger, require_same, topology
+from hvdkit.parallel.mesh import current_mesh, replica_of
 from hvdkit.randomness import rank_seed
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import broadcast_variables, can_be_sent
@@ -80,12 +81,12 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         sent = [v for v in state if not is_seed_state(v) and not self._is_local(v)]
         left_out = [v for v in sent if not can_be_sent(v)]
         sent = [v for v in sent if can_be_sent(v)]
-        require_same(
-            "the variables of model and optimizer",
-            [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in sent],
-        )
         with tf.device(self.device or None):
-            broadcast_variables(sent, self.root_rank)
+            for group, root in _senders(self.root_rank):
+                alike = group.among(sent)
+                kinds = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in alike]
+                require_same("the variables of model and optimizer", kinds, group.ranks)
+                broadcast_variables(alike, root, group.ranks)
         derive_seeds(seeds, self.root_rank)
         self._say_left_out([getattr(v, "path", v.name) for v in left_out])
 
@@ -106,22 +107,41 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
             )
 
 
+def _senders(root_rank: int) -> Iterator[tuple[Alike, int]]:
+    """The groups of ranks that hold the same variables, and who sends in each of them.
+
+    With a mesh the values go from the root's place in each tensor group to the rest of it, and
+    then from the root's replica to the others.
+    """
+    mesh = current_mesh()
+    if mesh is None:
+        yield Alike(global_process_set), root_rank
+        return
+    replica, _, part = mesh.place_of(root_rank)
+    if mesh.tensor > 1:
+        sender = mesh.rank_at(mesh.data_index, mesh.pipeline_index, part)
+        yield Alike(mesh.tensor_set, whole_only=True), sender
+    if mesh.data > 1:
+        sender = mesh.rank_at(replica, mesh.pipeline_index, mesh.tensor_index)
+        yield Alike(mesh.data_set), sender
+
+
 def derive_seeds(states: list[Any], root_rank: int) -> None:
-    """Give each rank its own seeds: from the root's, and the rank.
+    """Give each replica of the model its own seeds: from the root's, and its number.
 
     Args:
         states: the states of seed generators (uint32, [seed, counter]), in the same order on all
-            ranks. The root's stay as they are.
+            ranks. Those of the root's replica stay as they are.
         root_rank: the rank whose seeds count.
     """
     if not states:
         return
-    require_same("the seed generators of the model", [f"{len(states)} of them"])
-    own = [tf.identity(state.value) for state in states]
-    broadcast_variables(states, root_rank)
-    for state, mine in zip(states, own, strict=True):
-        if topology.rank() == root_rank:
-            state.assign(mine)
-            continue
+    for group, root in _senders(root_rank):
+        require_same("the seed generators of the model", [f"{len(states)} of them"], group.ranks)
+        broadcast_variables(states, root, group.ranks)
+    replica = replica_of(topology.rank())
+    if replica == replica_of(root_rank):
+        return
+    for state in states:
         seed, counter = state.numpy().tolist()
-        state.assign(np.array([rank_seed(seed, topology.rank()), counter], np.uint32))
+        state.assign(np.array([rank_seed(seed, replica), counter], np.uint32))

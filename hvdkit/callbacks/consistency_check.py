@@ -9,16 +9,16 @@ import keras
 
 from hvdkit.agreement.differences import NAMED, find_differences, summary
 from hvdkit.agreement.digest import digests_of
-from hvdkit.agreement.variables import agreeing_variables, moving_statistics, process_set_of
+from hvdkit.agreement.variables import Alike, agreeing_variables, alike, moving_statistics
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
 from hvdkit.engine import (
     ProcessSet,
     RankMismatchError,
-    global_process_set,
     logger,
+    raise_everywhere,
     topology,
 )
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import broadcast_variables
 
@@ -90,9 +90,11 @@ class ConsistencyCheck(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find out who is compared."""
-        self._ranks = self.process_set or process_set_of(self.model.optimizer) or global_process_set
-        several = topology.size() > 1 and topology.in_process_set(self._ranks)
-        self._active = several and topology.process_set_size(self._ranks) > 1
+        groups = [Alike(self.process_set)] if self.process_set else alike(self.model.optimizer)
+        self._groups = [group for group in groups if topology.size() > 1 and group.compares]
+        self._active = bool(self._groups)
+        mesh = mesh_of(self.model.optimizer)
+        self._all_compare = self._active and mesh is not None and not self.process_set
         self._start_is_due = self._update_is_due = self.at_start and self._active
         self._updates_before = 0
         self._steps = 0
@@ -148,18 +150,37 @@ class ConsistencyCheck(keras.callbacks.Callback):
         if with_statistics and is_distributed(self.model.optimizer):
             variables += moving_statistics(self.model)
             purpose = "variables and statistics"
-        digests = digests_of(self.model, purpose, variables, self._ranks)
+        problem = None
+        for group in self._groups:
+            found = self._differences(group, variables, purpose)
+            if not found:
+                continue
+            text = f"the ranks hold different variables {when}: {found}."
+            if self.repair:
+                self._say_repaired(group, text)
+            elif problem is None:
+                problem = " ".join([text, *self._advice(when), _OPT_OUT])
+        if self._all_compare:  # in groups of their own
+            raise_everywhere(problem, RankMismatchError)
+        elif problem:
+            raise RankMismatchError(problem)
+
+    def _differences(self, group: Alike, variables: list[Any], purpose: str) -> str | None:
+        """What differs between the ranks of a group, in words; repaired, if that is asked for."""
+        variables = group.among(variables)
+        kept = f"whole {purpose}" if group.whole_only else purpose
+        digests = digests_of(self.model, kept, variables, group.ranks)
         differing = [variables[i] for i in digests.differing()]
         if not differing:
-            return
-        found = summary(find_differences(differing[:NAMED], self._ranks), len(differing))
-        message = f"the ranks hold different variables {when}: {found}."
-        if not self.repair:
-            raise RankMismatchError(" ".join([message, *self._advice(when), _OPT_OUT]))
-        root = topology.process_set_ranks(self._ranks)[0]
-        broadcast_variables(differing, root, self._ranks)
-        if topology.rank() == root:
-            logger.warning("hvdkit: %s All have rank %d's now.", message, root)
+            return None
+        found = summary(find_differences(differing[:NAMED], group.ranks), len(differing))
+        if self.repair:
+            broadcast_variables(differing, group.first, group.ranks)
+        return found
+
+    def _say_repaired(self, group: Alike, text: str) -> None:
+        if topology.rank() == group.first:
+            logger.warning("hvdkit: %s All have rank %d's now.", text, group.first)
 
     def _advice(self, when: str) -> Iterable[str]:
         optimizer = self.model.optimizer

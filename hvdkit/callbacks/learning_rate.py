@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from hvdkit.engine import topology
+from hvdkit.parallel.mesh import replicas
 
 
 class LearningRateScheduleCallback(keras.callbacks.Callback):
@@ -135,7 +136,7 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
             assert self.steps_per_epoch
             # One batch ahead, so that an epoch ends on the rate of its end.
             done = min(epoch + 1.0 / self.steps_per_epoch, warmup_epochs)
-            size = topology.size()
+            size = topology.process_set_size(replicas())
             return 1.0 / size * (done * (size - 1) / warmup_epochs + 1)
 
         end_epoch = int(-(-warmup_epochs // 1))

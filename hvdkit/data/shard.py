@@ -22,6 +22,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import require_inside
+from hvdkit.parallel.mesh import over_replicas
 from hvdkit.randomness import shared_seed
 
 
@@ -57,7 +58,8 @@ def shard(
             loss counts as many rows as it has, and a rank without any gets a row of weight zero.
             "drop" leaves the last, short global batch out.
         batched: whether a dataset's elements are batches; default: find out from the dataset.
-        process_set: the ranks to divide over.
+        process_set: the ranks to divide over. With a mesh (`hvd.set_mesh`), its `data_set`:
+            the ranks of one replica of the model read the same rows.
 
     Returns:
         The rank's data, for `fit`, `evaluate`, `predict`, or a `for` loop.
@@ -75,6 +77,7 @@ def shard(
     """
     require_initialized("hvd.shard()")
     require_inside("hvd.shard()")
+    process_set = over_replicas(process_set)
     topology.require_member(process_set)
     if seed is None:
         seed = shared_seed() or 0

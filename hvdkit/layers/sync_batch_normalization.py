@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, is_initialized, ops, topology
 from hvdkit.optimizers.batch_scale import current_scale
+from hvdkit.parallel.mesh import replicas
 
 
 @keras.saving.register_keras_serializable(package="hvdkit")
@@ -36,7 +37,7 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
         super().__init__(**kwargs)
 
     def _moments(self, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        if not is_initialized() or topology.size() == 1:
+        if not is_initialized() or topology.process_set_size(replicas()) == 1:
             mean, variance = super()._moments(inputs, mask)
             return mean, variance
         # Sums of deviations from the moving mean, which is the same on all ranks: one exchange,
@@ -52,7 +53,7 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
                 tf.reduce_sum(deviation * deviation * weights, axes),
             ]
         )
-        count, total, squares = tf.unstack(ops.allreduce(own, Sum))
+        count, total, squares = tf.unstack(ops.allreduce(own, Sum, process_set=replicas()))
         mean = total / count
         return shift + mean, squares / count - mean * mean
 

@@ -28,6 +28,8 @@ from hvdkit.optimizers.mixins import (
     is_distributed,
     leaves,
 )
+from hvdkit.parallel.layout import is_split
+from hvdkit.parallel.mesh import current_mesh, over_replicas
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import GradientReduction, ReductionOptions, groups_argument
 
@@ -72,7 +74,7 @@ def DistributedOptimizer(
         num_groups: Horovod's old name of `groups`.
         groups: None to reduce in buckets, in the order of the backward pass; a number of groups;
             or lists of variables to be reduced together.
-        process_set: the ranks to reduce over.
+        process_set: the ranks to reduce over. With a mesh (`hvd.set_mesh`), its `data_set`.
         scale_local_gradients: divide the gradients of variables registered with
             `register_local_var` by the number of ranks.
         nonfinite: what happens when gradients hold NaN or Inf: `hvd.nonfinite.Skip()`, `Stop()`
@@ -99,10 +101,11 @@ def DistributedOptimizer(
         sparse_as_dense=sparse_as_dense,
         gradient_predivide_factor=gradient_predivide_factor,
         groups=groups_argument(num_groups, groups),
-        process_set=process_set,
+        process_set=over_replicas(process_set),
         scale_local_gradients=scale_local_gradients,
         device_dense=device_dense,
         device_sparse=device_sparse,
+        mesh=current_mesh(),
     )
     reduction = GradientReduction(options)
     multiplier = _accumulate(optimizer, backward_passes_per_step, average_aggregated_gradients)
@@ -113,6 +116,7 @@ def DistributedOptimizer(
     def make_distributed(one: Any) -> None:
         if isinstance(one, Distributed):
             return
+        _require_marked_slots(one)
         mixins = (DistributedComposite,) if is_composite(one) else leaf_mixins
         one.__class__ = _distributed_class(mixins, one.__class__)
         state = vars(one)
@@ -158,6 +162,15 @@ def _keras_optimizer(optimizer: Any) -> Any:
             f"{type(optimizer).__module__}.{type(optimizer).__name__}."
         )
     return optimizer
+
+
+def _require_marked_slots(optimizer: Any) -> None:
+    """Refuse an optimizer whose slots were made before anybody noted how they lie over ranks."""
+    if optimizer.built and any(map(is_split, optimizer._trainable_variables)):
+        raise ValueError(
+            "the optimizer has been built for variables that are divided over ranks: wrap it with "
+            "hvd.DistributedOptimizer before that, when it is made."
+        )
 
 
 def _accumulate(optimizer: Any, passes: int, average: bool) -> float:

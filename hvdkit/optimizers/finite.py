@@ -49,8 +49,8 @@ class FiniteGuard:
     ) -> None:
         """Note whether reduced gradients are finite.
 
-        They are the same on all ranks, but for those of local variables: where there are any, the
-        ranks ask each other.
+        They are the same on all ranks, but for those of local variables and of models that are
+        divided over ranks: where there are any, the ranks ask each other.
 
         Args:
             gradients: the reduced gradients.
@@ -60,8 +60,10 @@ class FiniteGuard:
         """
         each = [_is_finite(gradient) for gradient in gradients]
         finite = tf.reduce_all(each)
-        if reduction.active and any(map(reduction.is_local, variables)):
+        process_set = reduction.judges
+        if process_set is None and reduction.active and any(map(reduction.is_local, variables)):
             process_set = reduction.options.process_set
+        if process_set is not None:
             agreed = ops.allreduce(
                 tf.cast(finite, tf.int32), Min, name="hvdkit_nonfinite", process_set=process_set
             )

@@ -17,7 +17,12 @@ import tensorflow as tf
 from hvdkit.engine import Max, ProcessSet, ops, topology
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.finite import guards
+from hvdkit.parallel.clipping import clip_by_global_norm, clip_by_norm
+from hvdkit.parallel.layout import is_split, layout_of, set_layout
+from hvdkit.parallel.mesh import Mesh
+from hvdkit.parallel.optimizers import require_elementwise
 from hvdkit.reduction.gradients import Gradient, GradientReduction
+from hvdkit.reduction.sparse import scaled
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
@@ -74,11 +79,26 @@ class Distributed(keras.optimizers.Optimizer):
         reduced = self._hvd_reduction.reduce(gradients, variables, name=self._hvd_name)
         if self._hvd_multiplier == 1.0:
             return reduced
-        return [g if g is None else _scaled(g, self._hvd_multiplier) for g in reduced]
+        return [g if g is None else scaled(g, self._hvd_multiplier) for g in reduced]
 
 
 class DistributedLeaf(Distributed):
     """Mixin of an optimizer that updates variables itself, which is all but two of Keras's."""
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Build the optimizer, unless it can't update what the ranks hold."""
+        require_elementwise(self, variables)
+        super().build(variables)
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """A slot lies over the ranks as the variable that it belongs to."""
+        slot = super().add_variable_from_reference(reference_variable, *args, **kwargs)
+        layout = layout_of(reference_variable)
+        if layout is not None:
+            set_layout(slot, layout)
+        return slot
 
     @do_not_convert
     def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
@@ -86,7 +106,7 @@ class DistributedLeaf(Distributed):
         _refuse_two_kinds_of_replicas(self._hvd_reduction)
         scale = current_scale()
         if scale is not None and not scale.used_for(self):
-            grads = [g if g is None else _scaled(g, scale.value) for g in grads]
+            grads = [g if g is None else scaled(g, scale.value) for g in grads]
         super().apply(grads, trainable_variables)
 
     def _overwrite_variables_directly_with_gradients(
@@ -112,7 +132,14 @@ class DistributedLeaf(Distributed):
             self.__dict__["_hvd_variables"] = []
 
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
-        reduced = self._hvd_reduce(grads, self._hvd_variables)
+        variables, mesh = self._hvd_variables, self._hvd_reduction.options.mesh
+        reduced = self._hvd_reduce(grads, variables)
+        if mesh is None or not (mesh.pipeline > 1 or any(map(is_split, variables))):
+            return super()._clip_gradients(reduced)
+        if self.clipnorm:
+            return clip_by_norm(reduced, variables, self.clipnorm)
+        if self.global_clipnorm:
+            return clip_by_global_norm(reduced, variables, self.global_clipnorm, mesh)
         return super()._clip_gradients(reduced)
 
 
@@ -166,11 +193,10 @@ def reductions(optimizer: Any) -> list[GradientReduction]:
     return found + [r for inner in inner_optimizers(optimizer) for r in reductions(inner)]
 
 
-def _scaled(gradient: tf.Tensor | tf.IndexedSlices, factor: Any) -> tf.Tensor | tf.IndexedSlices:
-    if isinstance(gradient, tf.IndexedSlices):
-        values = gradient.values * tf.cast(factor, gradient.values.dtype)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return gradient * tf.cast(factor, gradient.dtype)
+def mesh_of(optimizer: Any) -> Mesh | None:
+    """The mesh over which an optimizer's variables lie; None if there is none."""
+    found = reductions(optimizer) if optimizer is not None else []
+    return found[0].options.mesh if found else None
 
 
 def _refuse_two_kinds_of_replicas(reduction: GradientReduction) -> None:

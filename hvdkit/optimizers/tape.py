@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Average, ProcessSet, global_process_set
 from hvdkit.optimizers.partial import local_variables_of
+from hvdkit.parallel.mesh import current_mesh, over_replicas
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import (
     Gradient,
@@ -120,7 +121,7 @@ def DistributedGradientTape(
         num_groups: Horovod's old name of `groups`.
         groups: None for buckets in the order of the backward pass, a number of groups, or lists
             of variables to be reduced together.
-        process_set: the ranks to reduce over.
+        process_set: the ranks to reduce over. With a mesh (`hvd.set_mesh`), its `data_set`.
         scale_local_gradients: divide the gradients of local sources by the number of ranks.
 
     Example:
@@ -136,10 +137,11 @@ def DistributedGradientTape(
         sparse_as_dense=sparse_as_dense,
         gradient_predivide_factor=gradient_predivide_factor,
         groups=groups_argument(num_groups, groups),
-        process_set=process_set,
+        process_set=over_replicas(process_set),
         scale_local_gradients=scale_local_gradients,
         device_dense=device_dense,
         device_sparse=device_sparse,
+        mesh=current_mesh(),
     )
     return _DistributedTape(gradtape, GradientReduction(options, seen=_SEEN))
 

@@ -38,10 +38,24 @@ class Layout:
 
 
 def set_layout(variable: Any, layout: Layout) -> None:
-    """Say how a `keras.Variable` lies over the ranks."""
-    setattr(variable, _ATTRIBUTE, layout)
+    """Say how a `keras.Variable`, or a `tf.Variable`, lies over the ranks."""
+    for one in (variable, getattr(variable, "_value", None)):
+        if one is not None:
+            setattr(one, _ATTRIBUTE, layout)
 
 
 def layout_of(variable: Any) -> Layout | None:
     """How a variable lies over the ranks; None if it is whole on each."""
     return getattr(variable, _ATTRIBUTE, None)
+
+
+def is_split(variable: Any) -> bool:
+    """Whether each rank of a tensor group holds a part of the variable."""
+    layout = layout_of(variable)
+    return layout is not None and layout.axis is not None and layout.mesh.tensor > 1
+
+
+def is_partial(variable: Any) -> bool:
+    """Whether the ranks of a tensor group have parts of the variable's gradient, to be summed."""
+    layout = layout_of(variable)
+    return layout is not None and layout.partial and layout.mesh.tensor > 1

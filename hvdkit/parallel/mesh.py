@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from hvdkit.engine import ProcessSet, require_initialized, require_same, topology
+from hvdkit.engine import (
+    ProcessSet,
+    global_process_set,
+    require_initialized,
+    require_same,
+    topology,
+)
 
 
 class Mesh:
@@ -53,8 +59,7 @@ class Mesh:
         self.data = world // (pipeline * tensor) if data is None else data
         self.pipeline = pipeline
         self.tensor = tensor
-        rest, self.tensor_index = divmod(topology.rank(), tensor)
-        self.data_index, self.pipeline_index = divmod(rest, pipeline)
+        self.data_index, self.pipeline_index, self.tensor_index = self.place_of(topology.rank())
         self.tensor_set = self._own_set(
             [self.rank_at(d, p, t) for t in range(tensor)]
             for d, p in product(range(self.data), range(pipeline))
@@ -68,6 +73,11 @@ class Mesh:
             for p, t in product(range(pipeline), range(tensor))
         )
 
+    def place_of(self, rank: int) -> tuple[int, int, int]:
+        """The data, pipeline and tensor index of a rank."""
+        rest, tensor_index = divmod(rank, self.tensor)
+        return (*divmod(rest, self.pipeline), tensor_index)
+
     def rank_at(self, data_index: int, pipeline_index: int, tensor_index: int) -> int:
         """The rank at a place of the mesh."""
         return (data_index * self.pipeline + pipeline_index) * self.tensor + tensor_index
@@ -76,6 +86,11 @@ class Mesh:
         """Make the process sets of all groups, which takes every rank; returns this rank's."""
         sets = [(ranks, topology.process_set_of(ranks)) for ranks in groups]
         return next(process_set for ranks, process_set in sets if topology.rank() in ranks)
+
+    @property
+    def divides_models(self) -> bool:
+        """Whether a rank holds a part of the model only."""
+        return self.pipeline * self.tensor > 1
 
     def __repr__(self) -> str:
         return f"Mesh(data={self.data}, pipeline={self.pipeline}, tensor={self.tensor})"
@@ -93,6 +108,29 @@ def set_mesh(mesh: Mesh | None) -> None:
 def current_mesh() -> Mesh | None:
     """The mesh that `set_mesh` was given, or None."""
     return _current
+
+
+def over_replicas(process_set: ProcessSet) -> ProcessSet:
+    """The ranks that train on different rows: with a mesh, "all ranks" means those.
+
+    Args:
+        process_set: what a user has chosen, or `hvd.global_process_set`.
+    """
+    if _current is None or process_set.process_set_id != 0:
+        return process_set
+    return _current.data_set
+
+
+def replicas() -> ProcessSet:
+    """The ranks that train on different rows: all, or the `data_set` of the mesh."""
+    return over_replicas(global_process_set)
+
+
+def replica_of(rank: int) -> int:
+    """Which replica of the model a rank belongs to: the rank itself, where there is no mesh."""
+    if _current is None:
+        return rank
+    return rank // (_current.pipeline * _current.tensor)
 
 
 def _problem(data: int | None, pipeline: int, tensor: int, world: int) -> str | None:

@@ -21,6 +21,8 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
+from hvdkit.parallel.layout import is_partial, layout_of
+from hvdkit.parallel.mesh import Mesh
 from hvdkit.reduction.buckets import (
     BackwardOrder,
     Bucket,
@@ -52,6 +54,7 @@ class ReductionOptions:
         scale_local_gradients: divide the gradients of local variables by the number of ranks.
         device_dense: device for the reduction of dense tensors, "" for the tensor's own.
         device_sparse: device for the reduction of sparse tensors.
+        mesh: where the ranks hold parts of the model.
     """
 
     op: int = Average
@@ -63,6 +66,7 @@ class ReductionOptions:
     scale_local_gradients: bool = True
     device_dense: str = ""
     device_sparse: str = ""
+    mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
         if self.op not in (Average, Sum):
@@ -133,6 +137,12 @@ class GradientReduction:
         process_set = self.options.process_set
         return topology.process_set_size(process_set) > 1 and topology.in_process_set(process_set)
 
+    @property
+    def judges(self) -> ProcessSet | None:
+        """The ranks that see different gradients, once reduced; None if all see the same."""
+        mesh = self.options.mesh
+        return global_process_set if mesh is not None and mesh.divides_models else None
+
     def reduce(
         self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str = "gradients"
     ) -> list[Gradient]:
@@ -152,6 +162,7 @@ class GradientReduction:
         reduced: list[Gradient] = [self._prepare(gradient) for gradient in gradients]
         if is_elastic() and not tf.executing_eagerly():
             reduced = of_this_world(reduced)
+        reduced = _summed_over_tensor_group(reduced, variables, name)
         if not self.active:
             return reduced
         ranks = topology.process_set_size(self.options.process_set)
@@ -248,6 +259,27 @@ class GradientReduction:
             options.compression.decompress(tensor, context)
             for tensor, (_, context) in zip(reduced, compressed, strict=True)
         ]
+
+
+def _summed_over_tensor_group(
+    gradients: list[Gradient], variables: Sequence[Any], name: str
+) -> list[Gradient]:
+    """Add up the parts of gradients that the ranks of a tensor group have."""
+    partial = [i for i, v in enumerate(variables) if gradients[i] is not None and is_partial(v)]
+    if not partial:
+        return gradients
+    layout = layout_of(variables[partial[0]])
+    assert layout is not None
+    sums = ops.grouped_allreduce(
+        [tf.convert_to_tensor(gradients[i]) for i in partial],
+        Sum,
+        name=f"{name}_partial",
+        process_set=layout.mesh.tensor_set,
+    )
+    summed = list(gradients)
+    for i, total in zip(partial, sums, strict=True):
+        summed[i] = total
+    return summed
 
 
 def _bytes(gradient: tf.Tensor, variable: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from hvdkit.engine import Average, ProcessSet, Sum, ops, topology
@@ -48,3 +50,11 @@ def allreduce_slices(
     if op == Average:
         gathered = gathered / tf.cast(topology.process_set_size(process_set), gathered.dtype)
     return combine_duplicates(tf.IndexedSlices(gathered, indices, slices.dense_shape))
+
+
+def scaled(gradient: tf.Tensor | tf.IndexedSlices, factor: Any) -> tf.Tensor | tf.IndexedSlices:
+    """A gradient, dense or sparse, times a number."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values = gradient.values * tf.cast(factor, gradient.values.dtype)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(factor, gradient.dtype)

@@ -45,6 +45,7 @@ from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reduct
 from hvdkit.randomness import seed_generator_init
 from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
+from hvdkit.training.divided import require_distributed
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.position import FitPosition, current_position, positioned
@@ -109,6 +110,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         _follow_epochs(data, arguments)
         arguments["x"] = _adapter(model, data, class_weight=arguments.pop("class_weight"))
         arguments["shuffle"] = False
+    require_distributed(model)
     position = FitPosition(arguments["x"] if sharded else None)
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
@@ -259,10 +261,14 @@ def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
 
 def _check_finite(original: Callable[..., Any], optimizer: Any, grads: Any) -> tf.Tensor:
     finite = original(optimizer, grads)
-    active = [r for r in reductions(optimizer) if r.active]
-    if not active:
+    judges = [
+        r.judges or r.options.process_set
+        for r in reductions(optimizer)
+        if r.judges is not None or r.active
+    ]
+    if not judges:
         return finite
-    process_set = active[0].options.process_set
+    process_set = judges[0]
     everywhere = ops.allreduce(
         tf.cast(finite, tf.int32), Min, name="hvdkit_finite", process_set=process_set
     )

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import allgather_object, ops
+from hvdkit.parallel.mesh import replicas
 
 
 def predict_over_ranks(outputs: Any, adapter: ShardedAdapter) -> Any:
@@ -22,14 +23,17 @@ def predict_over_ranks(outputs: Any, adapter: ShardedAdapter) -> Any:
     Returns:
         Arrays with a row for each row of the whole data, in its order, on every rank.
     """
+    ranks = replicas()
     rows = len(keras.tree.flatten(outputs)[0])
-    positions = ops.allgather(tf.constant(adapter.positions(rows), tf.int64)).numpy()
+    positions = ops.allgather(
+        tf.constant(adapter.positions(rows), tf.int64), process_set=ranks
+    ).numpy()
     order = np.argsort(positions, kind="stable")
 
     def gather(own: Any) -> Any:
         if isinstance(own, np.ndarray):
-            return ops.allgather(tf.constant(own)).numpy()[order]
-        parts = allgather_object(own)  # ragged or sparse
+            return ops.allgather(tf.constant(own), process_set=ranks).numpy()[order]
+        parts = allgather_object(own, process_set=ranks)  # ragged or sparse
         whole = tf.concat(parts, 0)
         return tf.gather(whole, order)
 

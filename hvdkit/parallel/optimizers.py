@@ -1,0 +1,50 @@
+"""Which optimizers may update a part of a variable.
+
+Most of Keras's treat each element by itself, so a rank can update its part alone. Those that look
+at a whole variable (a norm, factored means, an orthogonal matrix) would do something else on a
+part, and so would most constraints; they are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from hvdkit.parallel.layout import is_split
+
+_LOOK_AT_WHOLE = tuple(
+    getattr(keras.optimizers, name)
+    for name in ("Adafactor", "Lamb", "Muon")
+    if hasattr(keras.optimizers, name)
+)
+_ELEMENTWISE_CONSTRAINTS = (keras.constraints.NonNeg,)
+
+
+def require_elementwise(optimizer: Any, variables: Sequence[Any]) -> None:
+    """Refuse an optimizer, or a constraint, that has to see whole variables.
+
+    Args:
+        optimizer: a Keras optimizer that updates variables itself.
+        variables: those that it is built for.
+
+    Raises:
+        ValueError: on every rank. It names the optimizer or the constraint, and the variable.
+    """
+    for variable in variables:
+        if not is_split(variable):
+            continue
+        where = f"{variable.path}, which is divided over the tensor ranks of the mesh"
+        if isinstance(optimizer, _LOOK_AT_WHOLE):
+            raise ValueError(
+                f"{type(optimizer).__name__} looks at a whole variable, and this rank holds a "
+                f"part of {where}. Use an optimizer that treats each element by itself, such as "
+                "AdamW, or tensor=1."
+            )
+        constraint = getattr(variable, "constraint", None)
+        if constraint is not None and not isinstance(constraint, _ELEMENTWISE_CONSTRAINTS):
+            raise ValueError(
+                f"the constraint {type(constraint).__name__} looks at a whole variable, and this "
+                f"rank holds a part of {where}. Leave it out, or use tensor=1."
+            )
