@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hvdkit.engine import raise_everywhere
 from hvdkit.optimizers.distributed import DistributedOptimizer
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.mesh import Mesh
 from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, required_mesh, split
 from hvdkit.parallel.pipeline.losses import Share, share_of
@@ -48,10 +48,9 @@ class PipelineModel(keras.Model):
             the schedule's chunks); None to let all pieces compute about as much.
         recompute: keep only the inputs of a stage, and run its forward pass again in the backward
             pass: less memory, about a third more computation.
-        mesh: which rank is which stage; default: that of `hvd.set_mesh`.
 
     Attributes:
-        mesh: the mesh.
+        mesh: the mesh of `hvd.set_mesh`, which says which rank is which stage.
         schedule: the schedule.
         micro_batches: number of micro-batches of a full batch.
         pieces: this rank's layers: a Keras model for each chunk.
@@ -87,9 +86,8 @@ class PipelineModel(keras.Model):
         schedule: Schedule | None = None,
         cuts: Sequence[str] | None = None,
         recompute: bool = False,
-        mesh: Mesh | None = None,
     ) -> None:
-        mesh = required_mesh(mesh)
+        mesh = required_mesh()
         schedule = schedule or OneForwardOneBackward()
         divided = split(model, mesh, schedule, micro_batches, cuts)
         unsplit = divided.whole.model
@@ -130,8 +128,14 @@ class PipelineModel(keras.Model):
                 "micro-batches. Stop the mask before the outputs, and give sample_weight instead."
             )
         raise_everywhere(problem, ValueError)
-        if not is_distributed(keras.optimizers.get(optimizer)):
-            optimizer = DistributedOptimizer(optimizer, process_set=self.mesh.data_set)
+        optimizer = keras.optimizers.get(optimizer)
+        if not is_distributed(optimizer):
+            optimizer = DistributedOptimizer(optimizer)
+        if mesh_of(optimizer) is not self.mesh:
+            raise ValueError(
+                "the optimizer was made distributed before hvd.set_mesh, or for another mesh, so "
+                "it would average over ranks that hold other layers: wrap it after hvd.set_mesh."
+            )
         super().compile(optimizer=optimizer, loss=loss, **options)
         self.__dict__.update(_share=share, _steps=None)
 

@@ -64,6 +64,7 @@ class Steps:
         self._stage = Stage(places, keep, share, clock)
         self._apply = self._compiled(self._apply_gradients)
         self._update_metrics = self._compiled(self._update_compiled_metrics)
+        self._actions: dict[int, Sequence[Action]] = {}
         self._unchecked = True
         self.kept = 0
 
@@ -117,12 +118,12 @@ class Steps:
         inputs = getattr(whole, "_functional", whole)._standardize_inputs(x)
         rows, stages = rows_of(inputs), self._settings.mesh.pipeline
         count = fitting(self._settings.schedule, stages, min(self._settings.micro_batches, rows))
-        plan = self._settings.schedule.plan(stages, count)
         if self._model.compiled:
             self._build_metrics(rows, y, sample_weight)
-        return MicroBatches(inputs, y, sample_weight, count), plan[
-            self._settings.mesh.pipeline_index
-        ]
+        if count not in self._actions:
+            plan = self._settings.schedule.plan(stages, count)
+            self._actions[count] = plan[self._settings.mesh.pipeline_index]
+        return MicroBatches(inputs, y, sample_weight, count), self._actions[count]
 
     def _end(self, batch: MicroBatches, loss: float) -> None:
         """Give all stages the metrics of the last."""
