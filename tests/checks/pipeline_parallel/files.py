@@ -77,9 +77,8 @@ def check_a_rank_holds_its_stage_only() -> None:
     for given in (False, True):
         whole = seeded(build)
         names = [v.path for v in whole.weights]
-        model = seeded(
-            lambda given=given: PipelineModel(build() if given else build, micro_batches=2)
-        )
+        source = seeded(build) if given else build
+        model = seeded(lambda source=source: PipelineModel(source, micro_batches=2))
         fit_once(model)
         model.gather_weights()
         unsplit = model._split.whole.model
