@@ -191,7 +191,7 @@ class Steps:
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self._model.run_eagerly:
             return function
-        compiled: Callable[..., Any] = tf.function(function, autograph=False)
+        compiled: Callable[..., Any] = tf.function(function, autograph=False, reduce_retracing=True)
         return compiled
 
     def _packed(self, flat: Sequence[Any]) -> Any:

@@ -3,8 +3,6 @@
 MODULES = (
     "messages",
     "training",
-    "architectures",
-    "state",
     "precision",
     "files",
     "refusals",

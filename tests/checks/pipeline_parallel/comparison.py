@@ -116,7 +116,7 @@ def require_same_training(
         require_close(name, history[name], values, rtol, atol)
     require_weights(model, reference, rtol, atol)
     assert int(model.optimizer.iterations) == int(reference.optimizer.iterations) > 9
-    require_same_results(model, reference, x, y, rtol, atol)
+    require_same_results(model, reference, x, y, rtol, atol, fit_options["batch_size"])
     return model
 
 
@@ -127,15 +127,16 @@ def require_same_results(
     y: Any,
     rtol: float = RTOL,
     atol: float = ATOL,
+    batch_size: int = 12,
 ) -> None:
     """Both evaluate and predict alike, on every rank."""
-    expected = reference.evaluate(x, y, batch_size=7, verbose=0, return_dict=True)
-    found = model.evaluate(x, y, batch_size=7, verbose=0, return_dict=True)
+    expected = reference.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
+    found = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
     assert list(found) == list(expected)
     for name, value in expected.items():
         require_close(f"evaluate's {name}", found[name], value, rtol, atol)
-    outputs = model.predict(x, batch_size=7, verbose=0)
-    wanted = reference.predict(x, batch_size=7, verbose=0)
+    outputs = model.predict(x, batch_size=batch_size, verbose=0)
+    wanted = reference.predict(x, batch_size=batch_size, verbose=0)
     keras.tree.assert_same_structure(outputs, wanted)
     for mine, theirs in zip(keras.tree.flatten(outputs), keras.tree.flatten(wanted), strict=True):
         assert mine.dtype == theirs.dtype
