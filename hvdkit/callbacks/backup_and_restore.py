@@ -23,7 +23,7 @@ from hvdkit.checkpoint.saver import Progress, Saver
 from hvdkit.checkpoint.state import Training
 from hvdkit.checkpoint.store import Manifest
 from hvdkit.engine import logger, require_initialized, shutdown, topology
-from hvdkit.parallel.mesh import replicas
+from hvdkit.mesh.mesh import replicas
 from hvdkit.training.position import FitPosition, current_position
 
 

@@ -18,8 +18,8 @@ from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.store import Manifest, part_file, rank_file
 from hvdkit.checkpoint.variables import PATHS, Groups, path_of, split_axis
 from hvdkit.engine import topology
-from hvdkit.parallel.layout import layout_of
-from hvdkit.parallel.mesh import Mesh, Sizes
+from hvdkit.mesh.layout import layout_of
+from hvdkit.mesh.mesh import Mesh, Sizes
 
 AXES = "axes"
 # Its variables are made after the others are restored, so it is handed on as it is.

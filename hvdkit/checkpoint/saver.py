@@ -21,7 +21,7 @@ from hvdkit.checkpoint.files import Digest, write_whole
 from hvdkit.checkpoint.parts import Place
 from hvdkit.checkpoint.store import SHARED, Store, part_file, rank_file
 from hvdkit.engine import allgather_object, broadcast_object, raise_everywhere, topology
-from hvdkit.parallel.mesh import Sizes
+from hvdkit.mesh.mesh import Sizes
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from hvdkit.checkpoint.variables import (
     shared_variables,
 )
 from hvdkit.engine import raise_everywhere, topology
+from hvdkit.mesh.mesh import current_mesh
 from hvdkit.optimizers.mixins import mesh_of
-from hvdkit.parallel.mesh import current_mesh
 
 
 class Training:

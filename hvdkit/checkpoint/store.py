@@ -25,7 +25,7 @@ from typing import Any
 from hvdkit.checkpoint.arrays import Contents, parse
 from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.files import Digest, digest_of, sync_folder, write_whole
-from hvdkit.parallel.mesh import Sizes
+from hvdkit.mesh.mesh import Sizes
 
 FORMAT = 1
 SHARED = "shared.bin"

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.agreement.variables import is_seed_state
+from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.optimizers.mixins import Distributed, leaves
-from hvdkit.parallel.layout import is_split, layout_of
 from hvdkit.variables import can_be_sent
 
 Groups = dict[str, list[Any]]
