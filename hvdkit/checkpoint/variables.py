@@ -126,6 +126,8 @@ def _accumulators(optimizer: Any) -> list[Any]:
 
 
 def _local_keys(model: Any, optimizer: Any) -> set[int]:
+    if getattr(model, "divided_over_ranks", False):  # the stages of a pipeline
+        return {_key(variable) for variable in model.trainable_variables}
     registered: Sequence[Any] = [] if optimizer is None else leaves(optimizer)
     return {
         _key(variable)
