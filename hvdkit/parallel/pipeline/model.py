@@ -100,7 +100,7 @@ class PipelineModel(keras.Model):
         self.__dict__["_share"] = MicroBatches.fraction
         self.micro_batches = micro_batches
         self.recompute = recompute
-        self.output_names = list(getattr(unsplit, "_functional", unsplit).output_names)
+        self.output_names = list(divided.whole.graph.output_names)
         self.built = True
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
