@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.engine import raise_everywhere
+from hvdkit.engine import ops, raise_everywhere
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
@@ -75,8 +75,8 @@ class PipelineModel(keras.Model):
     _share: Share
     _steps: Steps | None
 
-    # The weights of other ranks are in the files too, so all ranks have to take part.
-    saves_together = True
+    # Each rank holds other variables: callbacks that save let every rank take part.
+    divided_over_ranks = True
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class PipelineModel(keras.Model):
         self.__dict__["_share"] = MicroBatches.fraction
         self.micro_batches = micro_batches
         self.recompute = recompute
-        self.output_names = list(getattr(unsplit, "_functional", unsplit).output_names)
+        self.output_names = list(divided.whole.graph.output_names)
         self.built = True
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
@@ -252,8 +252,9 @@ class PipelineModel(keras.Model):
                 whole.set_weights(weights)
 
     def _write(self, write: Callable[[keras.Model], None]) -> None:
-        if self.mesh.data_index > 0 or self.mesh.tensor_index > 0:
-            return
-        with self._split.whole.gathered() as whole:
-            if whole is not None:
-                write(whole)
+        """Write from the first stage of the first replica; all ranks return when it is done."""
+        if self.mesh.data_index == 0 and self.mesh.tensor_index == 0:
+            with self._split.whole.gathered() as whole:
+                if whole is not None:
+                    write(whole)
+        ops.barrier()

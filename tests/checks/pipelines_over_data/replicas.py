@@ -49,12 +49,16 @@ def check_rows_of_all_replicas() -> None:
     mesh = mesh_of_replicas()
     x, y = data(41)
     reference = seeded(build)
-    reference.compile(keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5), "mse", ["mae"])
+    reference.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5), "mse", metrics=["mae"]
+    )
     expected = reference.fit(
         hvd_order(x, y), epochs=4, verbose=0, callbacks=[no_comparison()]
     ).history
     model = seeded(lambda: PipelineModel(build, micro_batches=3))
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5), "mse", ["mae"])
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5), "mse", metrics=["mae"]
+    )
     train = hvd.shard((x, y), batch_size=6, shuffle=False)
     history = model.fit(train, epochs=4, verbose=0).history
     for name, values in expected.items():
