@@ -20,6 +20,7 @@ from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 from hvdkit.parallel.pipeline.schedules import OneForwardOneBackward, Schedule
 from hvdkit.parallel.pipeline.steps import Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
+from hvdkit.parallel.whole import assign_whole_values, whole_values
 from hvdkit.training.steps import with_sharded_batches
 
 
@@ -74,9 +75,6 @@ class PipelineModel(keras.Model):
     _clock: Clock
     _share: Share
     _steps: Steps | None
-
-    # Each rank holds other variables: callbacks that save let every rank take part.
-    divided_over_ranks = True
 
     def __init__(
         self,
@@ -235,10 +233,11 @@ class PipelineModel(keras.Model):
         """The unsplit model's weights (`get_weights`) on the first stage; every rank calls it.
 
         Returns:
-            The weights on the first stage of each pipeline, None on the others.
+            The weights, whole even where a tensor group divides layers, on the first stage of each
+            pipeline; None on the others.
         """
         with self._split.whole.gathered() as whole:
-            return None if whole is None else list(whole.get_weights())
+            return None if whole is None else whole_values(whole.weights)
 
     def scatter_weights(self, weights: Sequence[np.ndarray] | None) -> None:
         """Give all stages the unsplit model's weights; every rank calls it.
@@ -249,11 +248,11 @@ class PipelineModel(keras.Model):
         """
         with self._split.whole.scattered() as whole:
             if whole is not None:
-                whole.set_weights(weights)
+                assign_whole_values(whole.weights, weights or [])
 
     def _write(self, write: Callable[[keras.Model], None]) -> None:
         """Write from the first stage of the first replica; all ranks return when it is done."""
-        if self.mesh.data_index == 0 and self.mesh.tensor_index == 0:
+        if self.mesh.data_index == 0:
             with self._split.whole.gathered() as whole:
                 if whole is not None:
                     write(whole)
