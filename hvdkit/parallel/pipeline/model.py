@@ -18,7 +18,7 @@ from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, requir
 from hvdkit.parallel.pipeline.losses import Share, share_of
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 from hvdkit.parallel.pipeline.schedules import OneForwardOneBackward, Schedule
-from hvdkit.parallel.pipeline.steps import Steps
+from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
 from hvdkit.parallel.whole import assign_whole_values, whole_values
 from hvdkit.training.steps import with_sharded_batches
@@ -71,6 +71,8 @@ class PipelineModel(keras.Model):
 
     mesh: Mesh
     schedule: Schedule
+    micro_batches: int
+    _settings: Settings
     _split: Split
     _clock: Clock
     _share: Share
@@ -93,11 +95,15 @@ class PipelineModel(keras.Model):
         self.pieces = [chunk.model for chunk in divided.chunks]
         # Past Keras's attribute tracking: the unsplit model's layers are not this rank's.
         self.__dict__.update(
-            _split=divided, _clock=Clock(), _steps=None, mesh=mesh, schedule=schedule
+            mesh=mesh,
+            schedule=schedule,
+            micro_batches=micro_batches,
+            _settings=Settings(mesh, schedule, micro_batches, recompute),
+            _split=divided,
+            _clock=Clock(),
+            _share=MicroBatches.fraction,
+            _steps=None,
         )
-        self.__dict__["_share"] = MicroBatches.fraction
-        self.micro_batches = micro_batches
-        self.recompute = recompute
         self.output_names = list(divided.whole.graph.output_names)
         self.built = True
 
@@ -178,7 +184,9 @@ class PipelineModel(keras.Model):
 
     def _fresh_steps(self, force: bool) -> Steps:
         if self._steps is None or force:
-            self.__dict__["_steps"] = Steps(self, self, self._split, self._share, self._clock)
+            self.__dict__["_steps"] = Steps(
+                self, self._settings, self._split, self._share, self._clock
+            )
         assert self._steps is not None
         self._steps.next_is_first()
         return self._steps
