@@ -34,7 +34,8 @@ def _trained(
         model.compile(own, loss(divided), **(compiling or {}))
         data: Any = (ids, next_ids, weights)
         if divided:
-            fit = {"x": hvd.shard(data, batch_size=ROWS, shuffle=False)}
+            own_rows = ROWS // current_mesh().data
+            fit = {"x": hvd.shard(data, batch_size=own_rows, shuffle=False)}
         else:
             fit = dict(zip(("x", "y", "sample_weight"), data, strict=True), batch_size=ROWS)
         history = model.fit(**fit, epochs=2, shuffle=False, verbose=0)
