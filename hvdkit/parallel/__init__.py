@@ -1,5 +1,7 @@
 """One model over several devices and ranks."""
 
+from hvdkit.parallel.pipeline import schedules
+from hvdkit.parallel.pipeline.model import PipelineModel
 from hvdkit.parallel.tensor import (
     ColumnParallelDense,
     GatherSequence,
@@ -18,11 +20,13 @@ __all__ = [
     "GatherSequence",
     "HeadParallelAttention",
     "PartDropout",
+    "PipelineModel",
     "RowParallelDense",
     "ScatterSequence",
     "SequenceParallel",
     "VocabularyParallelCrossEntropy",
     "VocabularyParallelEmbedding",
     "assign_whole_values",
+    "schedules",
     "whole_values",
 ]
