@@ -9,7 +9,13 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, checkpoint, elastic, nonfinite  # noqa: E402  (only after the check)
+from hvdkit import (  # noqa: E402  (only after the check)
+    callbacks,
+    checkpoint,
+    elastic,
+    nonfinite,
+    parallel,
+)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -153,6 +159,7 @@ __all__ = [
     "mpi_threads_supported",
     "nccl_built",
     "nonfinite",
+    "parallel",
     "pause",
     "rank",
     "rank_op",
