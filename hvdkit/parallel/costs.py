@@ -74,7 +74,7 @@ def _activations(steps: Sequence[Any], rows: int) -> float:
 
 
 def _bytes(shape: Any, dtype: str) -> int:
-    return math.prod(shape) * int(tf.as_dtype(dtype).size)
+    return int(math.prod(shape) * tf.as_dtype(dtype).size)
 
 
 def _with_rows(shape: Any, rows: int) -> list[int]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
 from hvdkit.engine import logger
 from hvdkit.parallel.devices import existing_devices, local_devices, refuse_strategy, spread
-from hvdkit.parallel.placement import move_to
+from hvdkit.parallel.placement import do_not_convert, move_to, real_variables
 from hvdkit.parallel.relay import Stage, run
-
-do_not_convert = tf.autograph.experimental.do_not_convert
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -138,7 +134,7 @@ class LayerSplit(keras.layers.Layer):
         if self._placed:
             return
         tensors = keras.tree.map_structure(_spec, inputs)
-        with tf.init_scope(), _real_variables():
+        with tf.init_scope(), real_variables():
             for stage in self._stages():
                 with tf.device(stage.device):
                     if not stage.part.built:
@@ -177,20 +173,6 @@ def _checked_micro_batches(count: Any) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"micro_batches={count!r}: the number of blocks is an integer above 0.")
     return count
-
-
-@contextlib.contextmanager
-def _real_variables() -> Iterator[None]:
-    """Make variables at once and here, also while Keras only tries out a model that has these.
-
-    Keras would make them when it has done that, on the first device.
-    """
-    scope = global_state.get_global_attribute("stateless_scope")
-    global_state.set_global_attribute("stateless_scope", None)
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute("stateless_scope", scope)
 
 
 def _spec(tensor: Any) -> Any:

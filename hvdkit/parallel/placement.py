@@ -7,12 +7,17 @@ These hooks, which `hvdkit.training.hooks` puts in place, act on variables of sp
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from hvdkit.parallel.devices import short_name
+
+# AutoGraph rewrites what a user's tf.function calls, and fails on super().
+do_not_convert = tf.autograph.experimental.do_not_convert
 
 _ATTRIBUTE = "_hvdkit_device"
 # They run a graph of their own, whose operations have their own devices.
@@ -27,6 +32,20 @@ def move_to(device: str, variable: Any) -> None:
         with tf.init_scope(), tf.device(device):
             variable._initialize(value)
     setattr(variable, _ATTRIBUTE, device)
+
+
+@contextlib.contextmanager
+def real_variables() -> Iterator[None]:
+    """Make variables at once and here, also while Keras only tries out a model that has these.
+
+    Keras would make them when it has done that, on the first device.
+    """
+    scope = global_state.get_global_attribute("stateless_scope")
+    global_state.set_global_attribute("stateless_scope", None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("stateless_scope", scope)
 
 
 def tf_variable(variable: Any) -> tf.Variable:
