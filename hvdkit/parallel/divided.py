@@ -7,7 +7,7 @@ the first device, which concatenates or sums what they return.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from hvdkit.engine import logger
 from hvdkit.parallel.devices import existing_devices, local_devices, refuse_strategy
-from hvdkit.parallel.placement import move_to, real_variables
+from hvdkit.parallel.placement import real_variables
 from hvdkit.parallel.rebuild import undrawn
-from hvdkit.parallel.relay import Stage, run
+from hvdkit.parallel.relay import Stage, claimed, run
 
 Arrays = list[np.ndarray]
 
@@ -31,6 +31,7 @@ class _Untracked:
     whole: Any
     pieces: list[Any]
     joiner: Any
+    stages: list[Stage] = field(default_factory=list)
 
 
 class DividedLayer(keras.layers.Layer):
@@ -99,8 +100,7 @@ class DividedLayer(keras.layers.Layer):
                 self._tracker.add_to_store("layers", layer)  # not in an attribute: saved as a whole
                 with tf.device(device):
                     layer.build(*args, **kwargs)
-                for variable in layer.variables:
-                    move_to(device, variable)
+                self._held.stages.append(claimed(layer, device))
         self.set_unsplit_weights(weights)
 
     def divide_over(self, count: int) -> None:
@@ -115,9 +115,13 @@ class DividedLayer(keras.layers.Layer):
     def run_pieces(self, inputs: Any) -> Any:
         """Give the inputs to all pieces, and what they return to the joiner."""
         refuse_strategy(f"hvd.parallel.{type(self).__name__}")
-        *pieces, joiner = self._placed()
-        outputs = [run([Stage(layer, device)], inputs, 1)[0] for layer, device in pieces]
-        return run([Stage(*joiner)], outputs, 1)[0]
+        *pieces, joiner = self._held.stages
+        found = [run([piece], inputs, 1) for piece in pieces]
+        joined, loss = run([joiner], [outputs for outputs, _ in found], 1)
+        for each in (*(loss for _, loss in found), loss):
+            if each is not None:
+                self.add_loss(each)
+        return joined
 
     def unsplit_weights(self) -> Arrays:
         """The weights as `get_weights` of the undivided layer has them."""

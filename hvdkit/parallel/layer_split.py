@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from hvdkit.engine import logger
 from hvdkit.parallel.devices import existing_devices, local_devices, refuse_strategy, spread
-from hvdkit.parallel.placement import do_not_convert, move_to, real_variables
-from hvdkit.parallel.relay import Stage, run
+from hvdkit.parallel.placement import do_not_convert, real_variables
+from hvdkit.parallel.relay import Stage, claimed, run
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -78,7 +78,7 @@ class LayerSplit(keras.layers.Layer):
         self.supports_jit = False
         # Masks go through the parts and come out with the last one's outputs.
         self.supports_masking = True
-        self._placed = False
+        self._stages: list[Stage] = []
         if all(part.built for part in self.parts):
             self._claim_variables()
 
@@ -90,7 +90,7 @@ class LayerSplit(keras.layers.Layer):
         """Run the parts on their devices."""
         refuse_strategy("hvd.parallel.LayerSplit")
         self._build_parts(inputs)
-        outputs, loss = run(self._stages(), inputs, self.micro_batches)
+        outputs, loss = run(self._stages, inputs, self.micro_batches)
         if loss is not None:
             self.add_loss(loss)
         return outputs
@@ -126,35 +126,31 @@ class LayerSplit(keras.layers.Layer):
                 parts.append(keras.saving.deserialize_keras_object(part))
         return cls(parts, **{**config, "devices": devices})
 
-    def _stages(self) -> list[Stage]:
-        return [Stage(p, d) for p, d in zip(self.parts, self.devices, strict=True)]
-
     def _build_parts(self, inputs: Any) -> None:
         """Make the parts' weights on their devices."""
-        if self._placed:
+        if self._stages:
             return
         tensors = keras.tree.map_structure(_spec, inputs)
         with tf.init_scope(), real_variables():
-            for stage in self._stages():
-                with tf.device(stage.device):
-                    if not stage.part.built:
-                        stage.part(tensors)
-                    tensors = stage.part.compute_output_spec(tensors)
+            for part, device in zip(self.parts, self.devices, strict=True):
+                with tf.device(device):
+                    if not part.built:
+                        part(tensors)
+                    tensors = part.compute_output_spec(tensors)
         self._claim_variables()
 
     def _claim_variables(self) -> None:
         owner: dict[int, str] = {}
-        for stage in self._stages():
-            for variable in stage.part.variables:
+        for part in self.parts:
+            for variable in part.variables:
                 if id(variable) in owner:
                     raise ValueError(
                         f"variable {variable.path!r} is in two parts of {self.name!r}, "
-                        f"{owner[id(variable)]!r} and {stage.part.name!r}: a weight lies on one "
+                        f"{owner[id(variable)]!r} and {part.name!r}: a weight lies on one "
                         "device. Put the layers that share it into one part."
                     )
-                owner[id(variable)] = stage.part.name
-                move_to(stage.device, variable)
-        self._placed = True
+            owner.update({id(variable): part.name for variable in part.variables})
+        self._stages = [claimed(p, d) for p, d in zip(self.parts, self.devices, strict=True)]
 
 
 def _checked_parts(parts: Any) -> list[keras.layers.Layer]:

@@ -25,7 +25,7 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from tensorflow.python.eager import record
 
 from hvdkit.parallel.micro_batches import Rows, joined, rows_of
-from hvdkit.parallel.placement import tf_variable
+from hvdkit.parallel.placement import move_to, tf_variable
 
 Gradient = Any
 
@@ -37,15 +37,31 @@ class Stage:
     Attributes:
         part: a layer or model.
         device: name of its device.
+        penalties: variables with regularizers, whose losses are made here, beside the variables.
     """
 
     part: Any
     device: str
+    penalties: tuple[tuple[Any, Any], ...] = ()
 
     @property
     def trained(self) -> list[tf.Variable]:
         """The variables of it that are trained."""
         return [tf_variable(v) for v in self.part.trainable_variables]
+
+
+def claimed(part: Any, device: str) -> Stage:
+    """A built part with its variables on a device, and their regularizers taken from Keras.
+
+    Keras would make their losses on the first device, which needs a copy of the weights there.
+    """
+    for variable in part.variables:
+        move_to(device, variable)
+    regularized = [v for v in part.variables if v.regularizer is not None]
+    penalties = tuple((v, v.regularizer) for v in regularized)
+    for variable in regularized:
+        variable.regularizer = None
+    return Stage(part, device, penalties)
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class _Run:
         inputs: what it was given, on its device.
         outputs: what it returned.
         passed: numbers of outputs that are inputs passed on, with the numbers of these inputs.
-        losses: what its layers have added to the loss.
+        losses: what is added to the loss: its layers' own losses, and penalties of its weights.
     """
 
     stage: Stage
@@ -69,7 +85,7 @@ class _Run:
     losses: list[tf.Tensor]
 
     def gradients(
-        self, of_outputs: Sequence[Gradient], of_losses: Sequence[Gradient]
+        self, of_outputs: Sequence[Gradient], of_loss: Gradient
     ) -> tuple[list[Gradient], list[Gradient]]:
         """Gradients of the inputs and of the trained variables, made on the part's device."""
         assert self.tape is not None
@@ -77,7 +93,7 @@ class _Run:
         asked = [
             (target, gradient)
             for target, gradient in zip(
-                [*self.outputs, *self.losses], [*own, *of_losses], strict=True
+                [*self.outputs, *self.losses], [*own, *[of_loss] * len(self.losses)], strict=True
             )
             if gradient is not None
         ]
@@ -115,35 +131,42 @@ def run(stages: Sequence[Stage], inputs: Any, micro_batches: int) -> tuple[Any, 
         blocks = rows_of(given, micro_batches)
         pieces = [[block.of(tensor) for tensor in given] for block in blocks]
     runs, structure = [], inputs
-    for piece in pieces:
-        relay, structure = _relay(stages, inputs, piece)
+    for number, piece in enumerate(pieces):
+        relay, structure = _relay(stages, inputs, piece, blocks[number].share, number == 0)
         runs.append(relay)
     with tf.device(stages[-1].device):
         columns = zip(*(relay[-1].outputs for relay in runs), strict=True)
         outputs = [_own_tensor(joined(column, blocks)) for column in columns]
-        loss = _loss(runs, blocks)
+        losses = [loss for relay in runs for made in relay for loss in made.losses]
+        loss = tf.add_n(losses) if losses else None
     if record.could_possibly_record():
         _record(_Backward(stages, runs, blocks), given, outputs, loss)
     return keras.tree.pack_sequence_as(structure, outputs), loss
 
 
-def _relay(stages: Sequence[Stage], structure: Any, flat: list[Any]) -> tuple[list[_Run], Any]:
+def _relay(
+    stages: Sequence[Stage], structure: Any, flat: list[Any], share: Any, penalized: bool
+) -> tuple[list[_Run], Any]:
     """Run all parts on one micro-batch; returns also the structure of the last one's outputs."""
     relay: list[_Run] = []
     for stage in stages:
-        made, structure = _run(stage, structure, flat)
+        made, structure = _run(stage, structure, flat, share, penalized)
         flat = made.outputs
         relay.append(made)
     return relay, structure
 
 
-def _run(stage: Stage, structure: Any, given: list[Any]) -> tuple[_Run, Any]:
+def _run(
+    stage: Stage, structure: Any, given: list[Any], share: Any, penalized: bool
+) -> tuple[_Run, Any]:
     recording = record.could_possibly_record()
     with tf.device(stage.device), _quiet_about_masks():
         inputs = [_own_tensor(tensor) for tensor in given]
         with _tape_of(stage, inputs) if recording else contextlib.nullcontext() as tape:
             structure = stage.part(keras.tree.pack_sequence_as(structure, inputs))
-            losses = _taken_losses(stage.part)
+            losses = [x * tf.cast(share, x.dtype) for x in _taken_losses(stage.part)]
+            if penalized:  # once for all micro-batches
+                losses += [penalty(v) for v, penalty in stage.penalties if v.trainable]
     outputs = keras.tree.flatten(structure)
     numbers = {id(tensor): i for i, tensor in enumerate(inputs) if tensor is not None}
     passed = {i: numbers[id(t)] for i, t in enumerate(outputs) if id(t) in numbers}
@@ -178,8 +201,7 @@ class _Backward:
             with tf.device(self.stages[-1].device):
                 flowing = [None if g is None else block.of_gradient(g) for g in of_outputs]
             for number, made in reversed(list(enumerate(relay))):
-                of_losses = [of_loss * tf.cast(block.share, x.dtype) for x in made.losses]
-                flowing, own = made.gradients(flowing, of_losses)
+                flowing, own = made.gradients(flowing, of_loss)
                 variables[number].append(own)
             inputs.append(flowing)
         with tf.device(self.stages[0].device):
@@ -236,16 +258,6 @@ def _joined_gradients(pieces: Sequence[Gradient], blocks: list[Rows]) -> Gradien
     if any(piece is None for piece in pieces):
         return None
     return joined(pieces, blocks)
-
-
-def _loss(runs: list[list[_Run]], blocks: list[Rows]) -> tf.Tensor | None:
-    shares = [
-        loss * tf.cast(block.share, loss.dtype)
-        for relay, block in zip(runs, blocks, strict=True)
-        for made in relay
-        for loss in made.losses
-    ]
-    return tf.add_n(shares) if shares else None
 
 
 def _taken_losses(part: Any) -> list[tf.Tensor]:

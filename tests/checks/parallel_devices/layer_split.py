@@ -79,7 +79,7 @@ def check_operations_are_on_the_parts_device_and_no_weight_moves():
     tf.config.set_soft_device_placement(False)
     try:
         for micro_batches in (1, 4):
-            model = split(lambda: parts(7), micro_batches=micro_batches)
+            model = split(lambda: parts(7, kernel_regularizer="l2"), micro_batches=micro_batches)
             model.compile(optimizer=OPTIMIZERS[1](), loss="mse")
             step, shapes = train_step_of(model)
             with partitions() as nodes:
