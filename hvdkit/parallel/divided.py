@@ -53,6 +53,8 @@ class DividedLayer(keras.layers.Layer):
             has a constraint, or a regularizer that is no sum over the weights.
     """
 
+    places_itself = True
+
     def __init__(
         self, whole: Any, devices: Sequence[str] | None, count: int, **kwargs: Any
     ) -> None:
@@ -101,7 +103,7 @@ class DividedLayer(keras.layers.Layer):
                 with tf.device(device):
                     layer.build(*args, **kwargs)
                 self._held.stages.append(claimed(layer, device))
-        self.set_unsplit_weights(weights)
+            self.set_unsplit_weights(weights)
 
     def divide_over(self, count: int) -> None:
         """Divide something else than what there are most of: known when the layer is built."""

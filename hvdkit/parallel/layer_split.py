@@ -62,6 +62,8 @@ class LayerSplit(keras.layers.Layer):
         >>> model = keras.Model(x, y)
     """
 
+    places_itself = True
+
     def __init__(
         self,
         parts: Sequence[keras.layers.Layer],

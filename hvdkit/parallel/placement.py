@@ -82,12 +82,12 @@ def apply(
     original: Callable[..., Any], optimizer: Any, grads: Any, trainable_variables: Any = None
 ) -> Any:
     """Apply gradients where they and their variables are."""
-    variables = optimizer._trainable_variables if trainable_variables is None else None
-    variables = list(trainable_variables) if variables is None else variables
+    given = None if trainable_variables is None else list(trainable_variables)
+    variables = optimizer._trainable_variables if given is None else given
     if tf.executing_eagerly() or not any(device_of(v) for v in variables):
-        return original(optimizer, grads, trainable_variables)
+        return original(optimizer, grads, given)
     with tf.compat.v1.device(_device_of_inputs):
-        return original(optimizer, grads, variables)
+        return original(optimizer, grads, given)
 
 
 def all_reduce_sum_gradients(

@@ -54,9 +54,13 @@ def claimed(part: Any, device: str) -> Stage:
     """A built part with its variables on a device, and their regularizers taken from Keras.
 
     Keras would make their losses on the first device, which needs a copy of the weights there.
+    Layers in the part that have placed their own variables keep them.
     """
+    inner = [x for x in part._flatten_layers() if getattr(x, "places_itself", False)]
+    placed = {id(variable) for layer in inner for variable in layer.variables}
     for variable in part.variables:
-        move_to(device, variable)
+        if id(variable) not in placed:
+            move_to(device, variable)
     regularized = [v for v in part.variables if v.regularizer is not None]
     penalties = tuple((v, v.regularizer) for v in regularized)
     for variable in regularized:
@@ -250,8 +254,11 @@ def total(gradients: Sequence[Gradient]) -> Gradient:
 
 
 def _totals(stage: Stage, micro_batches: list[list[Gradient]]) -> list[Gradient]:
-    with tf.device(stage.device):
-        return [total(column) for column in zip(*micro_batches, strict=True)]
+    totals = []
+    for variable, column in zip(stage.trained, zip(*micro_batches, strict=True), strict=True):
+        with tf.device(variable.device):
+            totals.append(total(column))
+    return totals
 
 
 def _joined_gradients(pieces: Sequence[Gradient], blocks: list[Rows]) -> Gradient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -93,6 +94,19 @@ def require_saved_for_any_number(model, inputs) -> None:
     assert set(devices_of(other.variables)) == {"CPU:0", "CPU:1"}
 
 
+def require_same_losses(whole, divided):
+    models, losses = [], []
+    for build in (whole, divided):
+        keras.utils.set_random_seed(13)
+        models.append(build())
+        models[-1].compile(optimizer=keras.optimizers.Adam(0.02, global_clipnorm=0.5), loss="mse")
+        x, y = rows(20)
+        history = models[-1].fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        losses.append(history.history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    return models
+
+
 def check_divided_dense_and_embedding_layers_train_as_undivided_ones():
     for make, inputs in ((dense, rows(20)[0]), (embedding, IDS)):
         for split in ("columns", "rows"):
@@ -171,6 +185,36 @@ def check_products_are_on_their_devices_and_no_weight_moves():
     moved = [(name, shapes[name]) for name, _, _ in crossing(nodes) if name in shapes]
     assert (8, 6) in [shape for _, shape in moved]
     assert not [name for name, shape in moved if shape == (6, 3)], moved
+
+
+def check_divided_layers_in_parts_of_a_split_model_stay_divided():
+    def build(divided):
+        options = {"activation": "tanh", "kernel_regularizer": "l2"}
+        if divided:
+            wide = parallel.SplitDense(8, DEVICES[1:], **options)
+        else:
+            wide = layers.Dense(8, **options)
+        parts = [layers.Dense(6, "tanh"), keras.Sequential([wide, layers.Dense(4)])]
+        inputs = keras.Input((6,))
+        if divided:
+            split = parallel.LayerSplit(parts, ["CPU:0", "CPU:1"], micro_batches=2)
+            return keras.Model(inputs, layers.Dense(2)(split(inputs)))
+        return keras.Model(inputs, layers.Dense(2)(parts[1](parts[0](inputs))))
+
+    _, model = require_same_losses(lambda: build(False), lambda: build(True))
+    places = devices_of(model.trainable_variables)
+    # The first part, the two pieces, what follows them in the second part, and what follows both.
+    assert places == ["CPU:0"] * 2 + ["CPU:2"] * 2 + ["CPU:3"] * 2 + ["CPU:1"] * 2 + ["CPU:0"] * 2
+
+
+def check_examples_of_the_documentation_run():
+    page = (Path(__file__).parents[3] / "docs/parallelism.md").read_text()
+    section = page.split("## Over the devices of one process")[1].split("\n## ")[0]
+    codes = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    here = [code for code in codes if "hvd.init(" not in code]
+    assert len(here) == 2
+    for code in here:
+        exec(code, {"keras": keras, "hvd": hvd})  # the other one is run by test_docs.py
 
 
 def check_divided_layers_refuse_what_they_cannot_do():
