@@ -104,14 +104,14 @@ class _Run:
         variables = self.stage.trained
         sources = [t for t in self.inputs if _differentiable(t)]
         with tf.device(self.stage.device):
-            found = self.tape.gradient(
-                [target for target, _ in asked],
-                [*sources, *variables],
-                output_gradients=[gradient for _, gradient in asked],
-            )
-            dense = iter(
-                [g if g is None else tf.convert_to_tensor(g) for g in found[: len(sources)]]
-            )
+            found = [None] * (len(sources) + len(variables))
+            if asked:
+                found = self.tape.gradient(
+                    [target for target, _ in asked],
+                    [*sources, *variables],
+                    output_gradients=[gradient for _, gradient in asked],
+                )
+            dense = iter(g if g is None else tf.convert_to_tensor(g) for g in found)
             of_inputs = [next(dense) if _differentiable(t) else None for t in self.inputs]
             for output, source in self.passed.items():
                 of_inputs[source] = total([of_inputs[source], of_outputs[output]])

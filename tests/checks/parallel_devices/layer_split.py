@@ -208,6 +208,23 @@ def check_several_inputs_and_outputs_and_gradients_of_inputs():
         np.testing.assert_allclose(of_b, 2 * a**2 * (b + 1) + 1 - tf.tanh(b) ** 2, rtol=1e-4)
 
 
+def check_parts_without_gradients_are_passed_by():
+    def make():
+        codes = layers.Lambda(lambda x: tf.cast(x > 0, tf.int32))
+        return [codes, layers.Embedding(2, 3), layers.Dense(2)]
+
+    one, many = whole(make), split(make)
+    many.set_weights(one.get_weights())
+    found = []
+    for model in (one, many):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(tf.constant(rows(5)[0])) ** 2)
+        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        found.append([tf.convert_to_tensor(g) for g in gradients])
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
 def check_runs_eagerly_and_with_several_steps_a_call():
     for options in ({"run_eagerly": True}, {"steps_per_execution": 2}):
         require_same_training(whole, lambda: split(micro_batches=2), OPTIMIZERS[0], **options)
