@@ -32,7 +32,7 @@ def part_model(part: Part, name: str, *, copy: bool = False) -> keras.Model:
     copies = _Copies()
     pick = copies.of if copy else _itself
     with undrawn():
-        inputs = [_input_like(tensor) for tensor in part.inputs]
+        inputs = [_input_like(t, f"{name}_input{i}") for i, t in enumerate(part.inputs)]
         tensors = {id(old): new for old, new in zip(part.inputs, inputs, strict=True)}
         _replay(part.steps, tensors, pick)
         model = keras.Model(inputs, [tensors[id(t)] for t in part.outputs], name=name)
@@ -68,7 +68,7 @@ def model_like(line: Line, between: Callable[[list[Any]], Sequence[Any]]) -> ker
         line: the other model's.
         between: gives the list of outputs for the list of inputs, both in the model's order.
     """
-    inputs = [_input_like(tensor) for tensor in line.inputs]
+    inputs = [_input_like(t, t._keras_history.operation.name) for t in line.inputs]
     outputs = list(between(inputs))
     pack = keras.tree.pack_sequence_as
     return keras.Model(
@@ -130,9 +130,9 @@ def _itself(operation: Any) -> Any:
     return operation
 
 
-def _input_like(tensor: Any) -> Any:
+def _input_like(tensor: Any, name: str) -> Any:
     return keras.Input(
-        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name
+        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name
     )
 
 

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
-from hvdkit.engine import is_initialized, topology
+from hvdkit.engine import broadcast_object, is_initialized, topology
 from hvdkit.parallel.balance import balance, size_text
 from hvdkit.parallel.costs import estimated_times, measured_times, memory, variables_of
 from hvdkit.parallel.cutting import Line, Part, line_of
@@ -41,7 +41,8 @@ def split(
 
     The new model has copies of the layers, with their weights, each made on its device; the model
     that was given stays as it is. Layers that share weights stay together. Compile the new model
-    as you would the other: it has the same inputs and outputs, and trains in the same way.
+    as you would the other: it has the same inputs and outputs, and trains in the same way. In a job
+    of several ranks every rank calls it, with devices of its own; rank 0's times decide.
 
     Args:
         model: a built functional or Sequential model. The layers of nested models count as its own
@@ -78,7 +79,7 @@ def split(
         raise ValueError(f"times={times!r}: choose one of {', '.join(map(repr, _TIMES))}.")
     line = _finest_line(model)
     blocks = line.blocks()
-    costs = _TIMES[times](line, blocks, batch_size, places)
+    costs = _of_rank_0(_TIMES[times](line, blocks, batch_size, places))
     sizes = memory(line, blocks, batch_size, slots)
     if after is None:
         places = places if devices is not None else places[: len(blocks)]
@@ -112,6 +113,14 @@ def _finest_line(model: keras.Model) -> Line:
         return line_of(flattened(model))
     except ValueError:
         return line_of(model)
+
+
+def _of_rank_0(times: list[float]) -> list[float]:
+    """Rank 0's times on every rank, so that all cut in the same places."""
+    if not is_initialized() or topology.size() == 1:
+        return times
+    agreed: list[float] = broadcast_object(times, root_rank=0)
+    return agreed
 
 
 def _models(parts: Sequence[Part], places: Sequence[str], name: str) -> list[keras.Model]:
@@ -160,11 +169,7 @@ def _require_fit(
 
 def _limits(capacities: Sequence[float | None] | None, places: Sequence[str]) -> list[float | None]:
     if capacities is None:
-        gpus = {
-            short_name(device.name): float(device.memory_limit)
-            for device in (device_lib.list_local_devices() if _has_gpu(places) else [])
-        }
-        return [gpus.get(place) if place.startswith("GPU") else None for place in places]
+        return _memory_of_gpus(places)
     if len(capacities) != len(places):
         raise ValueError(
             f"{len(capacities)} capacities for {len(places)} devices: give one for each, in bytes, "
@@ -173,8 +178,15 @@ def _limits(capacities: Sequence[float | None] | None, places: Sequence[str]) ->
     return list(capacities)
 
 
-def _has_gpu(places: Sequence[str]) -> bool:
-    return any(place.startswith("GPU") for place in places)
+def _memory_of_gpus(places: Sequence[str]) -> list[float | None]:
+    """What TensorFlow may use of each GPU, shared by the parts on it; None for CPUs."""
+    if not any(place.startswith("GPU:") for place in places):
+        return [None] * len(places)
+    limits = {short_name(d.name): float(d.memory_limit) for d in device_lib.list_local_devices()}
+    return [
+        limits[place] / places.count(place) if place.startswith("GPU:") else None
+        for place in places
+    ]
 
 
 def _plan(

@@ -59,6 +59,16 @@ def devices_of(variables: Any) -> list[str]:
     return [short_name(v.value.device) for v in variables]
 
 
+def require_slots_in_place(model: keras.Model) -> None:
+    """Each device has slots as it has variables, and no other device has any."""
+    # What an optimizer holds for itself comes first: the step and the learning rate.
+    slots = devices_of(model.optimizer.variables)[2:]
+    places = devices_of(model.trainable_variables)
+    each = {place: slots.count(place) / places.count(place) for place in set(places)}
+    assert set(slots) == set(places), slots
+    assert len(set(each.values())) == 1, each
+
+
 @contextlib.contextmanager
 def partitions() -> Iterator[dict[str, list[Any]]]:
     """What TensorFlow's placer gives each device of the functions first run inside: nodes."""

@@ -61,7 +61,7 @@ def require_same(whole, divided, place, inputs) -> None:
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)
         model.compile(optimizer=optimizer, loss="mse")
         targets = rows(20)[1]
-        history = model.fit(inputs, targets, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        history = model.fit(inputs, targets, batch_size=8, epochs=2, shuffle=False, verbose=0)
         losses.append(history.history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert losses[0][-1] < 0.99 * losses[0][0]
@@ -101,7 +101,7 @@ def require_same_losses(whole, divided):
         models.append(build())
         models[-1].compile(optimizer=keras.optimizers.Adam(0.02, global_clipnorm=0.5), loss="mse")
         x, y = rows(20)
-        history = models[-1].fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        history = models[-1].fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
         losses.append(history.history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-4)
     return models
