@@ -75,6 +75,7 @@ def partitions() -> Iterator[dict[str, list[Any]]]:
     nodes: dict[str, list[Any]] = {}
     context.enable_run_metadata()
     context.enable_graph_collection()
+    context.export_run_metadata()  # forgets what was run before
     try:
         yield nodes
         for graph in context.export_run_metadata().partition_graphs:

@@ -181,7 +181,8 @@ def check_products_are_on_their_devices_and_no_weight_moves():
         step()
     assert [tuple(v.shape) for v in layer.trainable_variables[::2]] == [(6, 3)] * 3
     for device in DEVICES:
-        assert len([n for n in nodes[device] if n.op.startswith("Assign")]) == 3 * 2
+        updates = [n.op for n in nodes[device] if n.op.startswith("Assign")]
+        assert len(updates) == 3 * 2, updates
     moved = [(name, shapes[name]) for name, _, _ in crossing(nodes) if name in shapes]
     assert (8, 6) in [shape for _, shape in moved]
     assert not [name for name, shape in moved if shape == (6, 3)], moved
