@@ -58,7 +58,8 @@ def split(
             default what TensorFlow has there for GPUs, and no limit for CPUs.
         slots: the optimizer's variables for each weight: 2 for Adam, 1 for momentum.
         verbose: whether to print the plan as a table (rank 0 does).
-        plot: a file to draw the plan in, such as "plan.png"; needs `pip install 'hvdkit[plot]'`.
+        plot: a file for rank 0 to draw the plan in, such as "plan.png"; needs
+            `pip install 'hvdkit[plot]'`.
 
     Returns:
         A functional model of one `LayerSplit`, not compiled.
@@ -92,10 +93,11 @@ def split(
         _require_fit(ranges, sizes, _limits(capacities, places), places)
     parts = line.cut(blocks[start][0] for start, _ in ranges[1:])
     plan = _plan(line, parts, ranges, costs, sizes, places)
-    if verbose and not (is_initialized() and topology.rank() > 0):
-        plan.print()
-    if plot is not None:
-        plan.draw(plot)
+    if not (is_initialized() and topology.rank() > 0):
+        if verbose:
+            plan.print()
+        if plot is not None:
+            plan.draw(plot)
     layer = LayerSplit(
         _models(parts, places, line.name), places, micro_batches, name=f"{line.name}_split"
     )

@@ -204,6 +204,22 @@ def check_several_inputs_and_outputs_and_gradients_of_inputs():
         np.testing.assert_allclose(of_b, 2 * a**2 * (b + 1) + 1 - tf.tanh(b) ** 2, rtol=1e-4)
 
 
+def check_models_that_keras_builds_by_trying_them_out_have_weights_in_place():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = hvd.parallel.SplitDense(4, DEVICES[:2])
+            self.rest = hvd.parallel.LayerSplit([layers.Dense(4), layers.Dense(2)], DEVICES)
+
+        def call(self, x):
+            return self.rest(self.first(x))
+
+    model, _ = train(Net, lambda: optimizers.SGD(0.1, momentum=0.9))
+    places = ["CPU:1"] * 2 + ["CPU:2"] * 2 + ["CPU:1"] * 2 + ["CPU:2"] * 2
+    assert devices_of(model.trainable_variables) == places
+    require_slots_in_place(model)
+
+
 def check_parts_without_gradients_are_passed_by():
     def make():
         codes = layers.Lambda(lambda x: tf.cast(x > 0, tf.int32))
