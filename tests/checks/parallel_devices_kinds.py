@@ -71,7 +71,7 @@ def check_models_of_many_kinds_train_as_undivided():
 def check_optimizers_of_many_kinds_train_as_undivided():
     for optimizer in (
         lambda: optimizers.Lamb(0.02, gradient_accumulation_steps=2, clipvalue=0.05),
-        lambda: optimizers.Muon(0.02, adam_learning_rate=0.01, weight_decay=0.01),
+        lambda: optimizers.Muon(0.02, weight_decay=0.01),
         lambda: optimizers.Adafactor(0.05, gradient_accumulation_steps=2, use_ema=True),
         lambda: optimizers.AdamW(0.01, amsgrad=True, global_clipnorm=0.2),
     ):
