@@ -79,3 +79,13 @@ def check_optimizers_of_many_kinds_train_as_undivided():
         if not isinstance(model.optimizer, optimizers.Muon):  # which has different slots
             require_slots_in_place(model)
         assert set(devices_of(model.optimizer.variables)) == {"CPU:0", *DEVICES}
+
+
+def check_runs_eagerly_and_with_several_steps_a_call():
+    for options in ({"run_eagerly": True}, {"steps_per_execution": 2}):
+        require_same_training(
+            whole,
+            lambda: split(micro_batches=2),
+            lambda: optimizers.SGD(0.1, clipnorm=0.1),
+            **options,
+        )

@@ -237,11 +237,6 @@ def check_parts_without_gradients_are_passed_by():
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
-def check_runs_eagerly_and_with_several_steps_a_call():
-    for options in ({"run_eagerly": True}, {"steps_per_execution": 2}):
-        require_same_training(whole, lambda: split(micro_batches=2), OPTIMIZERS[0], **options)
-
-
 def check_mixed_precision_trains_as_on_one_device():
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:
