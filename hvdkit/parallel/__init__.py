@@ -1,7 +1,12 @@
 """One model over several devices and ranks."""
 
+from hvdkit.parallel.layer_split import LayerSplit
 from hvdkit.parallel.pipeline import schedules
 from hvdkit.parallel.pipeline.model import PipelineModel
+from hvdkit.parallel.split_attention import SplitMultiHeadAttention
+from hvdkit.parallel.split_dense import SplitDense
+from hvdkit.parallel.split_embedding import SplitEmbedding
+from hvdkit.parallel.splitting import split
 from hvdkit.parallel.tensor import (
     ColumnParallelDense,
     GatherSequence,
@@ -19,14 +24,19 @@ __all__ = [
     "ColumnParallelDense",
     "GatherSequence",
     "HeadParallelAttention",
+    "LayerSplit",
     "PartDropout",
     "PipelineModel",
     "RowParallelDense",
     "ScatterSequence",
     "SequenceParallel",
+    "SplitDense",
+    "SplitEmbedding",
+    "SplitMultiHeadAttention",
     "VocabularyParallelCrossEntropy",
     "VocabularyParallelEmbedding",
     "assign_whole_values",
     "schedules",
+    "split",
     "whole_values",
 ]
