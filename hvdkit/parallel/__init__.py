@@ -1,12 +1,12 @@
 """One model over several devices and ranks."""
 
-from hvdkit.parallel.layer_split import LayerSplit
+from hvdkit.parallel.devices.layer_split import LayerSplit
+from hvdkit.parallel.devices.split_attention import SplitMultiHeadAttention
+from hvdkit.parallel.devices.split_dense import SplitDense
+from hvdkit.parallel.devices.split_embedding import SplitEmbedding
+from hvdkit.parallel.devices.splitting import split
 from hvdkit.parallel.pipeline import schedules
 from hvdkit.parallel.pipeline.model import PipelineModel
-from hvdkit.parallel.split_attention import SplitMultiHeadAttention
-from hvdkit.parallel.split_dense import SplitDense
-from hvdkit.parallel.split_embedding import SplitEmbedding
-from hvdkit.parallel.splitting import split
 from hvdkit.parallel.tensor import (
     ColumnParallelDense,
     GatherSequence,

@@ -23,7 +23,7 @@ from checks.parallel_devices.comparing import (
 )
 
 import hvdkit as hvd
-from hvdkit.parallel.relay import Stage, run
+from hvdkit.parallel.devices.relay import Stage, run
 
 layers, optimizers = keras.layers, keras.optimizers
 DEVICES = ["CPU:1", "CPU:2", "CPU:3"]

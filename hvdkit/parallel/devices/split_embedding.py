@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.parallel.divided import (
+from hvdkit.parallel.devices.divided import (
     Arrays,
     DividedLayer,
     Joiner,
@@ -17,7 +17,7 @@ from hvdkit.parallel.divided import (
     require_way,
     sliced,
 )
-from hvdkit.parallel.placement import do_not_convert
+from hvdkit.parallel.devices.placement import do_not_convert
 
 
 @keras.saving.register_keras_serializable("hvdkit")

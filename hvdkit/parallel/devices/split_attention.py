@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.parallel.divided import (
+from hvdkit.parallel.devices.divided import (
     Arrays,
     DividedLayer,
     Joiner,
@@ -17,7 +17,7 @@ from hvdkit.parallel.divided import (
     own_arguments,
     sliced,
 )
-from hvdkit.parallel.placement import do_not_convert
+from hvdkit.parallel.devices.placement import do_not_convert
 
 # Of the weights of a projection, kernel (features, heads, size) and bias (heads, size).
 _HEADS = -2

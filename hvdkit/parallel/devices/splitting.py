@@ -14,11 +14,11 @@ from tensorflow.python.client import device_lib
 
 from hvdkit.engine import broadcast_object, is_initialized, topology
 from hvdkit.parallel.balance import balance, size_text
-from hvdkit.parallel.costs import estimated_times, measured_times, memory, variables_of
 from hvdkit.parallel.cutting import Line, Part, line_of
-from hvdkit.parallel.devices import existing_devices, refuse_strategy, short_name
-from hvdkit.parallel.layer_split import LayerSplit
-from hvdkit.parallel.plan import Plan, PlannedPart
+from hvdkit.parallel.devices.costs import estimated_times, measured_times, memory, variables_of
+from hvdkit.parallel.devices.layer_split import LayerSplit
+from hvdkit.parallel.devices.local import existing_devices, refuse_strategy, short_name
+from hvdkit.parallel.devices.plan import Plan, PlannedPart
 from hvdkit.parallel.rebuild import flattened, model_like, part_model
 
 _TIMES = {"measure": measured_times, "flops": estimated_times}

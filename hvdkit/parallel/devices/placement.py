@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from hvdkit.parallel.devices import short_name
+from hvdkit.parallel.devices.local import short_name
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert

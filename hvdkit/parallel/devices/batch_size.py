@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedData
-from hvdkit.parallel.layer_split import LayerSplit
+from hvdkit.parallel.devices.layer_split import LayerSplit
 
 _KERAS_DEFAULT = 32
 

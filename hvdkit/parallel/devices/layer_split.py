@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import logger
-from hvdkit.parallel.devices import existing_devices, local_devices, refuse_strategy, spread
-from hvdkit.parallel.placement import do_not_convert, real_variables
-from hvdkit.parallel.relay import Stage, claimed, run
+from hvdkit.parallel.devices.local import existing_devices, local_devices, refuse_strategy, spread
+from hvdkit.parallel.devices.placement import do_not_convert, real_variables
+from hvdkit.parallel.devices.relay import Stage, claimed, run
 
 
 @keras.saving.register_keras_serializable("hvdkit")

@@ -16,10 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import logger
-from hvdkit.parallel.devices import existing_devices, local_devices, refuse_strategy
-from hvdkit.parallel.placement import real_variables
+from hvdkit.parallel.devices.local import existing_devices, local_devices, refuse_strategy
+from hvdkit.parallel.devices.placement import real_variables
+from hvdkit.parallel.devices.relay import Stage, claimed, run
 from hvdkit.parallel.rebuild import undrawn
-from hvdkit.parallel.relay import Stage, claimed, run
 
 Arrays = list[np.ndarray]
 

@@ -24,8 +24,8 @@ import tensorflow as tf
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from tensorflow.python.eager import record
 
-from hvdkit.parallel.micro_batches import Rows, joined, rows_of
-from hvdkit.parallel.placement import move_to, tf_variable
+from hvdkit.parallel.devices.micro_batches import Rows, joined, rows_of
+from hvdkit.parallel.devices.placement import move_to, tf_variable
 
 Gradient = Any
 
