@@ -216,6 +216,7 @@ class _HeadDropout(keras.layers.Layer):
         self.dropout = dropout
         self._mesh = mesh
         self.supports_masking = True
+        self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or self.dropout.rate == 0:
