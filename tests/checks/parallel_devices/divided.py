@@ -209,7 +209,7 @@ def check_divided_layers_in_parts_of_a_split_model_stay_divided():
 
 
 def check_examples_of_the_documentation_run():
-    page = (Path(__file__).parents[3] / "docs/parallelism.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/split_over_devices.md").read_text()
     section = page.split("## Over the devices of one process")[1].split("\n## ")[0]
     codes = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     here = [code for code in codes if "hvd.init(" not in code]

@@ -1,0 +1,46 @@
+"""Files of divided models are those of undivided ones."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+import hvdkit as hvd
+from hvdkit.parallel.pipeline.model import PipelineModel
+
+from . import made
+from .folders import shared_folder
+
+
+def check_a_saved_model_loads_whole_and_with_any_mesh() -> None:
+    with shared_folder() as folder:
+        for mesh in made.each():
+            file = folder / f"{mesh.data}-{mesh.pipeline}-{mesh.tensor}.keras"
+            model = made.language_model(1)
+            model.save(file)
+            hvd.barrier()
+            expected = hvd.broadcast_object(made.whole_weights(model))
+            hvd.set_mesh(None)
+            whole = keras.models.load_model(file)
+            for mine, other in zip(whole.get_weights(), expected, strict=True):
+                np.testing.assert_array_equal(mine, other)
+            hvd.set_mesh(mesh)
+            if not isinstance(model, PipelineModel):
+                made.require_weights(keras.models.load_model(file), expected, rtol=0, atol=0)
+
+
+def check_weights_of_a_file_are_divided() -> None:
+    with shared_folder() as folder:
+        file = folder / "model.weights.h5"
+        for mesh in made.each():
+            made.language_model(1).save_weights(file)
+            hvd.barrier()
+            model = made.language_model(2)
+            model.load_weights(file)
+            weights = made.whole_weights(made.language_model(1))
+            if weights is not None:
+                made.require_weights(model, weights, rtol=0, atol=0)
+            else:
+                made.whole_weights(model)
+            hvd.barrier()
+            assert mesh is not None
