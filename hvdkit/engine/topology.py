@@ -131,15 +131,12 @@ def process_set_of(ranks: Sequence[int]) -> ProcessSet:
     """The process set of some ranks: the one that exists, or a new one.
 
     Every rank of the job calls it, with the same ranks and in the same order.
-    A set of one rank is not registered: it never communicates.
     """
     require_initialized("a process set")
     ranks = sorted(ranks)
     if len(ranks) == size():
         return global_process_set
     process_set = ProcessSet(ranks)
-    if len(ranks) == 1:
-        return process_set
     for number, members in native.registered_process_sets().items():
         if list(members) == ranks:
             process_set.process_set_id = number
@@ -171,8 +168,6 @@ def process_set_size(process_set: ProcessSet = global_process_set) -> int:
         ValueError: `process_set` was not registered with `init` or `add_process_set`.
     """
     require_initialized("a process set")
-    if process_set.process_set_id is None and process_set.ranks == [rank()]:
-        return 1
     if process_set.process_set_id is None:
         raise ValueError(
             f"{process_set} is not registered: pass it to hvd.init(process_sets=[...]) "
