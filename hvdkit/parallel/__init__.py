@@ -1,5 +1,7 @@
 """One model over several devices and ranks."""
 
+from hvdkit.parallel.pipeline import schedules
+from hvdkit.parallel.pipeline.model import PipelineModel
 from hvdkit.parallel.tensor import (
     ColumnParallelDense,
     GatherSequence,
@@ -14,6 +16,8 @@ from hvdkit.parallel.tensor import (
 from hvdkit.parallel.whole import assign_whole_values, whole_values
 
 __all__ = [
+    "PipelineModel",
+    "schedules",
     "ColumnParallelDense",
     "GatherSequence",
     "HeadParallelAttention",

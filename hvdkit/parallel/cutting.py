@@ -1,0 +1,208 @@
+"""Cutting a functional or Sequential model into consecutive parts.
+
+The calls of its layers are put in one line, in the order in which the model runs them. Between any
+two of them is a place to cut. The tensors that cross it, those that skip several parts included,
+are the outputs of the part before and the inputs of the part after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import keras
+from keras.src.backend.common.masking import get_keras_mask
+from keras.src.models.functional import Functional
+
+KerasTensor = Any
+# One call of a layer or operation: a `keras.src.ops.node.Node`.
+Step = Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model: consecutive calls of layers, and the tensors at its two ends.
+
+    Attributes:
+        steps: the calls, in order (nodes of Keras's graph).
+        inputs: tensors of the model that come in: the model's inputs for the first part, the
+            previous part's `outputs` for the others.
+        outputs: tensors that go out: the model's outputs for the last part. What only later parts
+            need is among both `inputs` and `outputs`.
+    """
+
+    steps: tuple[Step, ...]
+    inputs: tuple[KerasTensor, ...]
+    outputs: tuple[KerasTensor, ...]
+
+    @property
+    def layers(self) -> list[Any]:
+        """Its layers, each once; operations such as `keras.ops.add` are not among them."""
+        return [op for op in _operations(self.steps) if isinstance(op, keras.layers.Layer)]
+
+    @property
+    def masked(self) -> list[bool]:
+        """For each of `outputs`, whether Keras attaches a mask to it while the model runs.
+
+        Layers that use a mask get it as a tensor like others. This one is for the loss, which
+        uses a mask that arrived at the model's outputs.
+        """
+        return [get_keras_mask(tensor) is not None for tensor in self.outputs]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The calls of a model's layers in the order in which they run.
+
+    Attributes:
+        name: the model's name.
+        steps: the calls, without the input layers.
+        inputs: the model's inputs, in its order.
+        outputs: the model's outputs, in its order.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    inputs: tuple[KerasTensor, ...]
+    outputs: tuple[KerasTensor, ...]
+
+    def places(self) -> list[int]:
+        """Where it can be cut: place `p` is before step `p`; not between layers with one weight."""
+        return [p for p in range(1, len(self.steps)) if self._shared_across(p) is None]
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """What is between the places: for each block its first step and the one after its last."""
+        ends = [0, *self.places(), len(self.steps)]
+        return list(pairwise(ends))
+
+    def place_after(self, layer_name: str) -> int:
+        """The place after the last call of a layer.
+
+        Raises:
+            ValueError: there is no such layer, or it is the last.
+        """
+        calls = [i for i, step in enumerate(self.steps) if step.operation.name == layer_name]
+        if not calls:
+            raise ValueError(
+                f"model {self.name!r} has no layer {layer_name!r} to cut after; its layers are "
+                f"{', '.join(op.name for op in _operations(self.steps))}."
+            )
+        if calls[-1] + 1 == len(self.steps):
+            raise ValueError(
+                f"{layer_name!r} is the last layer of model {self.name!r}: no part is after it."
+            )
+        return calls[-1] + 1
+
+    def cut(self, places: Iterable[int]) -> list[Part]:
+        """The parts between some places, at most one more than there are places.
+
+        Raises:
+            ValueError: a place is at an end or outside, or separates layers that share weights.
+        """
+        ends = sorted(set(places))
+        for place in ends:
+            self._require_allowed(place)
+        starts, stops = [0, *ends], [*ends, len(self.steps)]
+        borders = [self.inputs, *(self._crossing(p) for p in ends), self.outputs]
+        return [
+            Part(self.steps[start:stop], borders[i], borders[i + 1])
+            for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
+        ]
+
+    def _crossing(self, place: int) -> tuple[KerasTensor, ...]:
+        made = [*self.inputs, *(t for step in self.steps[:place] for t in step.outputs)]
+        later = [t for step in self.steps[place:] for t in step.input_tensors]
+        needed = {id(t) for t in [*later, *self.outputs]}
+        return tuple(t for t in made if id(t) in needed)
+
+    def _require_allowed(self, place: int) -> None:
+        if not 0 < place < len(self.steps):
+            raise ValueError(
+                f"place {place} is not inside model {self.name!r}, which has the places 1 to "
+                f"{len(self.steps) - 1}."
+            )
+        shared = self._shared_across(place)
+        if shared is None:
+            return
+        before = self.steps[place - 1].operation.name
+        allowed = [self.steps[p - 1].operation.name for p in self.places()]
+        raise ValueError(
+            f"model {self.name!r} can't be cut after {before!r}: layer {shared!r} would be needed "
+            "on both sides with the same weights. Places that can be cut are after: "
+            f"{', '.join(allowed) or 'none of its layers'}."
+        )
+
+    def _shared_across(self, place: int) -> str | None:
+        """The name of a layer after the place that shares weights with one before it."""
+        before = {id(v) for step in self.steps[:place] for v in _variables(step)}
+        for step in self.steps[place:]:
+            if any(id(v) in before for v in _variables(step)):
+                return str(step.operation.name)
+        return None
+
+
+def line_of(model: keras.Model) -> Line:
+    """Put the calls of a model's layers in one line; nested models stay whole (see `flattened`).
+
+    Args:
+        model: a built functional or Sequential model.
+
+    Raises:
+        ValueError: the model is not built, or has Python code of its own that can't be cut.
+
+    Example:
+        >>> line = line_of(model)
+        >>> first, second = line.cut([line.place_after("dense_3")])
+        >>> keras_models = [part_model(part, name="part") for part in (first, second)]
+    """
+    graph = _graph_of(model)
+    order = {id(op): i for i, op in enumerate(graph.operations)}
+    steps = [
+        (-depth, order[id(node.operation)], node.operation._inbound_nodes.index(node), node)
+        for depth, nodes in graph._nodes_by_depth.items()
+        for node in nodes
+        if not node.is_input
+    ]
+    steps.sort(key=lambda step: step[:3])
+    return Line(
+        model.name, tuple(step[3] for step in steps), tuple(graph.inputs), tuple(graph.outputs)
+    )
+
+
+def parts_of(model: keras.Model, after: Sequence[str]) -> list[Part]:
+    """Cut a model after the layers with these names.
+
+    Raises:
+        ValueError: see `line_of`, `Line.place_after` and `Line.cut`.
+    """
+    line = line_of(model)
+    return line.cut(line.place_after(name) for name in after)
+
+
+def _graph_of(model: Any) -> Any:
+    """Keras's graph of a model: a `Functional` whose call is its own."""
+    name = getattr(model, "name", repr(model))
+    if isinstance(model, keras.Sequential):
+        if model._functional is not None:
+            return model._functional
+        raise ValueError(
+            f"model {name!r} is not built, so its layers' shapes are not known: give it a "
+            "keras.Input first, or call model.build(input_shape)."
+        )
+    if isinstance(model, Functional) and type(model).call is Functional.call:
+        return model
+    raise ValueError(
+        f"model {name!r} ({type(model).__name__}) can't be cut: what its call() does is Python "
+        "code, not a graph of layers. Make it a functional model (keras.Model(inputs, outputs)), "
+        "or give hvd.parallel.LayerSplit the list of its layers or parts."
+    )
+
+
+def _operations(steps: Iterable[Step]) -> list[Any]:
+    return list({id(step.operation): step.operation for step in steps}.values())
+
+
+def _variables(step: Step) -> list[Any]:
+    return getattr(step.operation, "variables", [])

@@ -1,0 +1,1 @@
+"""Pipeline parallelism: one model cut into stages, which micro-batches run through."""

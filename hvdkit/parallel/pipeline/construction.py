@@ -1,0 +1,187 @@
+"""From a model to the stage of this rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.engine import HvdkitError, raise_everywhere, require_same, topology
+from hvdkit.engine.point_to_point import PointToPoint
+from hvdkit.parallel.cutting import Part
+from hvdkit.parallel.mesh import Mesh, current_mesh
+from hvdkit.parallel.pipeline.borders import Border, LocalBorder, RemoteBorder, Tensor
+from hvdkit.parallel.pipeline.deferred import deferred, initialize, release
+from hvdkit.parallel.pipeline.layout import cut
+from hvdkit.parallel.pipeline.schedules import Schedule
+from hvdkit.parallel.pipeline.weights import WholeModel
+from hvdkit.parallel.rebuild import part_model
+
+ModelOrFunction = Any
+"""A Keras model, or a function without arguments that builds one."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of the model that this rank holds.
+
+    Attributes:
+        model: its layers, as a model from a list of tensors to a list of tensors.
+        given: for each of its inputs, which of the whole model's inputs it is; None if it is sent.
+        before: the border to the piece before it; None for the first.
+        after: the border to the next piece; None for the last.
+    """
+
+    model: keras.Model
+    given: list[int | None]
+    before: Border | None
+    after: Border | None
+
+
+@dataclass(frozen=True)
+class Split:
+    """A model, split over the ranks of a pipeline.
+
+    Attributes:
+        whole: the unsplit model.
+        chunks: this rank's pieces.
+        messages: to the other stages.
+        masked: whether Keras attaches a mask to one of the unsplit model's outputs.
+    """
+
+    whole: WholeModel
+    chunks: list[Chunk]
+    messages: PointToPoint
+    masked: bool
+
+
+def required_mesh(mesh: Mesh | None) -> Mesh:
+    """The mesh given, or the current one.
+
+    Raises:
+        ValueError: on every rank: there is none.
+        HvdkitError: on every rank: the mesh has several stages, and the job runs over Gloo.
+    """
+    mesh = mesh or current_mesh()
+    if mesh is None:
+        raise ValueError(
+            "PipelineModel needs a mesh that says which ranks are stages: call "
+            "hvd.set_mesh(hvd.Mesh(pipeline=...)) first, or give it mesh."
+        )
+    if mesh.pipeline > 1 and not topology.mpi_enabled():
+        raise HvdkitError(
+            "a pipeline sends activations from rank to rank over MPI, but this job runs over "
+            "Gloo, which Horovod has no such messages for. Start it with mpirun, or with "
+            "horovodrun --mpi."
+        )
+    return mesh
+
+
+def split(
+    model: ModelOrFunction,
+    mesh: Mesh,
+    schedule: Schedule,
+    micro_batches: int,
+    cuts: Sequence[str] | None,
+) -> Split:
+    """Give this rank its pieces of a model, and free the rest; all ranks call it.
+
+    Args:
+        model: a model, or a function that builds it: then only this rank's variables are made.
+        mesh: which rank is which stage.
+        schedule: says how many chunks a stage holds.
+        micro_batches: number of micro-batches.
+        cuts: names of the layers to cut after; None to balance.
+
+    Raises:
+        ValueError: on every rank: the model can't be cut so, or the numbers do not fit.
+        RankMismatchError: on every rank: the ranks give different models or settings.
+        HvdkitError: on every rank: there is no MPI to send over.
+    """
+    pieces = mesh.pipeline * schedule.chunks
+    problem, found = None, None
+    try:
+        _require_schedule(schedule, mesh.pipeline, micro_batches)
+        whole = _built(model)
+        found = whole, *cut(whole, pieces, cuts)
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    raise_everywhere(problem, ValueError)
+    assert found is not None
+    whole, line, parts = found
+    _require_same(whole, parts, schedule, micro_batches)
+    messages = PointToPoint(mesh.pipeline_set)
+    numbers = range(mesh.pipeline_index, pieces, mesh.pipeline)
+    own = [part_model(parts[n], f"{whole.name}_piece_{n}") for n in numbers]
+    variables = [variable for piece in own for variable in piece.variables]
+    initialize(variables)
+    kept = {id(variable) for variable in variables}
+    release(variable for variable in whole.variables if id(variable) not in kept)
+    inputs = {id(tensor): i for i, tensor in enumerate(line.inputs)}
+    borders = _borders(parts, inputs, mesh, messages)
+    chunks = [
+        Chunk(
+            piece,
+            [inputs.get(id(tensor)) for tensor in parts[n].inputs],
+            borders[n - 1] if n > 0 else None,
+            borders[n] if n + 1 < pieces else None,
+        )
+        for n, piece in zip(numbers, own, strict=True)
+    ]
+    owners = {
+        id(variable): n % mesh.pipeline
+        for n, part in enumerate(parts)
+        for layer in part.layers
+        for variable in layer.variables
+    }
+    masked = any(parts[-1].masked)
+    return Split(WholeModel(whole, owners, messages), chunks, messages, masked)
+
+
+def _built(model: ModelOrFunction) -> Any:
+    if isinstance(model, keras.Model):
+        return model
+    if not callable(model):
+        raise ValueError(
+            f"PipelineModel takes a Keras model or a function that builds one, not {model!r}."
+        )
+    with deferred():
+        return model()
+
+
+def _require_schedule(schedule: Schedule, stages: int, micro_batches: int) -> None:
+    if isinstance(micro_batches, bool) or not isinstance(micro_batches, int) or micro_batches < 1:
+        raise ValueError(f"micro_batches is an integer above 0, not {micro_batches!r}.")
+    if problem := schedule.problem(stages, micro_batches):
+        raise ValueError(problem)
+
+
+def _require_same(whole: Any, parts: list[Part], schedule: Schedule, micro_batches: int) -> None:
+    settings = [f"schedule {schedule!r}", f"{micro_batches} micro-batches"]
+    pieces = [f"a piece of {', '.join(s.operation.name for s in part.steps)}" for part in parts]
+    variables = [f"{v.path} {v.dtype} {tuple(v.shape)}" for v in whole.variables]
+    require_same("the models and settings of the pipeline", [*settings, *pieces, *variables])
+
+
+def _borders(
+    parts: list[Part], inputs: dict[int, int], mesh: Mesh, messages: PointToPoint
+) -> list[Border]:
+    """The borders after each piece but the last, as this rank sees them."""
+    if mesh.pipeline == 1:
+        return [LocalBorder() for _ in parts[1:]]
+    stage = mesh.pipeline_index
+
+    def border(number: int, part: Part) -> Border:
+        sent = [
+            Tensor(tuple(t.shape), tf.as_dtype(t.dtype))
+            for t in part.outputs
+            if id(t) not in inputs
+        ]
+        sends = number % mesh.pipeline == stage
+        peer = (stage + 1 if sends else stage - 1) % mesh.pipeline
+        return RemoteBorder(messages, number, peer, sent)
+
+    return [border(number, part) for number, part in enumerate(parts[:-1])]

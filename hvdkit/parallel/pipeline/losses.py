@@ -1,0 +1,71 @@
+"""The loss of a batch, from those of its micro-batches.
+
+Keras averages a loss over rows, so that of the batch is the sum of the micro-batches' losses, each
+times its part of the rows. Losses that are normalised otherwise have other parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from hvdkit.parallel.pipeline.micro_batches import MicroBatches
+
+Share = Callable[[MicroBatches, int], float]
+
+_MEANS = ("sum_over_batch_size", "mean")
+
+
+def share_of(loss: Any) -> Share:
+    """What the loss of a micro-batch counts in that of the batch.
+
+    Args:
+        loss: the loss or losses, as given to `compile`.
+
+    Returns:
+        A function of the micro-batches and the number of one of them.
+
+    Raises:
+        ValueError: the loss of the batch is no sum of those of the micro-batches; it names the
+            loss.
+    """
+    losses = [one for one in keras.tree.flatten(loss) if one is not None]
+    for one in losses:
+        if getattr(one, "ignore_class", None) is not None:
+            raise ValueError(
+                f"the loss {one.name!r} has ignore_class={one.ignore_class}: it is an average over "
+                "the rows that are left, whose number differs between micro-batches. Give those "
+                "rows a sample_weight of 0 instead."
+            )
+    shares = {_share(one) for one in losses}
+    if len(shares) > 1:
+        raise ValueError(
+            "the losses of the outputs have different reductions, so their sum can't be divided "
+            "into micro-batches. Give all of them the same."
+        )
+    if shares == {MicroBatches.weight_fraction} and len(losses) > 1:
+        raise ValueError(
+            'the reduction "mean_with_sample_weight" goes with one output in a pipeline, not with '
+            f'{len(losses)}. Use "sum_over_batch_size".'
+        )
+    return shares.pop() if shares else MicroBatches.fraction
+
+
+def _share(loss: Any) -> Share:
+    reduction = getattr(loss, "reduction", "sum_over_batch_size")
+    if reduction in _MEANS:
+        return MicroBatches.fraction
+    if reduction == "sum":
+        return _whole
+    if reduction == "mean_with_sample_weight":
+        return MicroBatches.weight_fraction
+    raise ValueError(
+        f"the loss {getattr(loss, 'name', loss)!r} has reduction={reduction!r}: a pipeline needs "
+        'one number a micro-batch. Use "sum_over_batch_size".'
+    )
+
+
+def _whole(batch: MicroBatches, micro_batch: int) -> float:
+    return 1.0

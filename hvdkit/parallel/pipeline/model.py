@@ -1,0 +1,255 @@
+"""PipelineModel: a Keras model whose layers are stages of a pipeline over ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.engine import raise_everywhere
+from hvdkit.optimizers.distributed import DistributedOptimizer
+from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.parallel.mesh import Mesh
+from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, required_mesh, split
+from hvdkit.parallel.pipeline.losses import Share, share_of
+from hvdkit.parallel.pipeline.micro_batches import MicroBatches
+from hvdkit.parallel.pipeline.schedules import OneForwardOneBackward, Schedule
+from hvdkit.parallel.pipeline.steps import Steps
+from hvdkit.parallel.pipeline.trace import Clock, Trace
+from hvdkit.training.steps import with_sharded_batches
+
+
+class PipelineModel(keras.Model):
+    """A Keras model cut into stages, one for each rank of a pipeline of the mesh.
+
+    A batch is divided into micro-batches, which run through the stages at the same time. `fit`,
+    `evaluate` and `predict` give what they give for the unsplit model in one process, with the
+    same seed and the same batches. Every rank calls them, with the same data for all stages of a
+    pipeline; losses, metrics and predictions are the same on all of them.
+
+    Only the rank's own layers have weights here: `weights`, the optimizer and callbacks see those.
+    `save` and `load_weights` collect and distribute them.
+
+    Layers that look at other rows (BatchNormalization) see the rows of one micro-batch. Dropout
+    draws anew for each micro-batch, so its masks are not those of the unsplit model.
+
+    Args:
+        model: a functional or Sequential model, which keeps the weights of this rank's stage and
+            loses the others; or a function that builds it, of which only this rank's weights are
+            ever made.
+        micro_batches: into how many micro-batches a batch is divided. A batch that has too few
+            rows, as the last of an epoch may, is divided into as many as the schedule can run.
+        schedule: of `hvd.parallel.schedules`; default `OneForwardOneBackward()`.
+        cuts: names of the layers after which to cut, one less than there are pieces (stages times
+            the schedule's chunks); None to let all pieces compute about as much.
+        recompute: keep only the inputs of a stage, and run its forward pass again in the backward
+            pass: less memory, about a third more computation.
+        mesh: which rank is which stage; default: that of `hvd.set_mesh`.
+
+    Attributes:
+        mesh: the mesh.
+        schedule: the schedule.
+        micro_batches: number of micro-batches of a full batch.
+        pieces: this rank's layers: a Keras model for each chunk.
+
+    Raises:
+        ValueError: on every rank: there is no mesh, the model can't be cut so (it names the layer),
+            or micro-batches, stages and schedule do not fit.
+        RankMismatchError: on every rank: the ranks give different models or settings.
+        HvdkitError: on every rank: the job does not run over MPI.
+
+    Example:
+        >>> hvd.set_mesh(hvd.Mesh(pipeline=2))
+        >>> model = hvd.parallel.PipelineModel(build_model, micro_batches=4)
+        >>> model.compile(optimizer=hvd.DistributedOptimizer("adam"), loss="mse")
+        >>> model.fit(x, y, batch_size=64)
+    """
+
+    mesh: Mesh
+    schedule: Schedule
+    _split: Split
+    _clock: Clock
+    _share: Share
+    _steps: Steps | None
+
+    # The weights of other ranks are in the files too, so all ranks have to take part.
+    saves_together = True
+
+    def __init__(
+        self,
+        model: ModelOrFunction,
+        *,
+        micro_batches: int,
+        schedule: Schedule | None = None,
+        cuts: Sequence[str] | None = None,
+        recompute: bool = False,
+        mesh: Mesh | None = None,
+    ) -> None:
+        mesh = required_mesh(mesh)
+        schedule = schedule or OneForwardOneBackward()
+        divided = split(model, mesh, schedule, micro_batches, cuts)
+        unsplit = divided.whole.model
+        super().__init__(name=unsplit.name, dtype=unsplit.dtype_policy)
+        self.pieces = [chunk.model for chunk in divided.chunks]
+        # Past Keras's attribute tracking: the unsplit model's layers are not this rank's.
+        self.__dict__.update(
+            _split=divided, _clock=Clock(), _steps=None, mesh=mesh, schedule=schedule
+        )
+        self.__dict__["_share"] = MicroBatches.fraction
+        self.micro_batches = micro_batches
+        self.recompute = recompute
+        self.output_names = list(getattr(unsplit, "_functional", unsplit).output_names)
+        self.built = True
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
+        """Configure the training, as in Keras; every rank calls it.
+
+        Args:
+            optimizer: an optimizer; it is made distributed over the replicas of the model, unless
+                it is already (`hvd.DistributedOptimizer`).
+            loss: the loss or losses.
+            **options: as in Keras.
+
+        Raises:
+            ValueError: on every rank: the loss of a batch is no sum of those of micro-batches.
+        """
+        problem = None
+        share: Share = MicroBatches.fraction
+        try:
+            share = share_of(loss)
+        except ValueError as error:
+            problem = str(error)
+        if loss is not None and self._split.masked:
+            problem = (
+                f"a mask reaches the outputs of model {self.name!r}, so Keras averages the loss "
+                "over the rows and steps that are left, whose number differs between "
+                "micro-batches. Stop the mask before the outputs, and give sample_weight instead."
+            )
+        raise_everywhere(problem, ValueError)
+        if not is_distributed(keras.optimizers.get(optimizer)):
+            optimizer = DistributedOptimizer(optimizer, process_set=self.mesh.data_set)
+        super().compile(optimizer=optimizer, loss=loss, **options)
+        self.__dict__.update(_share=share, _steps=None)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Not possible: this rank holds a part of the layers."""
+        raise NotImplementedError(
+            f"{self.name} is divided over {self.mesh.pipeline} ranks, so it can't be called: use "
+            "predict, evaluate or fit, which all ranks call together."
+        )
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Make the function that `fit` calls for each step."""
+        steps = self._fresh_steps(force)
+        self.train_function = self._over_batches(steps.train)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Make the function that `evaluate` calls for each step."""
+        steps = self._fresh_steps(force)
+        self.test_function = self._over_batches(steps.test)
+
+    def make_predict_function(self, force: bool = False) -> None:
+        """Make the function that `predict` calls for each step."""
+        step = self._autoconvert_optionals(self._fresh_steps(force).predict)
+
+        def function(batches: Sequence[Any]) -> Any:
+            parts = [step(batch) for batch in batches]
+            return keras.tree.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)
+
+        self.predict_function = function
+
+    def _over_batches(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Call a step for each of `steps_per_execution` batches of an iterator."""
+        step = self._autoconvert_optionals(with_sharded_batches(self, step))
+
+        def function(iterator: Any) -> Any:
+            logs = step(next(iterator))
+            for _, batch in zip(range(self.steps_per_execution - 1), iterator, strict=False):
+                logs = step(batch)
+            return logs
+
+        return function
+
+    def _fresh_steps(self, force: bool) -> Steps:
+        if self._steps is None or force:
+            self.__dict__["_steps"] = Steps(self, self, self._split, self._share, self._clock)
+        assert self._steps is not None
+        self._steps.next_is_first()
+        return self._steps
+
+    @property
+    def kept(self) -> int:
+        """How many micro-batches this stage kept the activations of at most, in the last step."""
+        return 0 if self._steps is None else self._steps.kept
+
+    def trace(self) -> Trace:
+        """Measure when each stage does what, in the steps inside the block; every rank calls it.
+
+        Example:
+            >>> with model.trace() as trace:
+            ...     model.fit(x, y, batch_size=64, epochs=1)
+            >>> trace.timelines[-1].bubble  # of the last step; on every rank
+        """
+        return Trace(self._clock, self._split.messages, self.mesh.pipeline_set)
+
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
+        """Write the unsplit model to a `.keras` file; every rank calls it, and rank 0 writes.
+
+        `keras.models.load_model` loads it, with the weights and without the optimizer. Rank 0
+        needs memory for the weights of all stages, which come one by one.
+
+        Args:
+            filepath: the file.
+            *args: as in Keras.
+            **options: as in Keras.
+        """
+        self._write(lambda whole: whole.save(filepath, *args, **options))
+
+    def save_weights(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
+        """Write the unsplit model's weights to a `.weights.h5` file; see `save`."""
+        self._write(lambda whole: whole.save_weights(filepath, *args, **options))
+
+    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
+        """Read the unsplit model's weights from a file; every rank calls it.
+
+        The first stage of each pipeline reads the file, and gives the others theirs.
+
+        Args:
+            filepath: a `.weights.h5` or `.keras` file of the unsplit model.
+            *args: as in Keras.
+            **options: as in Keras.
+        """
+        with self._split.whole.scattered() as whole:
+            if whole is not None:
+                whole.load_weights(filepath, *args, **options)
+
+    def gather_weights(self) -> list[np.ndarray] | None:
+        """The unsplit model's weights (`get_weights`) on the first stage; every rank calls it.
+
+        Returns:
+            The weights on the first stage of each pipeline, None on the others.
+        """
+        with self._split.whole.gathered() as whole:
+            return None if whole is None else list(whole.get_weights())
+
+    def scatter_weights(self, weights: Sequence[np.ndarray] | None) -> None:
+        """Give all stages the unsplit model's weights; every rank calls it.
+
+        Args:
+            weights: what `gather_weights`, or `get_weights` of the unsplit model, returned; only
+                that of the first stage counts.
+        """
+        with self._split.whole.scattered() as whole:
+            if whole is not None:
+                whole.set_weights(weights)
+
+    def _write(self, write: Callable[[keras.Model], None]) -> None:
+        if self.mesh.data_index > 0 or self.mesh.tensor_index > 0:
+            return
+        with self._split.whole.gathered() as whole:
+            if whole is not None:
+                write(whole)

@@ -1,0 +1,182 @@
+"""One piece of the model: what it computes, and how gradients come back through it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+from hvdkit.parallel.pipeline.gradients import Gradient
+
+Head = Callable[..., tf.Tensor]
+"""The loss of a micro-batch, from the model's outputs (flat), the targets and sample weights."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a piece gets for one micro-batch.
+
+    Attributes:
+        inputs: the piece's inputs, flat.
+        targets: what the head gets besides outputs; None where no loss is wanted.
+        shares: float32 vector of two: what the head's loss counts in that of the batch, and what
+            the losses that layers add count.
+    """
+
+    inputs: list[Any]
+    targets: tuple[Any, ...] | None
+    shares: tf.Tensor
+
+
+class Piece:
+    """Consecutive layers of a model, and the loss after the last of them.
+
+    Args:
+        model: a functional model that takes and returns lists of tensors.
+        received: for each input, whether another piece sends it, so that it needs a gradient.
+        head: the loss, for the last piece; None for the others.
+        state: more variables that the head changes, besides those of the layers.
+        compiled: turns a function into a `tf.function`, or leaves it as it is.
+
+    Attributes:
+        model: the layers.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        received: Sequence[bool],
+        head: Head | None,
+        state: Callable[[], list[Any]],
+        compiled: Callable[[Any], Any],
+    ) -> None:
+        self.model = model
+        self._received = [
+            sent and tf.as_dtype(tensor.dtype).is_floating
+            for sent, tensor in zip(received, model.inputs, strict=True)
+        ]
+        self._head = head
+        self._state = state
+        self._train = compiled(functools.partial(self._compute, training=True))
+        self._test = compiled(functools.partial(self._compute, training=False))
+
+    def __call__(self, arguments: Arguments, *, training: bool) -> tuple[list[Any], tf.Tensor]:
+        """The outputs, flat, and what the piece adds to the loss of the batch (float32)."""
+        function = self._train if training else self._test
+        outputs, loss = function(arguments.inputs, arguments.targets, arguments.shares)
+        return list(outputs), loss
+
+    def _compute(
+        self,
+        inputs: list[Any],
+        targets: tuple[Any, ...] | None,
+        shares: tf.Tensor,
+        training: bool,
+    ) -> tuple[list[Any], tf.Tensor]:
+        outputs = keras.tree.flatten(self.model(inputs, training=training))
+        loss = tf.zeros([], tf.float32)
+        if self._head is not None and targets is not None:
+            loss += shares[0] * tf.cast(self._head(outputs, *targets), tf.float32)
+        for added in self.model.losses:
+            loss += shares[1] * tf.reduce_sum(tf.cast(added, tf.float32))
+        return outputs, loss
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """The variables that gradients are taken of."""
+        return list(self.model.trainable_variables)
+
+    @property
+    def state(self) -> list[Any]:
+        """What a forward pass changes: statistics, states of seed generators."""
+        return [*self.model.non_trainable_variables, *self._state()]
+
+    def differentiable(self, inputs: Sequence[Any]) -> list[Any]:
+        """Those of its inputs, or of something in their order, that need a gradient."""
+        return [x for x, needed in zip(inputs, self._received, strict=True) if needed]
+
+
+class Pass(Protocol):
+    """The forward pass of a micro-batch through a piece, kept for its backward pass.
+
+    Attributes:
+        outputs: the piece's outputs, flat.
+        loss: what the piece adds to the loss of the batch.
+    """
+
+    outputs: list[Any]
+    loss: tf.Tensor
+
+    def backward(
+        self, gradients: Sequence[Any], seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[Gradient]]:
+        """The gradients of the inputs and of the piece's trainable variables.
+
+        Args:
+            gradients: those of the float outputs; [] for the last piece.
+            seed: that of the loss, a scalar: 1, or the scale of the loss.
+        """
+        ...
+
+
+class KeptPass:
+    """Keeps all activations that the backward pass needs."""
+
+    def __init__(self, piece: Piece, arguments: Arguments) -> None:
+        self._piece = piece
+        self._sources = piece.differentiable(arguments.inputs)
+        self._variables = [variable.value for variable in piece.trainable_variables]
+        with tf.GradientTape(watch_accessed_variables=False) as self._tape:
+            self._tape.watch([*self._sources, *self._variables])
+            self.outputs, self.loss = piece(arguments, training=True)
+
+    def backward(
+        self, gradients: Sequence[Any], seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[Gradient]]:
+        """See `Pass`."""
+        targets = [out for out in self.outputs if out.dtype.is_floating] if gradients else []
+        found = self._tape.gradient(
+            [*targets, self.loss],
+            [*self._sources, *self._variables],
+            output_gradients=[*gradients, tf.cast(seed, self.loss.dtype)],
+        )
+        count = len(self._sources)
+        of_inputs = [
+            tf.zeros_like(source) if gradient is None else tf.convert_to_tensor(gradient)
+            for source, gradient in zip(self._sources, found[:count], strict=True)
+        ]
+        return of_inputs, list(found[count:])
+
+
+class RecomputedPass:
+    """Keeps the inputs only, and runs the forward pass again before the backward pass.
+
+    Source: Chen et al., Training Deep Nets with Sublinear Memory Cost (2016),
+    https://arxiv.org/abs/1604.06174; GPipe's re-materialisation.
+    """
+
+    def __init__(self, piece: Piece, arguments: Arguments) -> None:
+        self._piece, self._arguments = piece, arguments
+        self._seeds = [(v, tf.identity(v.value)) for v in piece.state if _is_seed(v)]
+        self.outputs, self.loss = piece(arguments, training=True)
+
+    def backward(
+        self, gradients: Sequence[Any], seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[Gradient]]:
+        """See `Pass`."""
+        # Dropout has to draw what it drew, and statistics must not see the rows twice.
+        now = [(variable, tf.identity(variable.value)) for variable in self._piece.state]
+        for variable, value in self._seeds:
+            variable.assign(value)
+        again = KeptPass(self._piece, self._arguments)
+        for variable, value in now:
+            variable.assign(value)
+        return again.backward(gradients, seed)
+
+
+def _is_seed(variable: Any) -> bool:
+    return bool(variable.name == "seed_generator_state")

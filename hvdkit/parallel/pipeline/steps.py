@@ -1,0 +1,215 @@
+"""The training, test and prediction step of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+
+from hvdkit.engine import raise_everywhere
+from hvdkit.optimizers.mixins import leaves
+from hvdkit.parallel.mesh import Mesh
+from hvdkit.parallel.pipeline.actions import Action
+from hvdkit.parallel.pipeline.batches import as_tensors, require_same_batch
+from hvdkit.parallel.pipeline.construction import Split
+from hvdkit.parallel.pipeline.losses import Share
+from hvdkit.parallel.pipeline.metrics import build_metrics, share_states
+from hvdkit.parallel.pipeline.micro_batches import MicroBatches, rows_of
+from hvdkit.parallel.pipeline.pieces import Head, KeptPass, Piece, RecomputedPass
+from hvdkit.parallel.pipeline.runner import Outputs, Place, Stage
+from hvdkit.parallel.pipeline.schedules import Schedule, fitting
+from hvdkit.parallel.pipeline.trace import Clock
+
+
+class Settings(Protocol):
+    """What the steps need to know of the model, besides what Keras has."""
+
+    mesh: Mesh
+    schedule: Schedule
+    micro_batches: int
+    recompute: bool
+
+
+class Steps:
+    """What one rank does for a batch; all ranks of the pipeline do it together.
+
+    Args:
+        model: the Keras model that holds optimizer, loss and metrics.
+        settings: its settings, as a pipeline.
+        split: this rank's pieces.
+        share: what the loss of a micro-batch counts in that of the batch.
+        clock: notes what the stage does.
+
+    Attributes:
+        kept: how many micro-batches the stage kept the activations of at most, in the last step.
+    """
+
+    def __init__(
+        self, model: Any, settings: Settings, split: Split, share: Share, clock: Clock
+    ) -> None:
+        self._model, self._settings, self._split, self._clock = model, settings, split, clock
+        self._messages = split.messages
+        self._last = settings.mesh.pipeline - 1
+        self._is_last = settings.mesh.pipeline_index == self._last
+        self._pieces = [self._piece(i) for i in range(len(split.chunks))]
+        places = [
+            Place(piece, chunk.given, chunk.before, chunk.after)
+            for piece, chunk in zip(self._pieces, split.chunks, strict=True)
+        ]
+        keep = RecomputedPass if settings.recompute else KeptPass
+        self._stage = Stage(places, keep, share, clock)
+        self._apply = self._compiled(self._apply_gradients)
+        self._update_metrics = self._compiled(self._update_compiled_metrics)
+        self._unchecked = True
+        self.kept = 0
+
+    def next_is_first(self) -> None:
+        """The next batch is the first of a pass over data: compare it between the stages."""
+        self._unchecked = True
+
+    def train(self, data: Any) -> dict[str, Any]:
+        """One step of `fit`; returns the metrics."""
+        batch, actions = self._begin(data)
+        optimizer = self._model.optimizer
+        if not optimizer.built:
+            self._require_variables(optimizer)
+            optimizer.build(self._model.trainable_variables)
+        self._clock.new_step()
+        with self._messages.during("a training step of the pipeline"):
+            seed = optimizer.scale_loss(tf.ones([], tf.float32))
+            result = self._stage.train(batch, actions, seed, self._metrics_of(batch))
+            self._apply([gradient for own in result.gradients for gradient in own])
+            self._end(batch, result.loss)
+        self.kept = result.kept
+        metrics: dict[str, Any] = self._model.get_metrics_result()
+        return metrics
+
+    def test(self, data: Any) -> dict[str, Any]:
+        """One step of `evaluate`; returns the metrics."""
+        batch, actions = self._begin(data)
+        with self._messages.during("a step of evaluate in the pipeline"):
+            result = self._stage.test(batch, actions, self._metrics_of(batch), with_targets=True)
+            self._end(batch, result.loss)
+        metrics: dict[str, Any] = self._model.get_metrics_result()
+        return metrics
+
+    def predict(self, data: Any) -> Any:
+        """One step of `predict`; returns the outputs, on all stages."""
+        batch, actions = self._begin(data)
+        found: dict[int, list[tf.Tensor]] = {}
+        with self._messages.during("a step of predict in the pipeline"):
+            self._stage.test(batch, actions, found.__setitem__, with_targets=False)
+            parts = zip(*(found[i] for i in range(batch.count)), strict=True) if found else []
+            outputs = self._sent_to_all([tf.concat(list(tensors), 0) for tensors in parts])
+            self._messages.flush()
+        return self._packed(outputs)
+
+    def _begin(self, data: Any) -> tuple[MicroBatches, Sequence[Action]]:
+        x, y, sample_weight = unpack_x_y_sample_weight(as_tensors(data))
+        if self._unchecked and self._messages.size > 1:
+            require_same_batch((x, y, sample_weight), self._settings.mesh.pipeline_set)
+        self._unchecked = False
+        whole = self._split.whole.model
+        inputs = getattr(whole, "_functional", whole)._standardize_inputs(x)
+        rows, stages = rows_of(inputs), self._settings.mesh.pipeline
+        count = fitting(self._settings.schedule, stages, min(self._settings.micro_batches, rows))
+        plan = self._settings.schedule.plan(stages, count)
+        if self._model.compiled:
+            self._build_metrics(rows, y, sample_weight)
+        return MicroBatches(inputs, y, sample_weight, count), plan[
+            self._settings.mesh.pipeline_index
+        ]
+
+    def _end(self, batch: MicroBatches, loss: float) -> None:
+        """Give all stages the metrics of the last."""
+        if self._is_last:
+            self._model._loss_tracker.update_state(loss, sample_weight=batch.rows)
+        metrics = self._model._get_own_metrics()
+        variables = [variable for metric in metrics for variable in metric.variables]
+        share_states(variables, self._messages, self._last)
+        self._messages.flush()
+
+    def _metrics_of(self, batch: MicroBatches) -> Outputs:
+        def update(micro_batch: int, outputs: list[tf.Tensor]) -> None:
+            self._update_metrics(outputs, *batch.targets(micro_batch))
+
+        return update
+
+    def _update_compiled_metrics(self, outputs: list[Any], y: Any, sample_weight: Any) -> None:
+        if self._model._compile_metrics is not None:
+            self._model._compile_metrics.update_state(y, self._packed(outputs), sample_weight)
+
+    def _build_metrics(self, rows: int, y: Any, sample_weight: Any) -> None:
+        symbolic = [
+            keras.KerasTensor((rows, *tensor.shape[1:]), tensor.dtype)
+            for tensor in self._split.whole.model.outputs
+        ]
+        build_metrics(self._model, self._packed(symbolic), y, sample_weight)
+
+    def _apply_gradients(self, gradients: list[Any]) -> None:
+        optimizer = self._model.optimizer
+        variables = [v for piece in self._pieces for v in piece.trainable_variables]
+        if variables:
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        else:
+            optimizer.iterations.assign_add(1)
+
+    def _require_variables(self, optimizer: Any) -> None:
+        """Where all stages decide together, each has to come to the decision."""
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        together = scaled or any(leaf.global_clipnorm for leaf in leaves(optimizer))
+        problem = None
+        if together and not self._model.trainable_variables:
+            problem = (
+                f"stage {self._settings.mesh.pipeline_index} has no trainable variables, but "
+                "loss scaling and global_clipnorm look at the gradients of all stages. Use other "
+                "cuts, or another optimizer."
+            )
+        raise_everywhere(problem, ValueError)
+
+    def _piece(self, i: int) -> Piece:
+        chunk = self._split.chunks[i]
+        head: Head | None = None
+        state: Callable[[], list[Any]] = list
+        loss = self._model._compile_loss
+        if chunk.after is None and loss is not None:
+
+            def head(outputs: list[Any], y: Any, sample_weight: Any) -> tf.Tensor:
+                return loss(y, self._packed(outputs), sample_weight)
+
+            def state() -> list[Any]:
+                return list(loss.variables)
+
+        received = [given is None for given in chunk.given]
+        return Piece(chunk.model, received, head, state, self._compiled)
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self._model.run_eagerly:
+            return function
+        compiled: Callable[..., Any] = tf.function(function, autograph=False)
+        return compiled
+
+    def _packed(self, flat: Sequence[Any]) -> Any:
+        """The model's outputs in the structure of the unsplit model."""
+        return keras.tree.pack_sequence_as(self._split.whole.model.output, list(flat))
+
+    def _sent_to_all(self, outputs: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The last stage's outputs, on all stages."""
+        if self._messages.size == 1:
+            return outputs
+        expected = self._split.whole.model.outputs
+        shapes = np.zeros(sum(len(tensor.shape) for tensor in expected), np.int64)
+        if self._is_last:
+            shapes[:] = [size for tensor in outputs for size in tensor.shape]
+        self._messages.broadcast([shapes], self._last)
+        ends = np.cumsum([len(tensor.shape) for tensor in expected])
+        arrays = [tensor.numpy() for tensor in outputs] or [
+            np.empty(tuple(shape), tf.as_dtype(tensor.dtype).as_numpy_dtype)
+            for shape, tensor in zip(np.split(shapes, ends[:-1]), expected, strict=True)
+        ]
+        self._messages.broadcast(arrays, self._last)
+        return [tf.constant(array) for array in arrays]

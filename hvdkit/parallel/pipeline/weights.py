@@ -1,0 +1,103 @@
+"""The weights of the whole model, collected from the stages, or given to them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.engine.point_to_point import PointToPoint
+from hvdkit.parallel.pipeline.deferred import fill, is_released, release
+
+_TAG = 0
+
+
+class WholeModel:
+    """The unsplit model, of which each stage has a part of the variables' values.
+
+    Args:
+        model: the unsplit model; on each stage only its own variables have values.
+        owners: the stage of each variable, by the variable's id.
+        messages: the stages.
+
+    Attributes:
+        model: the unsplit model.
+    """
+
+    def __init__(
+        self, model: keras.Model, owners: Mapping[int, int], messages: PointToPoint
+    ) -> None:
+        self.model = model
+        self._owners = dict(owners)
+        self._messages = messages
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[keras.Model | None]:
+        """While inside, the first stage has the values of all variables; all stages call it.
+
+        They come one by one, so no stage but the first needs memory for more than its own.
+
+        Yields:
+            The unsplit model on the first stage, None on the others.
+        """
+        foreign = [v for v in self.model.variables if is_released(v)]
+        try:
+            with self._messages.during("the collection of the whole model's weights"):
+                self._collect()
+            yield self.model if self._messages.place == 0 else None
+        finally:
+            release(foreign)
+
+    @contextlib.contextmanager
+    def scattered(self) -> Iterator[keras.Model | None]:
+        """Give all stages the values that the first has at the end; all stages call it.
+
+        Yields:
+            The unsplit model on the first stage, None on the others. Its variables have values,
+            those of other stages zeros.
+        """
+        foreign = [v for v in self.model.variables if is_released(v)]
+        first = self._messages.place == 0
+        try:
+            if first:
+                for variable in foreign:
+                    fill(variable, np.zeros(variable._shape, _numpy_type(variable)))
+            yield self.model if first else None
+            with self._messages.during("the distribution of the whole model's weights"):
+                self._distribute()
+        finally:
+            release(foreign)
+
+    def _collect(self) -> None:
+        own = self._messages.place
+        for variable in self.model.variables:
+            owner = self._owners[id(variable)]
+            if owner == 0:
+                continue
+            if own == owner:
+                self._messages.send(variable.numpy(), 0, _TAG)
+            elif own == 0:
+                buffer = np.empty(variable._shape, _numpy_type(variable))
+                fill(variable, self._messages.receive(buffer, owner, _TAG))
+        self._messages.flush()
+
+    def _distribute(self) -> None:
+        own = self._messages.place
+        for variable in self.model.variables:
+            owner = self._owners[id(variable)]
+            if owner == 0:
+                continue
+            if own == 0:
+                self._messages.send(variable.numpy(), owner, _TAG)
+            elif own == owner:
+                buffer = np.empty(variable._shape, _numpy_type(variable))
+                variable.assign(self._messages.receive(buffer, 0, _TAG))
+        self._messages.flush()
+
+
+def _numpy_type(variable: Any) -> Any:
+    return tf.as_dtype(variable._dtype).as_numpy_dtype

@@ -1,0 +1,3 @@
+"""One model over four logical CPU devices of one process."""
+
+MODULES = ("cutting",)
