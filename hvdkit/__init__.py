@@ -9,7 +9,7 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, checkpoint, elastic, nonfinite  # noqa: E402  (only after the check)
+from hvdkit import callbacks, checkpoint, elastic, nonfinite, parallel  # noqa: E402  (only after the check)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -74,13 +74,13 @@ from hvdkit.engine.topology import (  # noqa: E402
     size_op,
 )
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization  # noqa: E402
+from hvdkit.mesh.mesh import Mesh, set_mesh  # noqa: E402
 from hvdkit.optimizers.distributed import DistributedOptimizer  # noqa: E402
 from hvdkit.optimizers.partial import PartialDistributedOptimizer  # noqa: E402
 from hvdkit.optimizers.tape import (  # noqa: E402
     DistributedGradientTape,
     PartialDistributedGradientTape,
 )
-from hvdkit.parallel.mesh import Mesh, set_mesh  # noqa: E402
 from hvdkit.randomness import set_random_seed  # noqa: E402
 from hvdkit.reduction.compression import Compression  # noqa: E402
 from hvdkit.saving import load_model  # noqa: E402
@@ -155,6 +155,7 @@ __all__ = [
     "mpi_threads_supported",
     "nccl_built",
     "nonfinite",
+    "parallel",
     "pause",
     "rank",
     "rank_op",

@@ -25,7 +25,7 @@ from hvdkit.engine import (
     ops,
     topology,
 )
-from hvdkit.parallel.mesh import replicas
+from hvdkit.mesh.mesh import replicas
 
 
 def sums_over_ranks(metric: Any) -> bool:

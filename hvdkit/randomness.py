@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import require_initialized, require_same, topology
-from hvdkit.parallel.mesh import replica_of
+from hvdkit.mesh.mesh import replica_of
 
 _seed: int | None = None
 

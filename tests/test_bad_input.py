@@ -80,6 +80,19 @@ CASES = [
         long=("gloo",),
     ),
     Case(
+        "missing_stage.py",
+        ranks=3,
+        error=("ranks 0, 2 waited", "in a training step of the pipeline (the limit is 3", *MISSING),
+        named="rank 1 stopped taking part:",
+        traceback=False,
+        launchers=("mpi",),
+    ),
+    Case(
+        "pipeline_over_gloo.py",
+        error=("HvdkitError: a pipeline sends activations", "Start it with mpirun"),
+        launchers=("gloo",),
+    ),
+    Case(
         "one_rank_fails.py",
         arguments=("error",),
         ranks=3,

@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, global_process_set, topology
+from hvdkit.mesh.layout import is_split
 from hvdkit.optimizers.mixins import Distributed, leaves, mesh_of, reductions
-from hvdkit.parallel.layout import is_split
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import can_be_sent
 

@@ -23,6 +23,7 @@ from hvdkit.checkpoint.saver import Progress, Saver
 from hvdkit.checkpoint.state import Training
 from hvdkit.checkpoint.store import Manifest
 from hvdkit.engine import logger, require_initialized, shutdown, topology
+from hvdkit.mesh.mesh import replicas
 from hvdkit.training.position import FitPosition, current_position
 
 
@@ -235,7 +236,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         )
 
     def _same_ranks(self, manifest: Manifest) -> bool:
-        return manifest.ranks == topology.size()
+        return manifest.mesh[0] == topology.process_set_size(replicas())
 
     def _say(self, level: int, text: str) -> None:
         if topology.rank() == 0:

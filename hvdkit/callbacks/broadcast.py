@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from hvdkit.agreement.variables import Alike, is_local, is_seed_state
 from hvdkit.engine import global_process_set, logger, require_same, topology
-from hvdkit.parallel.mesh import current_mesh, replica_of
+from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.randomness import rank_seed
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.variables import broadcast_variables, can_be_sent

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from hvdkit.engine import topology
-from hvdkit.parallel.mesh import replicas
+from hvdkit.mesh.mesh import replicas
 
 
 class LearningRateScheduleCallback(keras.callbacks.Callback):

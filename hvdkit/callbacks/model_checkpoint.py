@@ -20,7 +20,8 @@ class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
 
     def _save_model(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
         average_statistics(self.model)
-        if topology.rank() == 0:
+        # A model whose weights are on several ranks writes one file, with all of them.
+        if topology.rank() == 0 or getattr(self.model, "divided_over_ranks", False):
             super()._save_model(epoch, batch, logs)
 
 

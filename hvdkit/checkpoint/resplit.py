@@ -25,8 +25,8 @@ def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
     - Other things: those of rank r % (old number of ranks).
 
     Args:
-        rank: the new rank.
-        old_ranks: how many ranks wrote the checkpoint.
+        rank: the new rank; of a divided model, the new replica.
+        old_ranks: how many ranks, or replicas, wrote the checkpoint.
         read: the contents of an old rank's file.
     """
     files = [read(old) for old in range(old_ranks)]

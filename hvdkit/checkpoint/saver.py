@@ -18,8 +18,10 @@ from typing import Any
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.files import Digest, write_whole
-from hvdkit.checkpoint.store import SHARED, Store, rank_file
+from hvdkit.checkpoint.parts import Place
+from hvdkit.checkpoint.store import SHARED, Store, part_file, rank_file
 from hvdkit.engine import allgather_object, broadcast_object, raise_everywhere, topology
+from hvdkit.mesh.mesh import Sizes
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,15 @@ class Snapshot:
         shared: what all ranks have in common; None but on rank 0, which writes it.
         own: what belongs to this rank.
         about: for people; see `Manifest`.
+        place: where this rank stands.
+        part: this rank's part of a model that is divided; None but in the first replica.
     """
 
     shared: Contents | None
     own: Contents
     about: dict[str, Any]
+    place: Place
+    part: Contents | None = None
 
 
 class Progress(enum.IntEnum):
@@ -65,6 +71,7 @@ class Saver:
         self._finishing: Future[None] | None = None
         self._unconfirmed = False
         self._about: dict[str, Any] = {}
+        self._mesh: Sizes = (1, 1, 1)
         self._run = str(broadcast_object(uuid.uuid4().hex[:12], name="hvdkit.checkpoint.run"))
         self._staging = self.store.staging(self._run)
         problem = None
@@ -86,7 +93,7 @@ class Saver:
         """
         self.finish()
         staged = self._staging / f"{self._number:08d}"
-        self._about = snapshot.about
+        self._about, self._mesh = snapshot.about, snapshot.place.sizes
         self._writing = self._pool.submit(_write, staged, snapshot)
 
     def progress(self) -> Progress:
@@ -150,11 +157,11 @@ class Saver:
         self._unconfirmed = True
         if topology.rank() == 0:
             files = {name: digest for report in reports for name, digest in report.items()}
-            self._finishing = self._pool.submit(self._complete, number, len(reports), files)
+            self._finishing = self._pool.submit(self._complete, number, files)
 
-    def _complete(self, number: int, ranks: int, files: dict[str, Digest]) -> None:
+    def _complete(self, number: int, files: dict[str, Digest]) -> None:
         staged = self._staging / f"{number:08d}"
-        self.store.finish(staged, number, ranks, self._about, files)
+        self.store.finish(staged, number, self._mesh, self._about, files)
         self.store.prune(self._keep, self._run)
 
     def _problem(self, job: Future[Any]) -> str | None:
@@ -179,4 +186,6 @@ def _write(staged: Path, snapshot: Snapshot) -> dict[str, Digest]:
     parts = {rank_file(topology.rank()): snapshot.own}
     if snapshot.shared is not None:
         parts[SHARED] = snapshot.shared
+    if snapshot.part is not None:
+        parts[part_file(snapshot.place.sizes, *snapshot.place.indices[1:])] = snapshot.part
     return {name: write_whole(staged / name, part.pieces()) for name, part in parts.items()}

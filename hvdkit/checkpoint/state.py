@@ -8,10 +8,12 @@ import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.errors import CheckpointError
+from hvdkit.checkpoint.parts import AXES, Place, axes, read_own, read_part
 from hvdkit.checkpoint.resplit import resplit
 from hvdkit.checkpoint.saver import Snapshot
-from hvdkit.checkpoint.store import SHARED, Manifest, rank_file
+from hvdkit.checkpoint.store import SHARED, Manifest
 from hvdkit.checkpoint.variables import (
+    PATHS,
     Groups,
     assign,
     copies,
@@ -21,8 +23,8 @@ from hvdkit.checkpoint.variables import (
     shared_variables,
 )
 from hvdkit.engine import raise_everywhere, topology
-
-_PATHS = "paths"
+from hvdkit.mesh.mesh import current_mesh
+from hvdkit.optimizers.mixins import mesh_of
 
 
 class Training:
@@ -46,6 +48,7 @@ class Training:
             optimizer.build(model.trainable_variables)
         self.model = model
         self.optimizer = optimizer
+        self.place = Place.here(mesh_of(optimizer) or current_mesh())
 
     def snapshot(
         self,
@@ -63,16 +66,17 @@ class Training:
             own_groups: more variables of this rank.
             own_values: plain data of this rank.
         """
-        own = {**own_variables(self.model, self.optimizer), **(own_groups or {})}
-        shared = None
+        own_groups = {**own_variables(self.model, self.optimizer), **(own_groups or {})}
+        groups = shared_variables(self.model, self.optimizer)
+        shared, part = None, None
+        if self.place.divided:
+            part = _contents(groups) if self.place.indices[0] == 0 else None
+            groups = {}
         if topology.rank() == 0:
-            groups = shared_variables(self.model, self.optimizer)
-            shared = Contents(
-                {**copies(groups), **(shared_arrays or {})},
-                {_PATHS: paths(groups)},
-            )
-        values = {_PATHS: paths(own), **(own_values or {})}
-        return Snapshot(shared, Contents(copies(own), values), about)
+            shared = _contents(groups, shared_arrays)
+        own = _contents(own_groups)
+        own.values.update(own_values or {})
+        return Snapshot(shared, own, about, self.place, part)
 
     def restore(self, manifest: Manifest) -> tuple[Contents, Contents]:
         """Set all variables to those of a checkpoint, on every rank.
@@ -85,23 +89,32 @@ class Training:
         """
         groups = shared_variables(self.model, self.optimizer)
         own_groups = own_variables(self.model, self.optimizer)
-        shared, own, problem = Contents(), Contents(), None
+        shared, part, own, problem = Contents(), Contents(), Contents(), None
         try:
-            shared, own = manifest.read(SHARED), _own_contents(manifest)
+            shared = manifest.read(SHARED)
+            part = read_part(manifest, self.place, groups)
+            own = self._own_contents(manifest, own_groups)
             source = str(manifest.path)
-            problem = misfit(groups, shared.arrays, shared.values[_PATHS], source) or misfit(
-                own_groups, own.arrays, own.values[_PATHS], source
+            problem = misfit(groups, part.arrays, part.values[PATHS], source) or misfit(
+                own_groups, own.arrays, own.values[PATHS], source
             )
         except CheckpointError as error:
             problem = str(error)
         raise_everywhere(problem, CheckpointError)
-        assign(groups, shared.arrays)
+        assign(groups, part.arrays)
         assign(own_groups, own.arrays)
         return shared, own
 
+    def _own_contents(self, manifest: Manifest, groups: Groups) -> Contents:
+        replica, replicas = self.place.indices[0], self.place.sizes[0]
+        if manifest.mesh[0] == replicas:
+            return read_own(manifest, self.place, groups, replica)
+        return resplit(
+            replica,
+            manifest.mesh[0],
+            lambda old: read_own(manifest, self.place, groups, old),
+        )
 
-def _own_contents(manifest: Manifest) -> Contents:
-    rank, size = topology.rank(), topology.size()
-    if manifest.ranks == size:
-        return manifest.read(rank_file(rank))
-    return resplit(rank, manifest.ranks, lambda old: manifest.read(rank_file(old)))
+
+def _contents(groups: Groups, more: dict[str, np.ndarray] | None = None) -> Contents:
+    return Contents({**copies(groups), **(more or {})}, {PATHS: paths(groups), AXES: axes(groups)})

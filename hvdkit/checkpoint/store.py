@@ -2,6 +2,7 @@
 
     DIRECTORY/checkpoint-00000007/manifest.json    lengths and checksums; written last
                                   shared.bin       what all ranks have in common
+                                  part-0-1.bin     of a divided model: stage 0, tensor rank 1
                                   rank-0.bin       what belongs to rank 0, and so on
     DIRECTORY/.unfinished-RUN/00000008/            a checkpoint that is being written
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -23,6 +25,7 @@ from typing import Any
 from hvdkit.checkpoint.arrays import Contents, parse
 from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.files import Digest, digest_of, sync_folder, write_whole
+from hvdkit.mesh.mesh import Sizes
 
 FORMAT = 1
 SHARED = "shared.bin"
@@ -37,21 +40,31 @@ def rank_file(rank: int) -> str:
     return f"rank-{rank}.bin"
 
 
+def part_file(mesh: Sizes, stage: int, tensor_index: int) -> str:
+    """The name of the file with a part of the model, which is the shared one for a whole model."""
+    return SHARED if mesh[1:] == (1, 1) else f"part-{stage}-{tensor_index}.bin"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a whole checkpoint consists of.
 
     Attributes:
         path: its folder.
-        ranks: how many ranks wrote it.
+        mesh: how the ranks that wrote it were laid out: data, pipeline, tensor.
         about: what it is a checkpoint of, for people: epoch, batch, and so on.
         files: name to length and checksum.
     """
 
     path: Path
-    ranks: int
+    mesh: Sizes
     about: dict[str, Any]
     files: dict[str, Digest]
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks wrote it."""
+        return math.prod(self.mesh)
 
     def read(self, name: str) -> Contents:
         """Read one file, and check it.
@@ -107,13 +120,20 @@ def _manifest(folder: Path) -> Manifest:
             raise ValueError("its checksum is not that of its contents")
         if body["format"] != FORMAT:
             raise ValueError(f"format {body['format']} is not known to this version of hvdkit")
-        names = [SHARED, *(rank_file(rank) for rank in range(body["ranks"]))]
-        files = {name: Digest(**body["files"][name]) for name in names}
-        return Manifest(folder, body["ranks"], body["about"], files)
+        data, pipeline, tensor = body["mesh"]
+        mesh = (int(data), int(pipeline), int(tensor))
+        files = {name: Digest(**body["files"][name]) for name in _file_names(mesh)}
+        return Manifest(folder, mesh, body["about"], files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / MANIFEST} can't be read: {type(error).__name__}: {error}"
         ) from error
+
+
+def _file_names(mesh: Sizes) -> set[str]:
+    _, pipeline, tensor = mesh
+    parts = {part_file(mesh, p, t) for p in range(pipeline) for t in range(tensor)}
+    return {SHARED} | parts | {rank_file(rank) for rank in range(math.prod(mesh))}
 
 
 def _checksum(body: dict[str, Any]) -> str:
@@ -177,7 +197,7 @@ class Store:
         self,
         staged: Path,
         number: int,
-        ranks: int,
+        mesh: Sizes,
         about: dict[str, Any],
         files: dict[str, Digest],
     ) -> Path:
@@ -186,7 +206,7 @@ class Store:
         Args:
             staged: the folder with the files of all ranks.
             number: the number of the checkpoint.
-            ranks: how many ranks wrote it.
+            mesh: see `Manifest`.
             about: see `Manifest`.
             files: see `Manifest`.
 
@@ -195,7 +215,7 @@ class Store:
         """
         body = {
             "format": FORMAT,
-            "ranks": ranks,
+            "mesh": mesh,
             "about": about,
             "files": {name: digest.as_json() for name, digest in files.items()},
         }

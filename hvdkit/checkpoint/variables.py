@@ -10,10 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.agreement.variables import is_seed_state
+from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.optimizers.mixins import Distributed, leaves
 from hvdkit.variables import can_be_sent
 
 Groups = dict[str, list[Any]]
+
+# Under this name a file holds the names of its variables, by group.
+PATHS = "paths"
 
 
 def shared_variables(model: Any, optimizer: Any) -> Groups:
@@ -67,7 +71,7 @@ def copies(groups: Groups) -> dict[str, np.ndarray]:
 
 def paths(groups: Groups) -> dict[str, list[str]]:
     """The names of variables, for messages."""
-    return {group: [_path(v) for v in variables] for group, variables in groups.items()}
+    return {group: [path_of(v) for v in variables] for group, variables in groups.items()}
 
 
 def misfit(
@@ -106,7 +110,7 @@ def _first_misfit(
             if (array.shape, array.dtype.name) != expected:
                 return (
                     f"the checkpoint's {stored[position]} is {array.dtype.name} {array.shape}, "
-                    f"and this model's {_path(variable)} is {expected[1]} {expected[0]}"
+                    f"and this model's {path_of(variable)} is {expected[1]} {expected[0]}"
                 )
     return None
 
@@ -134,6 +138,12 @@ def _local_keys(model: Any, optimizer: Any) -> set[int]:
     }
 
 
+def split_axis(variable: Any) -> int | None:
+    """The axis along which a variable is divided over tensor ranks; None if it is whole."""
+    layout = layout_of(variable)
+    return layout.axis if layout is not None and is_split(variable) else None
+
+
 def _key(variable: Any) -> int:
     return id(_raw(variable))
 
@@ -142,5 +152,6 @@ def _raw(variable: Any) -> Any:
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
-def _path(variable: Any) -> str:
+def path_of(variable: Any) -> str:
+    """A variable's name."""
     return str(getattr(variable, "path", variable.name))

@@ -22,7 +22,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import require_inside
-from hvdkit.parallel.mesh import over_replicas
+from hvdkit.mesh.mesh import over_replicas
 from hvdkit.randomness import shared_seed
 
 

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Sum, is_initialized, ops, topology
+from hvdkit.mesh.mesh import replicas
 from hvdkit.optimizers.batch_scale import current_scale
-from hvdkit.parallel.mesh import replicas
 
 
 @keras.saving.register_keras_serializable(package="hvdkit")

@@ -17,6 +17,8 @@ from keras.src.saving import object_registration
 
 from hvdkit.engine import Average, ProcessSet, global_process_set, logger
 from hvdkit.engine.versions import is_keras2_optimizer
+from hvdkit.mesh.layout import is_split
+from hvdkit.mesh.mesh import current_mesh, over_replicas
 from hvdkit.nonfinite import Policy
 from hvdkit.optimizers.finite import FiniteGuard, Guarded
 from hvdkit.optimizers.mixins import (
@@ -28,8 +30,6 @@ from hvdkit.optimizers.mixins import (
     is_distributed,
     leaves,
 )
-from hvdkit.parallel.layout import is_split
-from hvdkit.parallel.mesh import current_mesh, over_replicas
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import GradientReduction, ReductionOptions, groups_argument
 

@@ -15,12 +15,12 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Max, ProcessSet, ops, topology
+from hvdkit.mesh.layout import is_split, layout_of, set_layout
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.batch_scale import current_scale
+from hvdkit.optimizers.clipping import clip_by_global_norm, clip_by_norm
+from hvdkit.optimizers.elementwise import require_elementwise
 from hvdkit.optimizers.finite import guards
-from hvdkit.parallel.clipping import clip_by_global_norm, clip_by_norm
-from hvdkit.parallel.layout import is_split, layout_of, set_layout
-from hvdkit.parallel.mesh import Mesh
-from hvdkit.parallel.optimizers import require_elementwise
 from hvdkit.reduction.gradients import Gradient, GradientReduction
 from hvdkit.reduction.sparse import scaled
 

@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Average, ProcessSet, global_process_set
+from hvdkit.mesh.mesh import current_mesh, over_replicas
 from hvdkit.optimizers.partial import local_variables_of
-from hvdkit.parallel.mesh import current_mesh, over_replicas
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import (
     Gradient,

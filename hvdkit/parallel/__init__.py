@@ -1,7 +1,5 @@
 """One model over several devices and ranks."""
 
-from typing import TYPE_CHECKING, Any
-
 from hvdkit.parallel.kept_activations import Kept
 from hvdkit.parallel.memory_limit import rank_memory_limit
 from hvdkit.parallel.memory_plan import (
@@ -13,6 +11,7 @@ from hvdkit.parallel.memory_plan import (
 )
 from hvdkit.parallel.memory_table import memory_table
 from hvdkit.parallel.pipeline import schedules
+from hvdkit.parallel.pipeline.model import PipelineModel
 from hvdkit.parallel.tensor import (
     ColumnParallelDense,
     GatherSequence,
@@ -27,40 +26,28 @@ from hvdkit.parallel.tensor import (
 from hvdkit.parallel.transformer import Degrees, TransformerShape
 from hvdkit.parallel.whole import assign_whole_values, whole_values
 
-if TYPE_CHECKING:
-    from hvdkit.parallel.pipeline.model import PipelineModel
-
 __all__ = [
-    "PipelineModel",
-    "schedules",
     "ColumnParallelDense",
+    "Degrees",
     "GatherSequence",
     "HeadParallelAttention",
+    "Kept",
     "PartDropout",
+    "PipelineModel",
+    "RankMemory",
     "RowParallelDense",
     "ScatterSequence",
     "SequenceParallel",
+    "Training",
+    "TransformerShape",
     "VocabularyParallelCrossEntropy",
     "VocabularyParallelEmbedding",
     "assign_whole_values",
-    "whole_values",
-    "Degrees",
-    "Kept",
-    "RankMemory",
-    "Training",
-    "TransformerShape",
     "memory_table",
     "misfit",
     "plan_memory",
     "rank_memory_limit",
+    "schedules",
     "smallest_mesh",
+    "whole_values",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # It wraps optimizers, which import the mesh of this package: so it can't be imported here.
-    if name == "PipelineModel":
-        from hvdkit.parallel.pipeline.model import PipelineModel
-
-        return PipelineModel
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

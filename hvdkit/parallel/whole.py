@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import ops
-from hvdkit.parallel.layout import Layout, layout_of
+from hvdkit.mesh.layout import Layout, layout_of
 
 
 def whole_values(variables: Sequence[Any]) -> list[np.ndarray]:

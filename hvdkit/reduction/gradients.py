@@ -21,8 +21,8 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
-from hvdkit.parallel.layout import is_partial, layout_of
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.layout import is_partial, layout_of
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.reduction.buckets import (
     BackwardOrder,
     Bucket,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hvdkit.mesh.layout import is_partial, is_split
 from hvdkit.optimizers.mixins import is_distributed
-from hvdkit.parallel.layout import is_partial, is_split
 
 
 def require_distributed(model: Any) -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import allgather_object, ops
-from hvdkit.parallel.mesh import replicas
+from hvdkit.mesh.mesh import replicas
 
 
 def predict_over_ranks(outputs: Any, adapter: ShardedAdapter) -> Any:

@@ -14,10 +14,10 @@ from hvdkit.engine.point_to_point import PointToPoint
 
 @dataclass(frozen=True)
 class Tensor:
-    """What is known of a tensor before a batch comes.
+    """What is known of a tensor that goes from piece to piece.
 
     Attributes:
-        shape: its shape; None for what depends on the batch.
+        shape: its shape; None for what depends on the batch, before there is one.
         dtype: its type.
     """
 
@@ -43,11 +43,11 @@ class Border(Protocol):
         """Send the gradients of a micro-batch to the piece before."""
         ...
 
-    def receive_backward(self, of: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def receive_backward(self, of: Sequence[Tensor]) -> list[tf.Tensor]:
         """The gradients that the next piece has sent.
 
         Args:
-            of: the float tensors that were sent forward.
+            of: shapes and types of the float tensors that were sent forward.
         """
         ...
 
@@ -71,7 +71,7 @@ class LocalBorder:
         """See `Border`."""
         self._backward.append(list(gradients))
 
-    def receive_backward(self, of: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def receive_backward(self, of: Sequence[Tensor]) -> list[tf.Tensor]:
         """See `Border`."""
         return self._backward.pop(0)
 
@@ -129,9 +129,9 @@ class RemoteBorder:
         for gradient in gradients:
             self._send(gradient.numpy(), self._backward_tag)
 
-    def receive_backward(self, of: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def receive_backward(self, of: Sequence[Tensor]) -> list[tf.Tensor]:
         """See `Border`."""
-        return [self._tensor(tuple(t.shape), t.dtype, self._backward_tag) for t in of]
+        return [self._tensor(t.shape, t.dtype, self._backward_tag) for t in of]
 
     def _send(self, array: Any, tag: int) -> None:
         self._messages.send(np.asarray(array), self._peer, tag)
@@ -140,9 +140,9 @@ class RemoteBorder:
         buffer = self._buffers.get(shape, np.dtype(dtype))
         return self._messages.receive(buffer, self._peer, tag)
 
-    def _tensor(self, shape: tuple[int, ...], dtype: tf.DType, tag: int) -> tf.Tensor:
+    def _tensor(self, shape: Sequence[Any], dtype: tf.DType, tag: int) -> tf.Tensor:
         # TensorFlow copies the array, so the buffer is free again.
-        return tf.constant(self._receive(shape, dtype.as_numpy_dtype, tag))
+        return tf.constant(self._receive(tuple(shape), dtype.as_numpy_dtype, tag))
 
 
 class _Buffers:

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.engine import HvdkitError, raise_everywhere, require_same, topology
+from hvdkit.engine import HvdkitError, raise_everywhere, require_initialized, require_same, topology
 from hvdkit.engine.point_to_point import PointToPoint
+from hvdkit.mesh.mesh import Mesh, current_mesh
 from hvdkit.parallel.cutting import Part
-from hvdkit.parallel.mesh import Mesh, current_mesh
 from hvdkit.parallel.pipeline.borders import Border, LocalBorder, RemoteBorder, Tensor
 from hvdkit.parallel.pipeline.deferred import deferred, initialize, release
 from hvdkit.parallel.pipeline.layout import cut
@@ -58,18 +58,19 @@ class Split:
     masked: bool
 
 
-def required_mesh(mesh: Mesh | None) -> Mesh:
-    """The mesh given, or the current one.
+def required_mesh() -> Mesh:
+    """The mesh of `hvd.set_mesh`.
 
     Raises:
         ValueError: on every rank: there is none.
         HvdkitError: on every rank: the mesh has several stages, and the job runs over Gloo.
     """
-    mesh = mesh or current_mesh()
+    require_initialized("PipelineModel")
+    mesh = current_mesh()
     if mesh is None:
         raise ValueError(
             "PipelineModel needs a mesh that says which ranks are stages: call "
-            "hvd.set_mesh(hvd.Mesh(pipeline=...)) first, or give it mesh."
+            "hvd.set_mesh(hvd.Mesh(pipeline=...)) first."
         )
     if mesh.pipeline > 1 and not topology.mpi_enabled():
         raise HvdkitError(

@@ -39,8 +39,9 @@ def draw(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     axes.set_yticks(range(timeline.stages), [f"stage {s}" for s in range(timeline.stages)])
     axes.invert_yaxis()
     axes.set_xlabel("seconds" if timeline.kind == "measured" else "time")
-    axes.set_title(f"{timeline.kind}; stages idle {timeline.bubble:.1%} of the time")
-    figure.savefig(path, format="png", dpi=120)
+    title = f"{timeline.kind}; stages idle {timeline.bubble:.1%} of the time"
+    axes.set_title(title)
+    figure.savefig(path, format="png", dpi=120, metadata={"Title": title})
 
 
 def _axes(timeline: Timeline) -> tuple[Any, Any]:

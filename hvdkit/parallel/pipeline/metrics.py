@@ -41,7 +41,7 @@ def share_states(variables: Sequence[Any], messages: PointToPoint, root: int) ->
     """
     if messages.size == 1 or not variables:
         return
-    values = [np.ascontiguousarray(variable.numpy()) for variable in variables]
+    values = [np.asarray(variable.numpy()) for variable in variables]
     packed = np.concatenate([value.reshape(-1).view(np.uint8) for value in values])
     messages.broadcast([packed], root)
     if messages.place == root:

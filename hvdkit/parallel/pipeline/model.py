@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.engine import raise_everywhere
+from hvdkit.engine import ops, raise_everywhere
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.distributed import DistributedOptimizer
-from hvdkit.optimizers.mixins import is_distributed
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, required_mesh, split
 from hvdkit.parallel.pipeline.losses import Share, share_of
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
@@ -48,10 +48,9 @@ class PipelineModel(keras.Model):
             the schedule's chunks); None to let all pieces compute about as much.
         recompute: keep only the inputs of a stage, and run its forward pass again in the backward
             pass: less memory, about a third more computation.
-        mesh: which rank is which stage; default: that of `hvd.set_mesh`.
 
     Attributes:
-        mesh: the mesh.
+        mesh: the mesh of `hvd.set_mesh`, which says which rank is which stage.
         schedule: the schedule.
         micro_batches: number of micro-batches of a full batch.
         pieces: this rank's layers: a Keras model for each chunk.
@@ -76,8 +75,8 @@ class PipelineModel(keras.Model):
     _share: Share
     _steps: Steps | None
 
-    # The weights of other ranks are in the files too, so all ranks have to take part.
-    saves_together = True
+    # Each rank holds other variables: callbacks that save let every rank take part.
+    divided_over_ranks = True
 
     def __init__(
         self,
@@ -87,9 +86,8 @@ class PipelineModel(keras.Model):
         schedule: Schedule | None = None,
         cuts: Sequence[str] | None = None,
         recompute: bool = False,
-        mesh: Mesh | None = None,
     ) -> None:
-        mesh = required_mesh(mesh)
+        mesh = required_mesh()
         schedule = schedule or OneForwardOneBackward()
         divided = split(model, mesh, schedule, micro_batches, cuts)
         unsplit = divided.whole.model
@@ -102,7 +100,7 @@ class PipelineModel(keras.Model):
         self.__dict__["_share"] = MicroBatches.fraction
         self.micro_batches = micro_batches
         self.recompute = recompute
-        self.output_names = list(getattr(unsplit, "_functional", unsplit).output_names)
+        self.output_names = list(divided.whole.graph.output_names)
         self.built = True
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
@@ -130,8 +128,14 @@ class PipelineModel(keras.Model):
                 "micro-batches. Stop the mask before the outputs, and give sample_weight instead."
             )
         raise_everywhere(problem, ValueError)
-        if not is_distributed(keras.optimizers.get(optimizer)):
-            optimizer = DistributedOptimizer(optimizer, process_set=self.mesh.data_set)
+        optimizer = keras.optimizers.get(optimizer)
+        if not is_distributed(optimizer):
+            optimizer = DistributedOptimizer(optimizer)
+        if mesh_of(optimizer) is not self.mesh:
+            raise ValueError(
+                "the optimizer was made distributed before hvd.set_mesh, or for another mesh, so "
+                "it would average over ranks that hold other layers: wrap it after hvd.set_mesh."
+            )
         super().compile(optimizer=optimizer, loss=loss, **options)
         self.__dict__.update(_share=share, _steps=None)
 
@@ -248,8 +252,9 @@ class PipelineModel(keras.Model):
                 whole.set_weights(weights)
 
     def _write(self, write: Callable[[keras.Model], None]) -> None:
-        if self.mesh.data_index > 0 or self.mesh.tensor_index > 0:
-            return
-        with self._split.whole.gathered() as whole:
-            if whole is not None:
-                write(whole)
+        """Write from the first stage of the first replica; all ranks return when it is done."""
+        if self.mesh.data_index == 0 and self.mesh.tensor_index == 0:
+            with self._split.whole.gathered() as whole:
+                if whole is not None:
+                    write(whole)
+        ops.barrier()

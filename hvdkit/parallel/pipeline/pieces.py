@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from hvdkit.agreement.variables import is_seed_state
 from hvdkit.parallel.pipeline.gradients import Gradient
 
 Head = Callable[..., tf.Tensor]
@@ -101,20 +102,16 @@ class Piece:
 
 
 class Pass(Protocol):
-    """The forward pass of a micro-batch through a piece, kept for its backward pass.
+    """The forward pass of a micro-batch through a piece, and what its backward pass needs."""
 
-    Attributes:
-        outputs: the piece's outputs, flat.
-        loss: what the piece adds to the loss of the batch.
-    """
-
-    outputs: list[Any]
-    loss: tf.Tensor
+    def forward(self) -> tuple[list[Any], tf.Tensor]:
+        """The piece's outputs, flat, and what it adds to the loss of the batch."""
+        ...
 
     def backward(
         self, gradients: Sequence[Any], seed: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[Gradient]]:
-        """The gradients of the inputs and of the piece's trainable variables.
+        """The gradients of the inputs and of the piece's trainable variables; after `forward`.
 
         Args:
             gradients: those of the float outputs; [] for the last piece.
@@ -127,22 +124,28 @@ class KeptPass:
     """Keeps all activations that the backward pass needs."""
 
     def __init__(self, piece: Piece, arguments: Arguments) -> None:
-        self._piece = piece
+        self._piece, self._arguments = piece, arguments
         self._sources = piece.differentiable(arguments.inputs)
         self._variables = [variable.value for variable in piece.trainable_variables]
-        with tf.GradientTape(watch_accessed_variables=False) as self._tape:
+        self._tape = tf.GradientTape(watch_accessed_variables=False)
+        self._targets: list[tf.Tensor] = []
+
+    def forward(self) -> tuple[list[Any], tf.Tensor]:
+        """See `Pass`."""
+        with self._tape:
             self._tape.watch([*self._sources, *self._variables])
-            self.outputs, self.loss = piece(arguments, training=True)
+            outputs, loss = self._piece(self._arguments, training=True)
+        self._targets = [*(out for out in outputs if out.dtype.is_floating), loss]
+        return outputs, loss
 
     def backward(
         self, gradients: Sequence[Any], seed: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[Gradient]]:
         """See `Pass`."""
-        targets = [out for out in self.outputs if out.dtype.is_floating] if gradients else []
         found = self._tape.gradient(
-            [*targets, self.loss],
+            self._targets if gradients else self._targets[-1:],
             [*self._sources, *self._variables],
-            output_gradients=[*gradients, tf.cast(seed, self.loss.dtype)],
+            output_gradients=[*gradients, tf.cast(seed, tf.float32)],
         )
         count = len(self._sources)
         of_inputs = [
@@ -161,8 +164,11 @@ class RecomputedPass:
 
     def __init__(self, piece: Piece, arguments: Arguments) -> None:
         self._piece, self._arguments = piece, arguments
-        self._seeds = [(v, tf.identity(v.value)) for v in piece.state if _is_seed(v)]
-        self.outputs, self.loss = piece(arguments, training=True)
+        self._seeds = [(v, tf.identity(v.value)) for v in piece.state if is_seed_state(v)]
+
+    def forward(self) -> tuple[list[Any], tf.Tensor]:
+        """See `Pass`."""
+        return self._piece(self._arguments, training=True)
 
     def backward(
         self, gradients: Sequence[Any], seed: tf.Tensor
@@ -173,10 +179,7 @@ class RecomputedPass:
         for variable, value in self._seeds:
             variable.assign(value)
         again = KeptPass(self._piece, self._arguments)
+        again.forward()
         for variable, value in now:
             variable.assign(value)
         return again.backward(gradients, seed)
-
-
-def _is_seed(variable: Any) -> bool:
-    return bool(variable.name == "seed_generator_state")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import tensorflow as tf
 
 from hvdkit.parallel.pipeline.actions import Action, Backward, Forward
-from hvdkit.parallel.pipeline.borders import Border
+from hvdkit.parallel.pipeline.borders import Border, Tensor
 from hvdkit.parallel.pipeline.gradients import Gradient, added
 from hvdkit.parallel.pipeline.losses import Share
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
@@ -51,6 +51,12 @@ class Result:
     kept: int = 0
 
 
+@dataclass(frozen=True)
+class _Kept:
+    done: Pass
+    sent: list[Tensor]
+
+
 class Stage:
     """The chunks of one rank.
 
@@ -88,7 +94,7 @@ class Stage:
             The loss and the gradients, added up over the micro-batches.
         """
         result = Result(gradients=[[None] * len(p.piece.trainable_variables) for p in self._places])
-        kept: dict[tuple[int, int], Pass] = {}
+        kept: dict[tuple[int, int], _Kept] = {}
         for action in actions:
             key = action.micro_batch, action.chunk
             if isinstance(action, Forward):
@@ -100,23 +106,22 @@ class Stage:
 
     def _forward(
         self, batch: MicroBatches, action: Forward, result: Result, outputs: Outputs
-    ) -> Pass:
+    ) -> _Kept:
         place = self._places[action.chunk]
-        arguments, loss = self._arguments(place, batch, action.micro_batch, True)
+        arguments, loss = self._arguments(place, batch, action.micro_batch, with_targets=True)
+        done = self._keep(place.piece, arguments)
         with self._clock.times(action):
-            done = self._keep(place.piece, arguments)
-            loss += float(done.loss)
-        self._pass_on(place, action.micro_batch, done.outputs, loss, result, outputs)
-        return done
+            tensors, own = done.forward()
+            loss += float(own)
+        self._pass_on(place, action.micro_batch, tensors, loss, result, outputs)
+        sent = [] if place.after is None else [t for t in tensors if t.dtype.is_floating]
+        return _Kept(done, [Tensor(tuple(t.shape), t.dtype) for t in sent])
 
-    def _backward(self, done: Pass, action: Backward, result: Result, seed: tf.Tensor) -> None:
+    def _backward(self, kept: _Kept, action: Backward, result: Result, seed: tf.Tensor) -> None:
         place = self._places[action.chunk]
-        gradients: list[tf.Tensor] = []
-        if place.after is not None:
-            floats = [tensor for tensor in done.outputs if tensor.dtype.is_floating]
-            gradients = place.after.receive_backward(floats)
+        gradients = [] if place.after is None else place.after.receive_backward(kept.sent)
         with self._clock.times(action):
-            of_inputs, of_variables = done.backward(gradients, seed)
+            of_inputs, of_variables = kept.done.backward(gradients, seed)
             result.gradients[action.chunk] = added(result.gradients[action.chunk], of_variables)
         if place.before is not None:
             place.before.send_backward(of_inputs)

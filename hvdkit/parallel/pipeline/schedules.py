@@ -8,7 +8,23 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hvdkit.parallel.pipeline.actions import Action, Backward, Forward, Plan
+from hvdkit.parallel.pipeline.actions import Action, Backward, Forward, Plan, source
+
+__all__ = [
+    "Action",
+    "Backward",
+    "Forward",
+    "GPipe",
+    "Interleaved",
+    "OneForwardOneBackward",
+    "Plan",
+    "Schedule",
+    "as_text",
+    "bubble",
+    "fitting",
+    "in_flight",
+    "source",
+]
 
 
 class Schedule(Protocol):

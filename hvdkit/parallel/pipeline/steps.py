@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import raise_everywhere
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.mixins import leaves
-from hvdkit.parallel.mesh import Mesh
 from hvdkit.parallel.pipeline.actions import Action
 from hvdkit.parallel.pipeline.batches import as_tensors, require_same_batch
 from hvdkit.parallel.pipeline.construction import Split
@@ -64,7 +64,9 @@ class Steps:
         self._stage = Stage(places, keep, share, clock)
         self._apply = self._compiled(self._apply_gradients)
         self._update_metrics = self._compiled(self._update_compiled_metrics)
+        self._actions: dict[int, Sequence[Action]] = {}
         self._unchecked = True
+        self._trains = False
         self.kept = 0
 
     def next_is_first(self) -> None:
@@ -75,9 +77,11 @@ class Steps:
         """One step of `fit`; returns the metrics."""
         batch, actions = self._begin(data)
         optimizer = self._model.optimizer
-        if not optimizer.built:
+        if not self._trains:
             self._require_variables(optimizer)
-            optimizer.build(self._model.trainable_variables)
+            if not optimizer.built:
+                optimizer.build(self._model.trainable_variables)
+            self._trains = True
         self._clock.new_step()
         with self._messages.during("a training step of the pipeline"):
             seed = optimizer.scale_loss(tf.ones([], tf.float32))
@@ -113,16 +117,15 @@ class Steps:
         if self._unchecked and self._messages.size > 1:
             require_same_batch((x, y, sample_weight), self._settings.mesh.pipeline_set)
         self._unchecked = False
-        whole = self._split.whole.model
-        inputs = getattr(whole, "_functional", whole)._standardize_inputs(x)
+        inputs = self._split.whole.graph._standardize_inputs(x)
         rows, stages = rows_of(inputs), self._settings.mesh.pipeline
         count = fitting(self._settings.schedule, stages, min(self._settings.micro_batches, rows))
-        plan = self._settings.schedule.plan(stages, count)
         if self._model.compiled:
             self._build_metrics(rows, y, sample_weight)
-        return MicroBatches(inputs, y, sample_weight, count), plan[
-            self._settings.mesh.pipeline_index
-        ]
+        if count not in self._actions:
+            plan = self._settings.schedule.plan(stages, count)
+            self._actions[count] = plan[self._settings.mesh.pipeline_index]
+        return MicroBatches(inputs, y, sample_weight, count), self._actions[count]
 
     def _end(self, batch: MicroBatches, loss: float) -> None:
         """Give all stages the metrics of the last."""
@@ -146,7 +149,7 @@ class Steps:
     def _build_metrics(self, rows: int, y: Any, sample_weight: Any) -> None:
         symbolic = [
             keras.KerasTensor((rows, *tensor.shape[1:]), tensor.dtype)
-            for tensor in self._split.whole.model.outputs
+            for tensor in self._split.whole.graph.outputs
         ]
         build_metrics(self._model, self._packed(symbolic), y, sample_weight)
 
@@ -190,18 +193,18 @@ class Steps:
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self._model.run_eagerly:
             return function
-        compiled: Callable[..., Any] = tf.function(function, autograph=False)
+        compiled: Callable[..., Any] = tf.function(function, autograph=False, reduce_retracing=True)
         return compiled
 
     def _packed(self, flat: Sequence[Any]) -> Any:
         """The model's outputs in the structure of the unsplit model."""
-        return keras.tree.pack_sequence_as(self._split.whole.model.output, list(flat))
+        return keras.tree.pack_sequence_as(self._split.whole.graph.output, list(flat))
 
     def _sent_to_all(self, outputs: list[tf.Tensor]) -> list[tf.Tensor]:
         """The last stage's outputs, on all stages."""
         if self._messages.size == 1:
             return outputs
-        expected = self._split.whole.model.outputs
+        expected = self._split.whole.graph.outputs
         shapes = np.zeros(sum(len(tensor.shape) for tensor in expected), np.int64)
         if self._is_last:
             shapes[:] = [size for tensor in outputs for size in tensor.shape]

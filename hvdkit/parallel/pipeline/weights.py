@@ -35,6 +35,11 @@ class WholeModel:
         self._owners = dict(owners)
         self._messages = messages
 
+    @property
+    def graph(self) -> Any:
+        """The model's graph of layers; that of a Sequential model is inside it."""
+        return getattr(self.model, "_functional", self.model)
+
     @contextlib.contextmanager
     def gathered(self) -> Iterator[keras.Model | None]:
         """While inside, the first stage has the values of all variables; all stages call it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.degrees import part_of
 from hvdkit.parallel.tensor.traffic import note
 

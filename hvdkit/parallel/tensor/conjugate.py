@@ -27,7 +27,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.collectives import all_gather, all_reduce, own_part, reduce_scatter
 
 Pass = Callable[[tf.Tensor], tf.Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from hvdkit.parallel.mesh import Mesh, current_mesh
+from hvdkit.mesh.mesh import Mesh, current_mesh
 
 _MOST_NAMED = 64
 

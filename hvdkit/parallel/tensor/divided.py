@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.parallel.layout import Layout, set_layout
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.layout import Layout, set_layout
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.collectives import own_part
 from hvdkit.parallel.tensor.degrees import dividing_mesh, require_divisible
 from hvdkit.parallel.tensor.regularizers import over_ranks

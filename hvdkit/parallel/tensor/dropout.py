@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.collectives import own_part
 from hvdkit.parallel.tensor.degrees import dividing_mesh
 

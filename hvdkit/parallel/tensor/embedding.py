@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.parallel.layout import Layout
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.layout import Layout
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.conjugate import (
     SEQUENCE,
     copy_to_group,

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Max
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.collectives import all_reduce
 from hvdkit.parallel.tensor.degrees import dividing_mesh
 from hvdkit.parallel.tensor.vocabulary import own_rows

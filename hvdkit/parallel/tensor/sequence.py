@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.parallel.layout import Layout, set_layout
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.layout import Layout, set_layout
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.conjugate import SEQUENCE, gather_parts, take_part
 from hvdkit.parallel.tensor.degrees import dividing_mesh, part_of_sequence
 from hvdkit.parallel.tensor.regularizers import over_ranks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.mesh import Mesh
 
 
 def own_rows(ids: tf.Tensor, rows: int, mesh: Mesh) -> tuple[tf.Tensor, tf.Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor import conjugate
 
 from . import meshes

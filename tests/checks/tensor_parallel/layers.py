@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import hvdkit as hvd
+from hvdkit.mesh.mesh import set_mesh
 from hvdkit.parallel import (
     ColumnParallelDense,
     GatherSequence,
@@ -15,7 +16,6 @@ from hvdkit.parallel import (
     ScatterSequence,
     SequenceParallel,
 )
-from hvdkit.parallel.mesh import set_mesh
 
 from . import meshes
 from .twins import compare, other_weights, run, same_weights, twins

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 import hvdkit as hvd
-from hvdkit.parallel.mesh import Mesh, set_mesh
+from hvdkit.mesh.mesh import Mesh, set_mesh
 
 
 @cache

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 import hvdkit as hvd
+from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
 from hvdkit.parallel import assign_whole_values, whole_values
-from hvdkit.parallel.mesh import Mesh, current_mesh, set_mesh
 
 from . import meshes
 from .models import gpt, loss, text

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
-from hvdkit.parallel.layout import layout_of
+from hvdkit.mesh.layout import layout_of
 from hvdkit.parallel.whole import assign_whole_values, whole_values
 
 from . import meshes

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from hvdkit.parallel.layout import is_split
+from hvdkit.mesh.layout import is_split
 
 _LOOK_AT_WHOLE = tuple(
     getattr(keras.optimizers, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.mesh import Mesh
 
 _ATTRIBUTE = "_hvdkit_layout"
 

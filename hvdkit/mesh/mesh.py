@@ -17,6 +17,9 @@ from hvdkit.engine import (
     topology,
 )
 
+# Of data, pipeline and tensor: sizes or indices.
+Sizes = tuple[int, int, int]
+
 
 class Mesh:
     """A layout of all ranks: `data` replicas of a model of `pipeline` stages of `tensor` ranks.
@@ -73,7 +76,7 @@ class Mesh:
             for p, t in product(range(pipeline), range(tensor))
         )
 
-    def place_of(self, rank: int) -> tuple[int, int, int]:
+    def place_of(self, rank: int) -> Sizes:
         """The data, pipeline and tensor index of a rank."""
         rest, tensor_index = divmod(rank, self.tensor)
         return (*divmod(rest, self.pipeline), tensor_index)

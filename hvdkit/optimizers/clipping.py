@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
-from hvdkit.parallel.layout import is_split, layout_of
-from hvdkit.parallel.mesh import Mesh
+from hvdkit.mesh.layout import is_split, layout_of
+from hvdkit.mesh.mesh import Mesh
 from hvdkit.reduction.sparse import scaled
 
 

@@ -1,0 +1,1 @@
+"""How ranks divide a model and its data: the mesh, and how variables lie over it."""

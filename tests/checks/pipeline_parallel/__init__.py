@@ -1,0 +1,10 @@
+"""One model over a pipeline of all ranks: it trains as the unsplit model does in one process."""
+
+MODULES = (
+    "messages",
+    "training",
+    "precision",
+    "files",
+    "refusals",
+    "measured",
+)

@@ -1,0 +1,3 @@
+"""Replicas of a pipeline: they train as one process does on the rows of all of them."""
+
+MODULES = ("replicas",)
