@@ -215,6 +215,7 @@ class _HeadDropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.dropout = dropout
         self._mesh = mesh
+        self.supports_masking = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or self.dropout.rate == 0:

@@ -28,6 +28,19 @@ class Positions(keras.layers.Layer):
         return (1, LENGTH, FEATURES)
 
 
+class DenseEmbedding(keras.layers.ReversibleEmbedding):
+    """Keras's, with dense gradients.
+
+    Where ids occur twice, its optimizers square and clip the rows of a sparse gradient one by one.
+    """
+
+    def call(self, inputs: Any, reverse: bool = False) -> Any:
+        if reverse:
+            return super().call(inputs, reverse=True)
+        hits = keras.ops.one_hot(inputs, self.input_dim, dtype=self.compute_dtype)
+        return keras.ops.matmul(hits, keras.ops.cast(self.embeddings, self.compute_dtype))
+
+
 def block(x: Any, divided: bool, sequence_parallel: bool = False, dropout: float = 0.0) -> Any:
     """A Transformer block."""
     on_parts = divided and sequence_parallel
@@ -58,17 +71,17 @@ def gpt(
     sequence_parallel: bool = False,
     tied: bool = True,
     dropout: float = 0.0,
-    blocks: int = 2,
+    blocks: int = 1,
 ) -> keras.Model:
     """From ids to logits, which are divided along the vocabulary where the model is divided."""
     on_parts = divided and sequence_parallel
     region = {"sequence_parallel": sequence_parallel} if divided else {}
     ids = keras.Input((LENGTH,), dtype="int32")
-    kind = parallel.VocabularyParallelEmbedding if divided else keras.layers.ReversibleEmbedding
+    kind = parallel.VocabularyParallelEmbedding if divided else DenseEmbedding
     embedding = kind(VOCABULARY, FEATURES, tie_weights=tied, **region)
     positions = Positions()(ids)
-    if on_parts:
-        positions = parallel.ScatterSequence()(positions)
+    # A layer in both, so that Keras puts those of both models in one order.
+    positions = (parallel.ScatterSequence() if on_parts else keras.layers.Identity())(positions)
     x = keras.layers.Add()([embedding(ids), positions])
     for _ in range(blocks):
         x = block(x, divided, sequence_parallel, dropout)

@@ -41,9 +41,24 @@ def _trained(
         losses.append(history.history["loss"])
     tolerance = 1e-4 if keras.config.dtype_policy().name == "float32" else 0.05
     meshes.close(losses[0], losses[1], rtol=tolerance)
+    _whole_on_each_rank_to_the_bit(models[0])
     moved = [np.abs(w - s).max() for w, s in zip(models[1].get_weights(), start, strict=True)]
     assert min(moved) > 1e-3, "the twin did not learn, so this proves nothing"
     return models
+
+
+def _whole_on_each_rank_to_the_bit(model: keras.Model) -> None:
+    values = whole_values(model.weights)
+    whole = [w for v, w in zip(model.weights, values, strict=True) if v.shape == w.shape]
+    assert 0 < len(whole) < len(values)
+    for other in hvd.allgather_object(whole):
+        for mine, theirs in zip(whole, other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def _rate(mesh: Mesh) -> float:
+    """Masks do not depend on how many ranks divide a model; replicas draw masks of their own."""
+    return 0.2 if mesh.data == 1 else 0.0
 
 
 def _adam() -> keras.optimizers.Optimizer:
@@ -53,12 +68,12 @@ def _adam() -> keras.optimizers.Optimizer:
 def check_sgd_with_a_clipped_norm() -> None:
     for _ in meshes.each():
         sgd = lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)  # noqa: E731
-        same_weights(*_trained(sgd), atol=1e-4)
+        same_weights(*_trained(sgd, tied=False), atol=1e-4)
 
 
 def check_adam() -> None:
-    for _ in meshes.each():
-        divided, plain = _trained(_adam, tied=False)
+    for mesh in meshes.each():
+        divided, plain = _trained(_adam, dropout=_rate(mesh), blocks=2)
         same_weights(divided, plain, rtol=1e-3, atol=2e-4)
         mine = whole_values(divided.optimizer.variables)
         for one, other in zip(mine, plain.optimizer.variables, strict=True):
@@ -66,29 +81,19 @@ def check_adam() -> None:
 
 
 def check_sequence_parallel() -> None:
-    for _ in meshes.each():
-        same_weights(*_trained(_adam, sequence_parallel=True), rtol=1e-3, atol=2e-4)
-
-
-def check_sequence_parallel_with_dropout() -> None:
-    """Masks do not depend on how many ranks divide a model; replicas draw masks of their own."""
     for mesh in meshes.each():
-        if mesh.data > 1:
-            continue
-        for on_parts in (False, True):
-            models = _trained(_adam, sequence_parallel=on_parts, dropout=0.2)
-            same_weights(*models, rtol=1e-3, atol=2e-4)
+        models = _trained(_adam, sequence_parallel=True, dropout=_rate(mesh))
+        same_weights(*models, rtol=1e-3, atol=2e-4)
 
 
 def check_mixed_precision() -> None:
-    for policy in ("mixed_float16", "mixed_bfloat16"):
+    sgd = lambda: keras.optimizers.SGD(0.1, momentum=0.9)  # noqa: E731
+    for policy, on_parts in (("mixed_float16", True), ("mixed_bfloat16", False)):
         keras.config.set_dtype_policy(policy)
         try:
             for _ in meshes.each():
-                for on_parts in (False, True):
-                    sgd = lambda: keras.optimizers.SGD(0.1)  # noqa: E731
-                    models = _trained(sgd, sequence_parallel=on_parts, steps=3)
-                    same_weights(*models, rtol=0.05, atol=0.02)
+                models = _trained(sgd, sequence_parallel=on_parts, steps=4)
+                same_weights(*models, rtol=0.05, atol=0.02)
         finally:
             keras.config.set_dtype_policy("float32")
 
@@ -118,22 +123,6 @@ def _apply(optimizer: Any, tape: Any, value: tf.Tensor, model: keras.Model) -> N
     optimizer.apply(gradients, variables)
 
 
-def check_ranks_of_a_group_hold_the_same() -> None:
-    """What is whole on each rank stays equal to the bit."""
-    for mesh in meshes.each():
-        divided, _ = _trained(_adam, sequence_parallel=True, steps=2)
-        whole = [
-            np.asarray(v)
-            for v, w in zip(divided.weights, whole_values(divided.weights), strict=True)
-            if v.shape == w.shape
-        ]
-        assert whole
-        for other in hvd.allgather_object(whole):
-            for mine, theirs in zip(whole, other, strict=True):
-                np.testing.assert_array_equal(mine, theirs)
-        del mesh
-
-
 def check_weights_of_other_degrees() -> None:
     """Whole weights go into the model on one rank, and back, with any degree."""
     for mesh in meshes.each():
@@ -147,9 +136,7 @@ def check_weights_of_other_degrees() -> None:
         assert current_mesh() is not mesh
 
 
-def check_a_model_saved_and_loaded(tmp: Any = None) -> None:
-    """A file of the undivided twin's architecture is not needed: the layers are serialisable."""
-    del tmp
+def check_configuration_of_a_model() -> None:
     for _ in meshes.each():
         model = gpt(True, sequence_parallel=True)
         again = keras.Model.from_config(model.get_config())
