@@ -74,7 +74,8 @@ def build_model(shape: TransformerShape, sequence_parallel: bool = False) -> ker
     tokens = parallel.VocabularyParallelEmbedding(
         shape.vocabulary, shape.width, embeddings_initializer=_normal(), name="tokens", **on_parts
     )
-    x = keras.layers.Add(name="embedded")([tokens(ids), positions])
+    # Not the Add layer, which takes the one row of the positions for the size of all batches.
+    x = keras.ops.add(tokens(ids), positions)
     for number in range(shape.layers):
         x = _block(x, shape, f"block_{number}", sequence_parallel)
     logits = parallel.ColumnParallelDense(
@@ -151,8 +152,9 @@ def generate(
         ids = np.zeros((1, shape.context), "int32")
         ids[0, : len(seen)] = seen
         own = np.asarray(model.predict_on_batch(ids)[0, len(seen) - 1], "float32")
-        logits = hvd.allgather(own, name="logits", process_set=mesh.tensor_set)
-        tokens.append(_draw(logits, temperature, top_k, rng))
+        if mesh.tensor > 1:
+            own = hvd.allgather(own, name="logits", process_set=mesh.tensor_set)
+        tokens.append(_draw(own, temperature, top_k, rng))
     return tokens
 
 

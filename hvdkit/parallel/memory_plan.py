@@ -52,6 +52,12 @@ class Training:
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
     kept: Kept | None = None
 
+    @property
+    def kept_by_layers(self) -> Kept:
+        """What a layer keeps."""
+        of_element = _bytes(keras.DTypePolicy(self.precision).compute_dtype)
+        return self.kept or (KERAS_FLOAT32 if of_element == _FLOAT32_BYTES else KERAS_16_BIT)
+
     def micro_batches_on(self, degrees: Degrees) -> int:
         """Number of micro-batches of a replica, which has a row or more for each."""
         default = 1 if degrees.pipeline == 1 else 2 * degrees.pipeline
@@ -189,7 +195,7 @@ def _activations(
     passes: int,
     of_element: int,
 ) -> float:
-    kept = training.kept or (KERAS_FLOAT32 if of_element == _FLOAT32_BYTES else KERAS_16_BIT)
+    kept = training.kept_by_layers
     count = training.micro_batches_on(degrees)
     rows = math.ceil(training.batch_size / degrees.data / count)
     arguments = (shape, rows, degrees.tensor, training.sequence_parallel)
