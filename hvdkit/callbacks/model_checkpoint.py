@@ -9,6 +9,7 @@ import keras
 from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.agreed_logs import AgreedLogs
 from hvdkit.engine import topology
+from hvdkit.optimizers.mixins import mesh_of
 
 
 class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
@@ -20,8 +21,9 @@ class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
 
     def _save_model(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
         average_statistics(self.model)
-        # A model whose weights are on several ranks writes one file, with all of them.
-        if topology.rank() == 0 or getattr(self.model, "divided_over_ranks", False):
+        # Ranks that hold parts of a model write one file together.
+        mesh = mesh_of(self.model.optimizer)
+        if topology.rank() == 0 or (mesh is not None and mesh.divides_models):
             super()._save_model(epoch, batch, logs)
 
 

@@ -1,5 +1,10 @@
 """One model over several devices and ranks."""
 
+from hvdkit.parallel.devices.layer_split import LayerSplit
+from hvdkit.parallel.devices.split_attention import SplitMultiHeadAttention
+from hvdkit.parallel.devices.split_dense import SplitDense
+from hvdkit.parallel.devices.split_embedding import SplitEmbedding
+from hvdkit.parallel.devices.splitting import split
 from hvdkit.parallel.kept_activations import Kept
 from hvdkit.parallel.memory_limit import rank_memory_limit
 from hvdkit.parallel.memory_plan import (
@@ -32,12 +37,16 @@ __all__ = [
     "GatherSequence",
     "HeadParallelAttention",
     "Kept",
+    "LayerSplit",
     "PartDropout",
     "PipelineModel",
     "RankMemory",
     "RowParallelDense",
     "ScatterSequence",
     "SequenceParallel",
+    "SplitDense",
+    "SplitEmbedding",
+    "SplitMultiHeadAttention",
     "Training",
     "TransformerShape",
     "VocabularyParallelCrossEntropy",
@@ -49,5 +58,6 @@ __all__ = [
     "rank_memory_limit",
     "schedules",
     "smallest_mesh",
+    "split",
     "whole_values",
 ]

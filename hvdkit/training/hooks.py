@@ -12,7 +12,8 @@ trains alone with plain data:
 - `fit` can start in the middle of an epoch, where `BackupAndRestore` or an elastic job has stopped;
 - `fit` checks once that the ranks hold the same variables, and averages moving statistics at the
   end of an epoch;
-- after `hvd.set_random_seed`, seed generators differ between ranks.
+- after `hvd.set_random_seed`, seed generators differ between ranks;
+- `save` and `save_weights` write the whole of a model that is divided over ranks.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
+from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
 from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
@@ -65,6 +67,8 @@ def install() -> None:
     _wrap(TFEpochIterator, "_enumerate_iterator", _enumerate_iterator)
     _wrap(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
     _wrap(keras.optimizers.LossScaleOptimizer, "scale_loss", _scale_loss)
+    _wrap(keras.Model, "save", write_whole_model)
+    _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
 
 

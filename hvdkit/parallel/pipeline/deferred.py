@@ -32,6 +32,14 @@ def deferred() -> Iterator[None]:
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
+    except ValueError as error:
+        if "stateless scope" not in str(error):
+            raise
+        raise ValueError(
+            "one of the model's layers makes a variable from an array, or changes one while it is "
+            "built, so the model can't be built without values. Give PipelineModel the model "
+            "itself, PipelineModel(build()), which needs memory for all of it for a moment."
+        ) from error
     finally:
         # Keras would initialize those in its list when the next scope ends.
         global_state.set_global_attribute(_UNINITIALIZED, others)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
-Gradient = Any
-"""A tensor, `tf.IndexedSlices`, or None."""
+from hvdkit.reduction.gradients import Gradient
 
 
 def added(sums: Sequence[Gradient], gradients: Sequence[Gradient]) -> list[Gradient]:

@@ -10,12 +10,35 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 
 Share = Callable[[MicroBatches, int], float]
 
 _MEANS = ("sum_over_batch_size", "mean")
+
+
+class LossHead:
+    """The loss of a micro-batch, from the model's outputs.
+
+    Args:
+        loss: Keras's `CompileLoss`.
+        packed: puts flat outputs into the structure of the model's.
+    """
+
+    def __init__(self, loss: Any, packed: Callable[[list[Any]], Any]) -> None:
+        self._loss = loss
+        self._packed = packed
+
+    def __call__(self, outputs: list[Any], targets: Any, sample_weight: Any) -> tf.Tensor:
+        """The loss, a scalar, as Keras gives it for these rows."""
+        return self._loss(targets, self._packed(outputs), sample_weight)
+
+    @property
+    def variables(self) -> list[Any]:
+        """What it counts the losses of single outputs in."""
+        return list(self._loss.variables)
 
 
 def share_of(loss: Any) -> Share:

@@ -18,8 +18,9 @@ from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, requir
 from hvdkit.parallel.pipeline.losses import Share, share_of
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 from hvdkit.parallel.pipeline.schedules import OneForwardOneBackward, Schedule
-from hvdkit.parallel.pipeline.steps import Steps
+from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
+from hvdkit.parallel.whole import assign_whole_values, whole_values
 from hvdkit.training.steps import with_sharded_batches
 
 
@@ -70,13 +71,12 @@ class PipelineModel(keras.Model):
 
     mesh: Mesh
     schedule: Schedule
+    micro_batches: int
+    _settings: Settings
     _split: Split
     _clock: Clock
     _share: Share
     _steps: Steps | None
-
-    # Each rank holds other variables: callbacks that save let every rank take part.
-    divided_over_ranks = True
 
     def __init__(
         self,
@@ -95,11 +95,15 @@ class PipelineModel(keras.Model):
         self.pieces = [chunk.model for chunk in divided.chunks]
         # Past Keras's attribute tracking: the unsplit model's layers are not this rank's.
         self.__dict__.update(
-            _split=divided, _clock=Clock(), _steps=None, mesh=mesh, schedule=schedule
+            mesh=mesh,
+            schedule=schedule,
+            micro_batches=micro_batches,
+            _settings=Settings(mesh, schedule, micro_batches, recompute),
+            _split=divided,
+            _clock=Clock(),
+            _share=MicroBatches.fraction,
+            _steps=None,
         )
-        self.__dict__["_share"] = MicroBatches.fraction
-        self.micro_batches = micro_batches
-        self.recompute = recompute
         self.output_names = list(divided.whole.graph.output_names)
         self.built = True
 
@@ -180,7 +184,9 @@ class PipelineModel(keras.Model):
 
     def _fresh_steps(self, force: bool) -> Steps:
         if self._steps is None or force:
-            self.__dict__["_steps"] = Steps(self, self, self._split, self._share, self._clock)
+            self.__dict__["_steps"] = Steps(
+                self, self._settings, self._split, self._share, self._clock
+            )
         assert self._steps is not None
         self._steps.next_is_first()
         return self._steps
@@ -235,10 +241,11 @@ class PipelineModel(keras.Model):
         """The unsplit model's weights (`get_weights`) on the first stage; every rank calls it.
 
         Returns:
-            The weights on the first stage of each pipeline, None on the others.
+            The weights, whole even where a tensor group divides layers, on the first stage of each
+            pipeline; None on the others.
         """
         with self._split.whole.gathered() as whole:
-            return None if whole is None else list(whole.get_weights())
+            return None if whole is None else whole_values(whole.weights)
 
     def scatter_weights(self, weights: Sequence[np.ndarray] | None) -> None:
         """Give all stages the unsplit model's weights; every rank calls it.
@@ -249,11 +256,11 @@ class PipelineModel(keras.Model):
         """
         with self._split.whole.scattered() as whole:
             if whole is not None:
-                whole.set_weights(weights)
+                assign_whole_values(whole.weights, weights or [])
 
     def _write(self, write: Callable[[keras.Model], None]) -> None:
         """Write from the first stage of the first replica; all ranks return when it is done."""
-        if self.mesh.data_index == 0 and self.mesh.tensor_index == 0:
+        if self.mesh.data_index == 0:
             with self._split.whole.gathered() as whole:
                 if whole is not None:
                     write(whole)

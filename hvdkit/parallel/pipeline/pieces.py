@@ -11,10 +11,8 @@ import keras
 import tensorflow as tf
 
 from hvdkit.agreement.variables import is_seed_state
-from hvdkit.parallel.pipeline.gradients import Gradient
-
-Head = Callable[..., tf.Tensor]
-"""The loss of a micro-batch, from the model's outputs (flat), the targets and sample weights."""
+from hvdkit.parallel.pipeline.losses import LossHead
+from hvdkit.reduction.gradients import Gradient
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Piece:
         model: a functional model that takes and returns lists of tensors.
         received: for each input, whether another piece sends it, so that it needs a gradient.
         head: the loss, for the last piece; None for the others.
-        state: more variables that the head changes, besides those of the layers.
         compiled: turns a function into a `tf.function`, or leaves it as it is.
 
     Attributes:
@@ -51,8 +48,7 @@ class Piece:
         self,
         model: keras.Model,
         received: Sequence[bool],
-        head: Head | None,
-        state: Callable[[], list[Any]],
+        head: LossHead | None,
         compiled: Callable[[Any], Any],
     ) -> None:
         self.model = model
@@ -61,7 +57,6 @@ class Piece:
             for sent, tensor in zip(received, model.inputs, strict=True)
         ]
         self._head = head
-        self._state = state
         self._train = compiled(functools.partial(self._compute, training=True))
         self._test = compiled(functools.partial(self._compute, training=False))
 
@@ -94,7 +89,8 @@ class Piece:
     @property
     def state(self) -> list[Any]:
         """What a forward pass changes: statistics, states of seed generators."""
-        return [*self.model.non_trainable_variables, *self._state()]
+        of_head = [] if self._head is None else self._head.variables
+        return [*self.model.non_trainable_variables, *of_head]
 
     def differentiable(self, inputs: Sequence[Any]) -> list[Any]:
         """Those of its inputs, or of something in their order, that need a gradient."""

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from hvdkit.parallel.pipeline.actions import Action, Backward, Forward
 from hvdkit.parallel.pipeline.borders import Border, Tensor
-from hvdkit.parallel.pipeline.gradients import Gradient, added
+from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.losses import Share
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 from hvdkit.parallel.pipeline.pieces import Arguments, Pass, Piece
 from hvdkit.parallel.pipeline.trace import Clock
+from hvdkit.reduction.gradients import Gradient
 
 Outputs = Callable[[int, list[tf.Tensor]], None]
 """Takes the number of a micro-batch and the model's outputs for it, flat."""

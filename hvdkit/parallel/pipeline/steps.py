@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,18 +16,26 @@ from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.mixins import leaves
 from hvdkit.parallel.pipeline.actions import Action
 from hvdkit.parallel.pipeline.batches import as_tensors, require_same_batch
-from hvdkit.parallel.pipeline.construction import Split
-from hvdkit.parallel.pipeline.losses import Share
+from hvdkit.parallel.pipeline.construction import Chunk, Split
+from hvdkit.parallel.pipeline.losses import LossHead, Share
 from hvdkit.parallel.pipeline.metrics import build_metrics, share_states
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches, rows_of
-from hvdkit.parallel.pipeline.pieces import Head, KeptPass, Piece, RecomputedPass
+from hvdkit.parallel.pipeline.pieces import KeptPass, Piece, RecomputedPass
 from hvdkit.parallel.pipeline.runner import Outputs, Place, Stage
 from hvdkit.parallel.pipeline.schedules import Schedule, fitting
 from hvdkit.parallel.pipeline.trace import Clock
 
 
-class Settings(Protocol):
-    """What the steps need to know of the model, besides what Keras has."""
+@dataclass(frozen=True)
+class Settings:
+    """How a batch goes through a pipeline.
+
+    Attributes:
+        mesh: which rank is which stage.
+        schedule: in which order.
+        micro_batches: in how many micro-batches.
+        recompute: whether activations are computed again instead of kept.
+    """
 
     mesh: Mesh
     schedule: Schedule
@@ -39,7 +48,7 @@ class Steps:
 
     Args:
         model: the Keras model that holds optimizer, loss and metrics.
-        settings: its settings, as a pipeline.
+        settings: how a batch goes through the pipeline.
         split: this rank's pieces.
         share: what the loss of a micro-batch counts in that of the batch.
         clock: notes what the stage does.
@@ -55,7 +64,7 @@ class Steps:
         self._messages = split.messages
         self._last = settings.mesh.pipeline - 1
         self._is_last = settings.mesh.pipeline_index == self._last
-        self._pieces = [self._piece(i) for i in range(len(split.chunks))]
+        self._pieces = [self._piece(chunk) for chunk in split.chunks]
         places = [
             Place(piece, chunk.given, chunk.before, chunk.after)
             for piece, chunk in zip(self._pieces, split.chunks, strict=True)
@@ -174,21 +183,12 @@ class Steps:
             )
         raise_everywhere(problem, ValueError)
 
-    def _piece(self, i: int) -> Piece:
-        chunk = self._split.chunks[i]
-        head: Head | None = None
-        state: Callable[[], list[Any]] = list
+    def _piece(self, chunk: Chunk) -> Piece:
         loss = self._model._compile_loss
-        if chunk.after is None and loss is not None:
-
-            def head(outputs: list[Any], y: Any, sample_weight: Any) -> tf.Tensor:
-                return loss(y, self._packed(outputs), sample_weight)
-
-            def state() -> list[Any]:
-                return list(loss.variables)
-
+        last = chunk.after is None and loss is not None
+        head = LossHead(loss, self._packed) if last else None
         received = [given is None for given in chunk.given]
-        return Piece(chunk.model, received, head, state, self._compiled)
+        return Piece(chunk.model, received, head, self._compiled)
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self._model.run_eagerly:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from hvdkit.mesh.layout import Layout, set_layout
@@ -79,6 +80,21 @@ class TensorParallel(keras.layers.Layer):
         variable = super().add_weight(*args, name=name, **kwargs)
         set_layout(variable, layout)
         return variable
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take this rank's part of the whole weights in a file."""
+        mesh = self.mesh
+        super().load_own_variables(store if mesh is None else self._parts(store, mesh))
+
+    def _parts(self, store: Any, mesh: Mesh) -> dict[str, Any]:
+        names = [n for n in self.variable_serialization_spec[None] if hasattr(self, n)]
+        parts = {key: store[key] for key in store}
+        for position, name in enumerate(n for n in names if getattr(self, n) is not None):
+            layout = self.weight_layout(name, mesh)
+            if layout is not None and layout.axis is not None:
+                whole = np.asarray(store[str(position)])
+                parts[str(position)] = np.split(whole, mesh.tensor, layout.axis)[mesh.tensor_index]
+        return parts
 
     @property
     def label(self) -> str:

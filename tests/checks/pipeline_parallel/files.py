@@ -76,7 +76,6 @@ def check_a_rank_holds_its_stage_only() -> None:
     mesh = pipeline_of_all_ranks()
     for given in (False, True):
         whole = seeded(build)
-        names = [v.path for v in whole.weights]
         source = seeded(build) if given else build
         model = seeded(lambda source=source: PipelineModel(source, micro_batches=2))
         fit_once(model)
@@ -84,9 +83,13 @@ def check_a_rank_holds_its_stage_only() -> None:
         unsplit = model._split.whole.model
         held = [v.path for v in unsplit.weights if v._value is not None]
         everyone = hvd.allgather_object(held)
-        assert [path for each in everyone for path in each] == names
+        names = [v.path for v in unsplit.weights]
+        assert len(names) == len(whole.weights)
+        assert all(everyone), "each stage holds some"
         assert len(everyone) == mesh.pipeline
-        assert {v.path for v in model.weights} == set(held)
+        assert [v.path for v in model.weights] == held
+        assert held == [name for name in names if name in held]
+        assert sum(map(len, everyone)) == len(names), "and no two the same"
         assert unsplit.count_params() == whole.count_params()
 
 

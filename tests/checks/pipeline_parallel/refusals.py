@@ -92,7 +92,10 @@ def check_models_that_can_not_be_cut() -> None:
         lambda: PipelineModel(lambda: OwnStep([keras.Input((6,))]), micro_batches=2),
         "has its own train_step",
     )
-    require_refusal(lambda: PipelineModel(recurrent, micro_batches=2), "'remembers' is stateful")
+    require_refusal(lambda: PipelineModel(recurrent(), micro_batches=2), "'remembers' is stateful")
+    require_refusal(
+        lambda: PipelineModel(recurrent, micro_batches=2), "makes a variable from an array"
+    )
     require_refusal(lambda: PipelineModel(3, micro_batches=2), "or a function that builds one")
     if hvd.size() > 1:
         cuts = [f"layer_{i}" for i in range(hvd.size() - 1)]

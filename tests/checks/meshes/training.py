@@ -1,0 +1,67 @@
+"""A small GPT over each mesh: the losses and weights of the undivided one in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from checks.tensor_parallel.models import loss, text
+
+import hvdkit as hvd
+from hvdkit.mesh.mesh import Mesh
+
+from . import made
+from .models import gpt
+
+ROWS, STEPS = 8, 5
+
+
+def _fit_undivided(optimizer: Any) -> tuple[keras.Model, list[float]]:
+    keras.utils.set_random_seed(1)
+    model = gpt(False)
+    start = model.get_weights()
+    model.compile(optimizer, loss(False))
+    ids, next_ids = text(ROWS * STEPS)
+    fitted = model.fit(ids, next_ids, ROWS, epochs=2, shuffle=False, verbose=0)
+    moved = [np.abs(w - s).max() for w, s in zip(model.get_weights(), start, strict=True)]
+    assert min(moved) > 1e-3, "the model did not learn, so this proves nothing"
+    return model, fitted.history["loss"]
+
+
+def _fit_divided(mesh: Mesh, optimizer: Any, **options: Any) -> tuple[keras.Model, list[float]]:
+    # Replicas start from different weights, and take those of the first.
+    model = made.language_model(1 + mesh.data_index, **options)
+    model.compile(hvd.DistributedOptimizer(optimizer), loss(True))
+    fitted = model.fit(
+        hvd.shard(text(ROWS * STEPS), ROWS // mesh.data, shuffle=False),
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            hvd.callbacks.BroadcastGlobalVariablesCallback(0),
+            hvd.callbacks.ConsistencyCheck(every_n_epochs=1),
+        ],
+    )
+    return model, fitted.history["loss"]
+
+
+def _compare(optimizer: Callable[[], Any], **options: Any) -> None:
+    plain, expected = _fit_undivided(optimizer())
+    for mesh in made.each():
+        model, losses = _fit_divided(mesh, optimizer(), **options)
+        np.testing.assert_allclose(losses, expected, rtol=1e-4, err_msg=str(mesh))
+        made.require_weights(model, plain.get_weights(), rtol=1e-3, atol=2e-4)
+
+
+def check_sgd() -> None:
+    _compare(lambda: keras.optimizers.SGD(0.1, momentum=0.9))
+
+
+def check_adam_with_a_clipped_global_norm() -> None:
+    _compare(lambda: keras.optimizers.AdamW(0.01, epsilon=1e-3, global_clipnorm=0.5))
+
+
+def check_sequence_parallel() -> None:
+    _compare(lambda: keras.optimizers.SGD(0.1, clipnorm=0.05), sequence_parallel=True)
