@@ -26,7 +26,9 @@ def whole_values(variables: Sequence[Any]) -> list[np.ndarray]:
         variables: such as `model.weights` or `optimizer.variables`, the same on all ranks.
 
     Returns:
-        An array for each, in their order: what `set_weights` of the undivided model takes.
+        An array for each, in their order: what `set_weights` of the undivided model takes, if it
+        has the same layers. A model with `ScatterSequence` in it may list its weights in another
+        order than one without, as Keras goes by the depth of layers.
 
     Example:
         >>> weights = hvd.parallel.whole_values(model.weights)

@@ -19,8 +19,8 @@ from hvdkit.parallel.tensor.vocabulary import own_rows
 class VocabularyParallelCrossEntropy(keras.losses.Loss):
     """`keras.losses.SparseCategoricalCrossentropy(from_logits=True)` of divided logits.
 
-    The ranks of a tensor group exchange two numbers for each token, the largest logit and the sum
-    of the exponentials with the label's logit, and nothing backward.
+    The ranks of a tensor group exchange three numbers for each token, in two all-reduces: the
+    largest logit, then the sum of the exponentials and the label's logit. Backward nothing.
 
     `y_true`: ids of the whole vocabulary, [batch, sequence], the same on all ranks of the group.
     `y_pred`: this rank's logits, [batch, sequence, vocabulary / tensor].

@@ -123,14 +123,15 @@ class SequenceParallel(keras.layers.Wrapper):
         mesh = dividing_mesh(self._given_mesh)
         if mesh is None:
             return
-        if own := self.layer.non_trainable_variables:
+        own = self.layer.non_trainable_variables
+        if own and self.layer.trainable:  # not frozen weights
             raise ValueError(
                 f"the layer {self.layer.name!r} can't run on parts of the sequence: it changes "
                 f"{own[0].path} by itself, and the ranks would differ. Dropout there is "
                 "hvd.parallel.PartDropout."
             )
         layout = Layout(mesh, partial=True)
-        for variable in self.layer.trainable_variables:
+        for variable in self.layer.weights:
             variable.regularizer = over_ranks(variable.regularizer, layout)
             set_layout(variable, layout)
 
