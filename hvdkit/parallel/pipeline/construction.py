@@ -12,7 +12,7 @@ import tensorflow as tf
 from hvdkit.engine import HvdkitError, raise_everywhere, require_initialized, require_same, topology
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.mesh.mesh import Mesh, current_mesh
-from hvdkit.parallel.cutting import Part
+from hvdkit.parallel.cutting import Line, Part
 from hvdkit.parallel.pipeline.borders import Border, LocalBorder, RemoteBorder, Tensor
 from hvdkit.parallel.pipeline.deferred import deferred, initialize, release
 from hvdkit.parallel.pipeline.layout import cut
@@ -102,36 +102,22 @@ def split(
         RankMismatchError: on every rank: the ranks give different models or settings.
         HvdkitError: on every rank: there is no MPI to send over.
     """
-    pieces = mesh.pipeline * schedule.chunks
-    problem, found = None, None
-    try:
-        _require_schedule(schedule, mesh.pipeline, micro_batches)
-        whole = _built(model)
-        found = whole, *cut(whole, pieces, cuts)
-    except (TypeError, ValueError) as error:
-        problem = str(error)
-    raise_everywhere(problem, ValueError)
-    assert found is not None
-    whole, line, parts = found
+    whole, line, parts = _cut_alike(model, mesh, schedule, micro_batches, cuts)
     _require_same(whole, parts, schedule, micro_batches)
     messages = PointToPoint(mesh.pipeline_set)
-    numbers = range(mesh.pipeline_index, pieces, mesh.pipeline)
-    own = [part_model(parts[n], f"{whole.name}_piece_{n}") for n in numbers]
-    variables = [variable for piece in own for variable in piece.variables]
-    initialize(variables)
-    kept = {id(variable) for variable in variables}
-    release(variable for variable in whole.variables if id(variable) not in kept)
     inputs = {id(tensor): i for i, tensor in enumerate(line.inputs)}
-    borders = _borders(parts, inputs, mesh, messages)
+    borders = [None, *_borders(parts, inputs, mesh, messages), None]
+    numbers = range(mesh.pipeline_index, len(parts), mesh.pipeline)
     chunks = [
         Chunk(
-            piece,
+            part_model(parts[n], f"{whole.name}_piece_{n}"),
             [inputs.get(id(tensor)) for tensor in parts[n].inputs],
-            borders[n - 1] if n > 0 else None,
-            borders[n] if n + 1 < pieces else None,
+            before=borders[n],
+            after=borders[n + 1],
         )
-        for n, piece in zip(numbers, own, strict=True)
+        for n in numbers
     ]
+    _keep_only(whole, [variable for chunk in chunks for variable in chunk.model.variables])
     owners = {
         id(variable): n % mesh.pipeline
         for n, part in enumerate(parts)
@@ -140,6 +126,33 @@ def split(
     }
     masked = any(parts[-1].masked)
     return Split(WholeModel(whole, owners, messages), chunks, messages, masked)
+
+
+def _cut_alike(
+    model: ModelOrFunction,
+    mesh: Mesh,
+    schedule: Schedule,
+    micro_batches: int,
+    cuts: Sequence[str] | None,
+) -> tuple[Any, Line, list[Part]]:
+    """The unsplit model and its pieces; what is wrong on one rank is an error on all."""
+    problem, found = None, None
+    try:
+        _require_schedule(schedule, mesh.pipeline, micro_batches)
+        whole = _built(model)
+        found = whole, *cut(whole, mesh.pipeline * schedule.chunks, cuts)
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    raise_everywhere(problem, ValueError)
+    assert found is not None
+    return found
+
+
+def _keep_only(whole: Any, variables: list[Any]) -> None:
+    """Give these variables of a model their first values, and take the values of the others."""
+    initialize(variables)
+    kept = {id(variable) for variable in variables}
+    release(variable for variable in whole.variables if id(variable) not in kept)
 
 
 def _built(model: ModelOrFunction) -> Any:

@@ -29,9 +29,9 @@ class MicroBatches:
         self._inputs, self._targets, self._sample_weight = inputs, targets, sample_weight
         self._ends = [i * self.rows // count for i in range(count + 1)]
 
-    def inputs(self, micro_batch: int) -> list[Any]:
-        """The model's inputs of a micro-batch."""
-        return [self._part(tensor, micro_batch) for tensor in self._inputs]
+    def input(self, number: int, micro_batch: int) -> Any:
+        """One of the model's inputs, of a micro-batch."""
+        return self._part(self._inputs[number], micro_batch)
 
     def targets(self, micro_batch: int) -> tuple[Any, Any]:
         """The targets and the sample weights of a micro-batch."""

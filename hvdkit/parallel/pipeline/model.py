@@ -22,6 +22,7 @@ from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
 from hvdkit.parallel.whole import assign_whole_values, whole_values
 from hvdkit.training.steps import with_sharded_batches
+from hvdkit.watch import pause
 
 
 class PipelineModel(keras.Model):
@@ -235,7 +236,8 @@ class PipelineModel(keras.Model):
         """
         with self._split.whole.scattered() as whole:
             if whole is not None:
-                whole.load_weights(filepath, *args, **options)
+                with pause("reading the unsplit model"):
+                    whole.load_weights(filepath, *args, **options)
 
     def gather_weights(self) -> list[np.ndarray] | None:
         """The unsplit model's weights (`get_weights`) on the first stage; every rank calls it.
@@ -263,5 +265,6 @@ class PipelineModel(keras.Model):
         if self.mesh.data_index == 0:
             with self._split.whole.gathered() as whole:
                 if whole is not None:
-                    write(whole)
+                    with pause("writing the unsplit model"):
+                        write(whole)
         ops.barrier()

@@ -158,8 +158,11 @@ class Stage:
     ) -> tuple[Arguments, float]:
         """What a piece computes with, and the loss of the pieces before it."""
         sent, loss = ([], 0.0) if place.before is None else place.before.receive_forward()
-        given, arriving = batch.inputs(micro_batch), iter(sent)
-        inputs = [next(arriving) if i is None else given[i] for i in place.given]
+        arriving = iter(sent)
+        inputs = [
+            next(arriving) if number is None else batch.input(number, micro_batch)
+            for number in place.given
+        ]
         last = with_targets and place.after is None
         share = self._share(batch, micro_batch) if last else 0.0
         shares = tf.constant([share, batch.fraction(micro_batch)], tf.float32)

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine.point_to_point import PointToPoint
-from hvdkit.mesh.layout import is_split
 from hvdkit.parallel.pipeline.deferred import fill, is_released, release
 
 _TAG = 0
@@ -49,11 +48,7 @@ class WholeModel:
 
         Yields:
             The unsplit model on the first stage, None on the others.
-
-        Raises:
-            ValueError: on every rank: ranks of a tensor group hold parts of a variable.
         """
-        self._require_whole_variables()
         foreign = [v for v in self.model.variables if is_released(v)]
         try:
             with self._messages.during("the collection of the whole model's weights"):
@@ -69,11 +64,7 @@ class WholeModel:
         Yields:
             The unsplit model on the first stage, None on the others. Its variables have values,
             those of other stages zeros.
-
-        Raises:
-            ValueError: on every rank: ranks of a tensor group hold parts of a variable.
         """
-        self._require_whole_variables()
         foreign = [v for v in self.model.variables if is_released(v)]
         first = self._messages.place == 0
         try:
@@ -85,15 +76,6 @@ class WholeModel:
                 self._distribute()
         finally:
             release(foreign)
-
-    def _require_whole_variables(self) -> None:
-        divided = [variable.path for variable in self.model.variables if is_split(variable)]
-        if divided:
-            raise ValueError(
-                f"{divided[0]} is divided over the tensor ranks of the mesh, so a stage has no "
-                "whole values to collect or to give: each rank has to keep its own weights, as "
-                "hvd.callbacks.BackupAndRestore does."
-            )
 
     def _collect(self) -> None:
         own = self._messages.place
