@@ -48,6 +48,7 @@ SECTIONS: dict[str, list[str]] = {
     "Data": ["shard", "ShardedData"],
     "Callbacks": ["callbacks"],
     "Checkpoints": ["checkpoint"],
+    "One model over several devices": ["parallel"],
     "Steps that are not finite": ["nonfinite"],
     "Variables": ["broadcast_variables", "broadcast_global_variables"],
     "Collectives": [

@@ -9,7 +9,13 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, checkpoint, elastic, nonfinite, parallel  # noqa: E402  (only after the check)
+from hvdkit import (  # noqa: E402  (only after the check)
+    callbacks,
+    checkpoint,
+    elastic,
+    nonfinite,
+    parallel,
+)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,

@@ -52,7 +52,7 @@ def test_api_reference_is_up_to_date() -> None:
 
 def test_api_reference_has_every_public_name() -> None:
     headings = set(_HEADING.findall((ROOT / "docs/api.md").read_text()))
-    modules = {"callbacks", "checkpoint", "elastic", "nonfinite"}
+    modules = {"callbacks", "checkpoint", "elastic", "nonfinite", "parallel"}
     assert set(_public_names()) - headings == modules
     for module in modules:
         assert any(heading.startswith(f"{module}.") for heading in headings)

@@ -61,12 +61,16 @@ class Line:
         steps: the calls, without the input layers.
         inputs: the model's inputs, in its order.
         outputs: the model's outputs, in its order.
+        input_structure: `inputs` as the model takes them, alone, in a list or in a dictionary.
+        output_structure: `outputs` as the model returns them.
     """
 
     name: str
     steps: tuple[Step, ...]
     inputs: tuple[KerasTensor, ...]
     outputs: tuple[KerasTensor, ...]
+    input_structure: Any
+    output_structure: Any
 
     def places(self) -> list[int]:
         """Where it can be cut: place `p` is before step `p`; not between layers with one weight."""
@@ -167,7 +171,12 @@ def line_of(model: keras.Model) -> Line:
     ]
     steps.sort(key=lambda step: step[:3])
     return Line(
-        model.name, tuple(step[3] for step in steps), tuple(graph.inputs), tuple(graph.outputs)
+        model.name,
+        tuple(step[3] for step in steps),
+        tuple(graph.inputs),
+        tuple(graph.outputs),
+        graph._inputs_struct,
+        graph._outputs_struct,
     )
 
 

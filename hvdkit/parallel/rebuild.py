@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from hvdkit.parallel.cutting import Part, line_of
+from hvdkit.parallel.cutting import Line, Part, line_of
 
 
 def part_model(part: Part, name: str, *, copy: bool = False) -> keras.Model:
@@ -32,7 +32,7 @@ def part_model(part: Part, name: str, *, copy: bool = False) -> keras.Model:
     copies = _Copies()
     pick = copies.of if copy else _itself
     with undrawn():
-        inputs = [_input_like(tensor) for tensor in part.inputs]
+        inputs = [_input_like(t, f"{name}_input{i}") for i, t in enumerate(part.inputs)]
         tensors = {id(old): new for old, new in zip(part.inputs, inputs, strict=True)}
         _replay(part.steps, tensors, pick)
         model = keras.Model(inputs, [tensors[id(t)] for t in part.outputs], name=name)
@@ -50,11 +50,30 @@ def flattened(model: keras.Model) -> keras.Model:
         ValueError: the model can't be cut, or layers in different nested models have one name.
     """
     line = line_of(model)
-    inputs = [_input_like(tensor) for tensor in line.inputs]
-    tensors = {id(old): new for old, new in zip(line.inputs, inputs, strict=True)}
-    _replay_flat(line.steps, tensors)
-    outputs = keras.tree.pack_sequence_as(model.output, [tensors[id(t)] for t in line.outputs])
-    return keras.Model(keras.tree.pack_sequence_as(model.input, inputs), outputs, name=model.name)
+    if not any(_inner_line(step.operation) for step in line.steps):
+        return model
+
+    def between(inputs: list[Any]) -> list[Any]:
+        tensors = {id(old): new for old, new in zip(line.inputs, inputs, strict=True)}
+        _replay_flat(line.steps, tensors)
+        return [tensors[id(t)] for t in line.outputs]
+
+    return model_like(line, between)
+
+
+def model_like(line: Line, between: Callable[[list[Any]], Sequence[Any]]) -> keras.Model:
+    """A functional model with the name, inputs and outputs of another one.
+
+    Args:
+        line: the other model's.
+        between: gives the list of outputs for the list of inputs, both in the model's order.
+    """
+    inputs = [_input_like(t, t._keras_history.operation.name) for t in line.inputs]
+    outputs = list(between(inputs))
+    pack = keras.tree.pack_sequence_as
+    return keras.Model(
+        pack(line.input_structure, inputs), pack(line.output_structure, outputs), name=line.name
+    )
 
 
 @contextlib.contextmanager
@@ -111,9 +130,9 @@ def _itself(operation: Any) -> Any:
     return operation
 
 
-def _input_like(tensor: Any) -> Any:
+def _input_like(tensor: Any, name: str) -> Any:
     return keras.Input(
-        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name
+        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name
     )
 
 
@@ -141,7 +160,7 @@ def _put(tensors: dict[int, Any], step: Any, outputs: Any) -> None:
         tensors[id(old)] = new
 
 
-def _inner_line(operation: Any) -> Any:
+def _inner_line(operation: Any) -> Line | None:
     """The line of a nested model, or None for a layer or a model that can't be cut."""
     if not isinstance(operation, keras.Model):
         return None

@@ -13,7 +13,8 @@ trains alone with plain data:
 - `fit` checks once that the ranks hold the same variables, and averages moving statistics at the
   end of an epoch;
 - after `hvd.set_random_seed`, seed generators differ between ranks;
-- `save` and `save_weights` write the whole of a model that is divided over ranks.
+- `save` and `save_weights` write the whole of a model that is divided over ranks;
+- optimizers keep and update what belongs to a variable of a split layer on its device.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
+from hvdkit.parallel.devices import placement
+from hvdkit.parallel.devices.batch_size import require_whole_micro_batches
 from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
 from hvdkit.training.added import add_callback, add_checks
@@ -70,6 +73,13 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
+    for optimizer in (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer):
+        _wrap(optimizer, "apply", placement.apply)
+    _wrap(
+        keras.optimizers.Optimizer, "_all_reduce_sum_gradients", placement.all_reduce_sum_gradients
+    )
+    _wrap(keras.optimizers.Optimizer, "add_variable_from_reference", placement.add_slot)
+    _wrap(keras.optimizers.Adafactor, "build", placement.build)
 
 
 def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:
@@ -105,6 +115,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     arguments = _arguments(original, model, args, kwargs)
     data, validation = arguments["x"], arguments["validation_data"]
     sharded = isinstance(data, ShardedData)
+    require_whole_micro_batches(model, data, arguments["batch_size"])
     backup = _save_last(arguments)
     if several_ranks() or backup is not None:
         build_from_data(model, data)

@@ -79,8 +79,8 @@ class LocalBorder:
 class RemoteBorder:
     """Between two pieces of different ranks.
 
-    A message with the loss so far, and with the sizes that depend on the batch, goes ahead of the
-    tensors; then both sides know all shapes.
+    A message with the loss so far and the sizes of the tensors goes ahead of them; then both sides
+    know all shapes.
 
     Args:
         messages: the ranks of the pipeline.
@@ -96,28 +96,22 @@ class RemoteBorder:
         self._forward_tag, self._backward_tag = 2 * number, 2 * number + 1
         self._peer = peer
         self._tensors = list(tensors)
-        self._unknown = sum(size is None for t in tensors for size in t.shape)
+        # All are sent: where shapes broadcast, Keras may take None for 1.
+        self._sizes = sum(len(t.shape) for t in tensors)
         self._buffers = _Buffers()
 
     def send_forward(self, tensors: Sequence[tf.Tensor], loss: float) -> None:
         """See `Border`."""
-        sizes = [
-            size
-            for tensor, expected in zip(tensors, self._tensors, strict=True)
-            for size, known in zip(tensor.shape, expected.shape, strict=True)
-            if known is None
-        ]
+        sizes = [size for tensor in tensors for size in tensor.shape]
         self._send(np.array([loss, *sizes], np.float64), self._forward_tag)
         for tensor in tensors:
             self._send(tensor.numpy(), self._forward_tag)
 
     def receive_forward(self) -> tuple[list[tf.Tensor], float]:
         """See `Border`."""
-        header = self._receive((1 + self._unknown,), np.float64, self._forward_tag)
+        header = self._receive((1 + self._sizes,), np.float64, self._forward_tag)
         loss, sizes = float(header[0]), iter(header[1:].astype(int).tolist())
-        shapes = [
-            tuple(next(sizes) if size is None else size for size in t.shape) for t in self._tensors
-        ]
+        shapes = [tuple(next(sizes) for _ in t.shape) for t in self._tensors]
         received = [
             self._tensor(shape, tensor.dtype, self._forward_tag)
             for shape, tensor in zip(shapes, self._tensors, strict=True)

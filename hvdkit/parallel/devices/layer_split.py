@@ -1,0 +1,189 @@
+"""Consecutive parts of a model, each on a device of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.engine import logger
+from hvdkit.parallel.devices.local import existing_devices, local_devices, refuse_strategy, spread
+from hvdkit.parallel.devices.placement import do_not_convert, real_variables
+from hvdkit.parallel.devices.relay import Stage, claimed, run
+
+
+@keras.saving.register_keras_serializable("hvdkit")
+class LayerSplit(keras.layers.Layer):
+    """Layers or models that run one after the other, each on its own device of this process.
+
+    The weights, operations, gradients and optimizer slots of a part are on its device; between
+    devices go only activations and their gradients. The losses and weights are those of the same
+    layers on one device.
+
+    With several micro-batches the rows of a batch go through the parts one block after the other,
+    so that the devices work at the same time on different blocks (GPipe, Huang et al., 2019,
+    https://arxiv.org/abs/1811.06965). The loss is taken of the whole batch and the blocks'
+    gradients are summed, so this too trains as one device does, with these exceptions, as from the
+    layers' point of view each micro-batch is a batch:
+
+    - `BatchNormalization` normalizes with the mean and variance of the micro-batch, and moves its
+      statistics once for each;
+    - `Dropout` and other random layers draw for each micro-batch;
+    - what layers add to the loss themselves (`add_loss`, `activity_regularizer`) counts as a mean
+      over the rows, and is averaged over the micro-batches.
+
+    Args:
+        parts: layers or models. The outputs of one are the inputs of the next; a list of tensors
+            is given as a list.
+        devices: for each part its device, such as "GPU:0" or "CPU:1"; or fewer devices, which
+            then hold several consecutive parts. None for all of this process's GPUs, or logical
+            CPU devices if it has none.
+        micro_batches: number of blocks that the rows of a batch are divided into. If it does not
+            divide the batch size, `fit` refuses; a last, short batch is divided unevenly.
+        **kwargs: as for every `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: what the first part takes; each tensor of shape (rows, ...).
+        training: whether in training mode.
+
+    Raises:
+        ValueError: a device does not exist; a part is not a layer; two parts share weights; the
+            scope of a `tf.distribute` strategy.
+
+    Example:
+        >>> x = keras.Input((64,))
+        >>> y = hvd.parallel.LayerSplit(
+        ...     [keras.layers.Dense(256, "relu"), keras.layers.Dense(10)],
+        ...     devices=["GPU:0", "GPU:1"],
+        ...     micro_batches=4,
+        ... )(x)
+        >>> model = keras.Model(x, y)
+    """
+
+    places_itself = True
+
+    def __init__(
+        self,
+        parts: Sequence[keras.layers.Layer],
+        devices: Sequence[str] | None = None,
+        micro_batches: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        refuse_strategy("hvd.parallel.LayerSplit")
+        self.parts = _checked_parts(parts)
+        self.devices = spread(len(self.parts), existing_devices(devices))
+        self.micro_batches = _checked_micro_batches(micro_batches)
+        # XLA compiles for one device.
+        self.supports_jit = False
+        # Masks go through the parts and come out with the last one's outputs.
+        self.supports_masking = True
+        self._stages: list[Stage] = []
+        if all(part.built for part in self.parts):
+            self._claim_variables()
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing: the parts are built with the first inputs, whose dtypes they may need."""
+
+    @do_not_convert
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Run the parts on their devices."""
+        refuse_strategy("hvd.parallel.LayerSplit")
+        self._build_parts(inputs)
+        outputs, loss = run(self._stages, inputs, self.micro_batches)
+        if loss is not None:
+            self.add_loss(loss)
+        return outputs
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """The shapes and dtypes of the last part's outputs."""
+        self._build_parts(inputs)
+        for part in self.parts:
+            inputs = part.compute_output_spec(inputs)
+        return inputs
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """None: the outputs already have their masks."""
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        """The parts with their configurations, the devices, and the number of micro-batches."""
+        return {
+            **super().get_config(),
+            "parts": [keras.saving.serialize_keras_object(part) for part in self.parts],
+            "devices": self.devices,
+            "micro_batches": self.micro_batches,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LayerSplit:
+        """Make the layer again; on a machine without its devices, on those that there are."""
+        config = dict(config)
+        devices = _devices_here(config["devices"], config["name"])
+        parts = []
+        for part, device in zip(config.pop("parts"), devices, strict=True):
+            with tf.device(device):
+                parts.append(keras.saving.deserialize_keras_object(part))
+        return cls(parts, **{**config, "devices": devices})
+
+    def _build_parts(self, inputs: Any) -> None:
+        """Make the parts' weights on their devices."""
+        if self._stages:
+            return
+        tensors = keras.tree.map_structure(_spec, inputs)
+        with tf.init_scope(), real_variables():
+            for part, device in zip(self.parts, self.devices, strict=True):
+                with tf.device(device):
+                    if not part.built:
+                        part(tensors)
+                    tensors = part.compute_output_spec(tensors)
+        self._claim_variables()
+
+    def _claim_variables(self) -> None:
+        owner: dict[int, str] = {}
+        for part in self.parts:
+            for variable in part.variables:
+                if id(variable) in owner:
+                    raise ValueError(
+                        f"variable {variable.path!r} is in two parts of {self.name!r}, "
+                        f"{owner[id(variable)]!r} and {part.name!r}: a weight lies on one "
+                        "device. Put the layers that share it into one part."
+                    )
+            owner.update({id(variable): part.name for variable in part.variables})
+        self._stages = [claimed(p, d) for p, d in zip(self.parts, self.devices, strict=True)]
+
+
+def _checked_parts(parts: Any) -> list[keras.layers.Layer]:
+    if not isinstance(parts, (list, tuple)) or not parts:
+        raise ValueError(f"parts={parts!r} of LayerSplit: give a list of layers or models.")
+    for part in parts:
+        if not isinstance(part, keras.layers.Layer):
+            raise ValueError(
+                f"{part!r} is no part for LayerSplit: each part is a keras.layers.Layer or model; "
+                "wrap a function in keras.layers.Lambda."
+            )
+    return list(parts)
+
+
+def _checked_micro_batches(count: Any) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"micro_batches={count!r}: the number of blocks is an integer above 0.")
+    return count
+
+
+def _spec(tensor: Any) -> Any:
+    if tensor is None or isinstance(tensor, keras.KerasTensor):
+        return tensor
+    return keras.KerasTensor(tensor.shape, dtype=keras.backend.standardize_dtype(tensor.dtype))
+
+
+def _devices_here(saved: Sequence[str], name: str) -> list[str]:
+    """The devices of a saved layer; others if this process does not have all of them."""
+    try:
+        return existing_devices(saved)
+    except ValueError:
+        devices = spread(len(saved), local_devices())
+        logger.info("hvdkit: the parts of %s, saved on %s, are on %s.", name, saved, devices)
+        return devices
