@@ -172,9 +172,10 @@ def check_the_smallest_mesh() -> None:
         if d * p * t < smallest.ranks
     ]
     assert all(needed(degrees) > limit for degrees in fewer)
-    # As many ranks as a pipeline or as a tensor group would do: the tensor group.
-    both = max(needed(parallel.Degrees(tensor=4)), needed(parallel.Degrees(pipeline=4)))
-    assert parallel.smallest_mesh(shape, training, both) == parallel.Degrees(tensor=4)
+    # Where two ranks would do as a pipeline or as a tensor group: the tensor group.
+    both = max(needed(parallel.Degrees(tensor=2)), needed(parallel.Degrees(pipeline=2)))
+    assert needed(parallel.Degrees(data=2)) > both
+    assert parallel.smallest_mesh(shape, training, both) == parallel.Degrees(tensor=2)
     assert parallel.smallest_mesh(shape, training, 2**20) is None
     everything = parallel.smallest_mesh(shape, training, 2**50)
     assert everything == parallel.Degrees()
