@@ -124,7 +124,7 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         dataset = self.data.dataset(self.part, in_order=self._in_order, first=first)
         tagged = isinstance(dataset.element_spec, ShardedBatch)
         if tagged and self._only_real:
-            dataset = dataset.filter(lambda batch: batch.scale > 0).map(lambda batch: batch.data)
+            dataset = dataset.filter(_is_real).map(_rows)
             tagged = False
         if self._class_weight is not None:
             dataset = dataset.map(_class_weights(self._class_weight, tagged))
@@ -171,6 +171,14 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
     def positions(self, rows: int) -> np.ndarray:
         """Where the first `rows` rows that this rank reads in order stand in the whole data."""
         return self.data.source.positions(self.part, rows)
+
+
+def _is_real(batch: ShardedBatch) -> tf.Tensor:
+    return batch.scale > 0
+
+
+def _rows(batch: ShardedBatch) -> Any:
+    return batch.data
 
 
 def _class_weights(class_weight: dict[int, float], tagged: bool) -> Any:
