@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from hvdkit.watch import report
 from hvdkit.watch.activity import Activity
-from hvdkit.watch.messages import EXIT_STATUS, Line, Message
+from hvdkit.watch.messages import EXIT_STATUS, Line, Message, end_process
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, out_of_memory_kills
 from hvdkit.watch.report import Who
@@ -212,7 +212,7 @@ class Member:
             self._wait_for_others()
         elif self._serves:
             time.sleep(_SERVE_SECONDS)
-        os._exit(status)
+        end_process(status)
 
     def _wait_for_others(self) -> None:
         end = time.monotonic() + _OTHERS_SECONDS
