@@ -166,6 +166,7 @@ def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
             assert other["batch"] == one["batch"] + 1
 
 
+@pytest.mark.long
 def test_example(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("# one machine under two names\nlocalhost:1\n127.0.0.1:1\n")
     command = ["examples/elastic_digits.py", "--epochs", "3"]

@@ -76,15 +76,12 @@ FAULTS = {
 # (launcher, ranks, fault, the rank that fails)
 USUAL = (
     ("mpi", 3, "exception", 1),
-    ("gloo", 2, "exception_everywhere", 0),
     ("mpi", 3, "kill", 0),
     ("horovodrun", 2, "segfault", 1),
     ("mpi", 2, "exit", 0),
     ("gloo", 2, "exit", 1),
     ("mpi", 3, "stop", 0),
-    ("gloo", 2, "stop", 1),
     ("mpi", 2, "data_loop", 1),
-    ("gloo", 2, "other_collective", 1),
 )
 LONG = tuple(
     case
