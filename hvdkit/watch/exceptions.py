@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import NoReturn
 
 from hvdkit.engine.errors import CollectiveError
-from hvdkit.watch.member import Member
-from hvdkit.watch.messages import EXIT_STATUS, end_process
+from hvdkit.watch.member import Member, end_process
+from hvdkit.watch.messages import EXIT_STATUS
 
 # A hub ends the job long before; this is for a hub that is ended while it waits for others.
 _ANSWER_SECONDS = 8.0
@@ -101,7 +101,7 @@ class ExitHook:
             self._member.wait_for_end(_ANSWER_SECONDS)
 
     def remove(self) -> None:
-        """Leave `sys.exit` to whoever had it before."""
+        """Leave `sys.exit` and `os._exit` to whoever had them before."""
         if sys.exit is self:
             sys.exit = self._original
         if os._exit == self._end_now:

@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 
 from hvdkit.watch import report
 from hvdkit.watch.activity import Activity
-from hvdkit.watch.messages import EXIT_STATUS, Line, Message, end_process
+from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, out_of_memory_kills
 from hvdkit.watch.report import Who
 from hvdkit.watch.stacks import script_stacks
 
 BEAT_SECONDS = 1.0
+# `os._exit` as it is before the watch takes its place.
+end_process = os._exit
 
 # Who ends by a signal that launchers send may be the first of all ranks that are ended.
 _LAUNCHER_SECONDS = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +11,6 @@ Message = dict[str, Any]
 
 # Of the ranks that hvdkit ends, unless one of them has ended by itself with another.
 EXIT_STATUS = 1
-# `os._exit` as it is before the watch takes its place.
-end_process = os._exit
 
 # A traceback of hundreds of frames fits; more is no message of ours.
 _LONGEST = 4 * 2**20

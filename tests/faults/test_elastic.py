@@ -51,9 +51,7 @@ class Diary:
 def _run(folder: Path, hosts: list[str], *arguments: str) -> Diary:
     (folder / "hosts").write_text("".join(f"{host}:1\n" for host in hosts))
     command = [TRAINING, str(folder), *arguments]
-    finished = run_elastic(
-        len(hosts), folder / "hosts", command, timeout=200, env=LIKE_A_USER
-    ).require_success()
+    finished = run_elastic(len(hosts), folder / "hosts", command, timeout=200).require_success()
     return Diary(finished, _read(folder))
 
 
