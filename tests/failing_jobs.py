@@ -93,3 +93,8 @@ def require_on_each_rank(job: Finished, case: Case) -> None:
     named = case.named or f"an exception on ranks 0-{case.ranks - 1} ("
     assert message.startswith(named), f"the message does not name {named!r}; {job.describe()}"
     assert sum(shown) == case.traceback, f"the ranks show {shown} errors; {job.describe()}"
+
+
+def ranks_only(job: Finished) -> str:
+    """What the ranks printed, without the launcher's own lines."""
+    return "\n".join(line for line in job.output.splitlines() if re.match(r"\[.*?\]<std", line))

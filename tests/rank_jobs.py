@@ -59,7 +59,7 @@ class Jobs:
                     launcher,
                     ranks,
                     ["tests/worker.py", module, folder],
-                    timeout=280,
+                    timeout=420,
                     env=environment_of(module),
                 )
                 reports = [_read(Path(folder) / f"rank{rank}.jsonl") for rank in range(ranks)]

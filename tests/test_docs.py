@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from launch import ROOT, run_ranks
+from launch import LIKE_A_USER, ROOT, run_ranks
 
 FOLDERS = ("docs", "mpi", "examples", "benchmarks", "tests", "hvdkit", "hvdkit_cli")
 PAGES = sorted(
@@ -93,4 +93,4 @@ def test_readme_starts_with_the_two_commands() -> None:
 def test_example_runs(code: str, launcher: str, ranks: int, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(code)
-    run_ranks(launcher, ranks, [str(script)], cwd=tmp_path).require_success()
+    run_ranks(launcher, ranks, [str(script)], cwd=tmp_path, env=LIKE_A_USER).require_success()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rank_jobs import Jobs
 
-JOBS = [("sharding", "mpi", 1), ("sharding", "mpi", 3)]
-LONG_JOBS = [("sharding", "gloo", 2)]
+JOBS = [("sharding", "mpi", 3)]
+LONG_JOBS = [("sharding", "mpi", 1), ("sharding", "gloo", 2)]
 
 
 def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:

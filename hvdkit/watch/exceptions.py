@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from hvdkit.engine.errors import CollectiveError
-from hvdkit.watch.member import Member
+from hvdkit.watch.member import Member, end_process
 from hvdkit.watch.messages import EXIT_STATUS
 
 # A hub ends the job long before; this is for a hub that is ended while it waits for others.
@@ -54,7 +54,7 @@ class ExceptHook:
             self._member.wait_for_end(_ANSWER_SECONDS)
         self._original(kind, value, trace)
         sys.stderr.flush()
-        os._exit(EXIT_STATUS)
+        end_process(EXIT_STATUS)
 
     def remove(self) -> None:
         """Leave exceptions to whoever had them before."""
@@ -63,7 +63,7 @@ class ExceptHook:
 
 
 class ExitHook:
-    """In the place of `sys.exit` while a member watches: remembers with what status.
+    """In the place of `sys.exit` and `os._exit` while a member watches: with what status?
 
     Nobody can ask the interpreter for its exit status before it has ended, and then a launcher
     ends the others so fast that none of them may live to tell.
@@ -75,14 +75,23 @@ class ExitHook:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._original = sys.exit
+        self._pid = os.getpid()
         self._status = 0
         sys.exit = self
+        os._exit = self._end_now
 
     def __call__(self, status: str | int | None = None, /) -> NoReturn:
         """Raise `SystemExit`, as ever."""
         if threading.current_thread() is threading.main_thread():
             self._status = _exit_status(status)
         self._original(status)
+
+    def _end_now(self, status: int) -> NoReturn:
+        """`os._exit`, which ends the process without any cleaning up."""
+        if os.getpid() == self._pid:  # a forked child's end is its own
+            self._status = _exit_status(status)
+            self.tell()
+        end_process(status)
 
     def tell(self) -> None:
         """Tell the hubs about a status that is not 0, and wait for the end that they send."""
@@ -92,9 +101,11 @@ class ExitHook:
             self._member.wait_for_end(_ANSWER_SECONDS)
 
     def remove(self) -> None:
-        """Leave `sys.exit` to whoever had it before."""
+        """Leave `sys.exit` and `os._exit` to whoever had them before."""
         if sys.exit is self:
             sys.exit = self._original
+        if os._exit == self._end_now:
+            os._exit = end_process
 
 
 def _exit_status(status: str | int | None) -> int:

@@ -20,6 +20,8 @@ from hvdkit.watch.report import Who
 from hvdkit.watch.stacks import script_stacks
 
 BEAT_SECONDS = 1.0
+# `os._exit` as it is before the watch takes its place.
+end_process = os._exit
 
 # Who ends by a signal that launchers send may be the first of all ranks that are ended.
 _LAUNCHER_SECONDS = 1.0
@@ -212,7 +214,7 @@ class Member:
             self._wait_for_others()
         elif self._serves:
             time.sleep(_SERVE_SECONDS)
-        os._exit(status)
+        end_process(status)
 
     def _wait_for_others(self) -> None:
         end = time.monotonic() + _OTHERS_SECONDS

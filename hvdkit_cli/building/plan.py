@@ -16,7 +16,7 @@ from hvdkit_cli.building.toolchain import Toolchain, find_toolchain
 from hvdkit_cli.installed import HOROVOD_VERSION, TensorFlow, find_tensorflow, require_supported
 
 INCLUDE = Path(__file__).parent / "include"
-# Comes before every file of Horovod; it mends the search for missing ranks over Gloo.
+# Comes before every file of Horovod, and says which of its mistakes it mends.
 FORCED_HEADER = INCLUDE / "horovod_repairs.h"
 
 # Variables of the user's that reach the compiler, so they decide what is built.

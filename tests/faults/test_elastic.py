@@ -51,9 +51,7 @@ class Diary:
 def _run(folder: Path, hosts: list[str], *arguments: str) -> Diary:
     (folder / "hosts").write_text("".join(f"{host}:1\n" for host in hosts))
     command = [TRAINING, str(folder), *arguments]
-    finished = run_elastic(
-        len(hosts), folder / "hosts", command, timeout=200, env=LIKE_A_USER
-    ).require_success()
+    finished = run_elastic(len(hosts), folder / "hosts", command, timeout=200).require_success()
     return Diary(finished, _read(folder))
 
 
@@ -166,6 +164,7 @@ def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
             assert other["batch"] == one["batch"] + 1
 
 
+@pytest.mark.long
 def test_example(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("# one machine under two names\nlocalhost:1\n127.0.0.1:1\n")
     command = ["examples/elastic_digits.py", "--epochs", "3"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from failing_jobs import blocks, require_one_block, squeezed
+from failing_jobs import blocks, ranks_only, require_one_block, squeezed
 from launch import Finished, run_ranks
 
 from hvdkit.watch.report import numbers
@@ -76,15 +76,12 @@ FAULTS = {
 # (launcher, ranks, fault, the rank that fails)
 USUAL = (
     ("mpi", 3, "exception", 1),
-    ("gloo", 2, "exception_everywhere", 0),
     ("mpi", 3, "kill", 0),
     ("horovodrun", 2, "segfault", 1),
     ("mpi", 2, "exit", 0),
     ("gloo", 2, "exit", 1),
     ("mpi", 3, "stop", 0),
-    ("gloo", 2, "stop", 1),
     ("mpi", 2, "data_loop", 1),
-    ("gloo", 2, "other_collective", 1),
 )
 LONG = tuple(
     case
@@ -144,11 +141,6 @@ def test_without_the_watch() -> None:
     assert job.status, job.describe()
     assert blocks(job.output) == [], job.describe()
     assert ranks_only(job).count("KeyError: 'all ranks fail'") == 2, job.describe()
-
-
-def ranks_only(job: Finished) -> str:
-    """What the ranks printed, without the launcher's own lines."""
-    return "\n".join(line for line in job.output.splitlines() if re.match(r"\[.*?\]<std", line))
 
 
 def require_gone(job: Finished, ranks: int) -> None:
