@@ -19,6 +19,7 @@ from typing import Any
 from hvdkit_cli.building.process import end_tree
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 LAUNCHERS = {
     "mpi": ["mpirun", "--oversubscribe", "--bind-to", "none", "-np"],
     "gloo": ["horovodrun", "--gloo", "-np"],
@@ -28,7 +29,7 @@ LAUNCHERS = {
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", HVDKIT_LOG_LEVEL="WARNING")
     env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env["PATH"]
-    env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
     if os.geteuid() == 0:
         env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     return env | dict(extra or {})

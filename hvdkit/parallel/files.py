@@ -14,6 +14,7 @@ import keras
 from hvdkit.engine import topology
 from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
+from hvdkit.parallel.rebuild import uncounted, undrawn
 from hvdkit.parallel.whole import whole_values
 
 
@@ -62,6 +63,7 @@ def undivided(model: keras.Model) -> Any:
     mesh = current_mesh()
     set_mesh(None)
     try:
-        return type(model).from_config(model.get_config())
+        with undrawn(), uncounted():
+            return type(model).from_config(model.get_config())
     finally:
         set_mesh(mesh)

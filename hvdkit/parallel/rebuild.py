@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 from hvdkit.parallel.cutting import Line, Part, line_of
+
+_COUNTS = "object_name_uids"  # Keras's, of the names that it has given
 
 
 def part_model(part: Part, name: str, *, copy: bool = False) -> keras.Model:
@@ -89,6 +93,19 @@ def undrawn() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def uncounted() -> Iterator[None]:
+    """Names that Keras makes inside by counting are made again afterwards.
+
+    So layers that one rank alone makes do not let the names of later ones differ between ranks.
+    """
+    counts = dict(global_state.get_global_attribute(_COUNTS) or {})
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_COUNTS, defaultdict(int, counts))
 
 
 class _Copies:

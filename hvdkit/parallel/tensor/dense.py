@@ -160,11 +160,23 @@ class RowParallelDense(TensorParallel, keras.layers.Dense):
             return Layout(mesh, axis=0)
         return Layout(mesh, partial=True) if self.sequence_parallel else None
 
+    def get_build_config(self) -> dict[str, Any]:
+        """The shape of the input of the whole layer, so that files do not depend on the mesh."""
+        return {"input_shape": self._whole_input}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build the layer for its part of that input."""
+        shape, mesh = config["input_shape"], self.mesh
+        if mesh is not None and self.input_is_parallel:
+            shape = (*shape[:-1], shape[-1] // mesh.tensor)
+        self.build(shape)
+
     def build(self, input_shape: Any) -> None:
         """Make this rank's rows of the kernel, and the bias."""
         mesh, features = self.divide(), input_shape[-1]
         if mesh is not None and self.input_is_parallel:
             input_shape = (*input_shape[:-1], features * mesh.tensor)
+        self._whole_input = tuple(input_shape)
         if mesh is not None:
             require_divisible(f"number of input features of {self.label}", input_shape[-1], mesh)
         super().build(input_shape)

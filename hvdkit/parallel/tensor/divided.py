@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.mesh.layout import Layout, set_layout
+from hvdkit.mesh.layout import Layout, layout_of, set_layout
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.collectives import own_part
 from hvdkit.parallel.tensor.degrees import dividing_mesh, require_divisible
@@ -87,13 +87,13 @@ class TensorParallel(keras.layers.Layer):
         super().load_own_variables(store if mesh is None else self._parts(store, mesh))
 
     def _parts(self, store: Any, mesh: Mesh) -> dict[str, Any]:
-        names = [n for n in self.variable_serialization_spec[None] if hasattr(self, n)]
-        parts = {key: store[key] for key in store}
-        for position, name in enumerate(n for n in names if getattr(self, n) is not None):
-            layout = self.weight_layout(name, mesh)
+        # Keras numbers the weights of a layer in the order in which it made them.
+        parts = {key: store[key] for key in store.keys()}  # noqa: SIM118 (a store is no mapping)
+        for number, variable in enumerate(self._trainable_variables):
+            layout = layout_of(variable)
             if layout is not None and layout.axis is not None:
-                whole = np.asarray(store[str(position)])
-                parts[str(position)] = np.split(whole, mesh.tensor, layout.axis)[mesh.tensor_index]
+                whole = np.asarray(store[str(number)])
+                parts[str(number)] = np.split(whole, mesh.tensor, layout.axis)[mesh.tensor_index]
         return parts
 
     @property

@@ -52,6 +52,8 @@ def check_a_changed_part_is_named_on_every_rank() -> None:
 
 def check_broadcast_from_the_last_rank() -> None:
     for mesh in made.each():
+        if mesh.data == 1:
+            continue  # nobody holds the same
         model = made.language_model(1 + mesh.data_index)
         expected = made.whole_weights(made.language_model(mesh.data))  # the last replica's
         model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), loss(True))

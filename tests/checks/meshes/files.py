@@ -19,6 +19,11 @@ def check_a_saved_model_loads_whole_and_with_any_mesh() -> None:
             model = made.language_model(1)
             model.save(file)
             hvd.barrier()
+            # Rank 0 has made layers for the file, which must not be seen in later ones.
+            later = keras.layers.Dense(1)
+            later.build((None, 1))
+            names_and_weights = [(later.name, later.get_weights()[0].tolist())] * hvd.size()
+            assert hvd.allgather_object(names_and_weights[0]) == names_and_weights
             expected = hvd.broadcast_object(made.whole_weights(model))
             hvd.set_mesh(None)
             whole = keras.models.load_model(file)

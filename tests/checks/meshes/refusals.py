@@ -20,9 +20,8 @@ def check_optimizers_that_look_at_whole_variables() -> None:
         for optimizer in ("Lamb", "Adafactor", "Muon"):
             model = made.language_model(1)
             own = getattr(keras.optimizers, optimizer)(0.01)
-            model.compile(hvd.DistributedOptimizer(own), loss(True))
             with pytest.raises(ValueError, match=f"{optimizer} looks at a whole variable"):
-                model.fit(hvd.shard(text(8), 2), verbose=0)
+                hvd.DistributedOptimizer(own).build(model.trainable_variables)
 
 
 def check_constraints_that_look_at_whole_variables() -> None:

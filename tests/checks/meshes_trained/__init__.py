@@ -1,0 +1,3 @@
+"""Further optimizers and layers over each mesh."""
+
+MODULES = ("optimizers",)
