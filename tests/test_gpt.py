@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,16 @@ SMALL = (
 )  # fmt: skip
 
 MESHES = [
-    ("--data", "2"),
-    ("--tensor", "2", "--sequence-parallel"),
-    ("--pipeline", "2", "--micro-batches", "2"),
+    ("gloo", 2, "--tensor 2 --sequence-parallel"),
+    ("mpi", 2, "--pipeline 2 --micro-batches 2"),
 ]
 LONG_MESHES = [
-    ("--data", "2", "--tensor", "2"),
-    ("--data", "2", "--pipeline", "2"),
-    ("--pipeline", "2", "--tensor", "2", "--recompute"),
+    ("mpi", 2, "--data 2"),
+    ("mpi", 2, "--tensor 2"),
+    ("mpi", 4, "--data 2 --tensor 2"),
+    ("mpi", 4, "--data 2 --pipeline 2"),
+    ("mpi", 4, "--pipeline 2 --tensor 2 --recompute"),
+    ("mpi", 8, "--data 2 --pipeline 2 --tensor 2"),
 ]
 
 
@@ -40,19 +43,23 @@ def alone(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
     return _curves("python", 1, (), cache, tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=" ".join)
-def test_two_ranks_have_the_curve_of_one(
-    mesh: tuple[str, ...], alone: dict[str, list[float]], cache: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("launcher", "ranks", "mesh"),
+    [*MESHES, *(pytest.param(*mesh, marks=pytest.mark.long) for mesh in LONG_MESHES)],
+)
+def test_every_mesh_has_the_curve_of_one_rank(
+    launcher: str,
+    ranks: int,
+    mesh: str,
+    alone: dict[str, list[float]],
+    cache: Path,
+    tmp_path: Path,
 ) -> None:
-    _require_same_curves(_curves("mpi", 2, mesh, cache, tmp_path), alone)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("mesh", LONG_MESHES, ids=" ".join)
-def test_four_ranks_have_the_curve_of_one(
-    mesh: tuple[str, ...], alone: dict[str, list[float]], cache: Path, tmp_path: Path
-) -> None:
-    _require_same_curves(_curves("mpi", 4, mesh, cache, tmp_path), alone)
+    curves = _curves(launcher, ranks, mesh.split(), cache, tmp_path)
+    assert curves.keys() == alone.keys()
+    for name, values in alone.items():
+        assert curves[name] == pytest.approx(values, rel=1e-4), name
+    assert alone["val_loss"][1] < alone["val_loss"][0] - 0.1, "it did not learn"
 
 
 def test_a_plan_needs_no_ranks_and_a_model_that_does_not_fit_is_not_made() -> None:
@@ -72,7 +79,7 @@ def _require_refusal(finished: Finished) -> None:
 
 
 def _curves(
-    launcher: str, ranks: int, mesh: tuple[str, ...], cache: Path, folder: Path
+    launcher: str, ranks: int, mesh: Sequence[str], cache: Path, folder: Path
 ) -> dict[str, list[float]]:
     history = folder / "history.json"
     command = ["examples/gpt.py", *SMALL, *mesh, "--cache", str(cache), "--history", str(history)]
@@ -80,10 +87,3 @@ def _curves(
     assert finished.output.count("text:") == 1, finished.describe()
     assert finished.output.count("def ") >= 1, finished.describe()
     return json.loads(history.read_text())["history"]
-
-
-def _require_same_curves(curves: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
-    assert curves.keys() == expected.keys()
-    for name, values in expected.items():
-        assert curves[name] == pytest.approx(values, rel=1e-4), name
-    assert expected["val_loss"][1] < expected["val_loss"][0] - 0.1, "it did not learn"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rank_jobs import Jobs
 
-JOBS = [("tensor_parallel", "mpi", 2), ("tensor_parallel", "gloo", 2)]
-LONG_JOBS = [("tensor_parallel", "mpi", 4)]
+JOBS = [("tensor_parallel", "mpi", 2)]
+# test_gpt.py has a tensor group over Gloo in the usual tests.
+LONG_JOBS = [("tensor_parallel", "gloo", 2), ("tensor_parallel", "mpi", 4)]
 
 
 def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:

@@ -14,11 +14,13 @@ import keras
 
 from hvdkit.mesh.layout import is_split
 
-_LOOK_AT_WHOLE = tuple(
+LOOK_AT_WHOLE = tuple(
     getattr(keras.optimizers, name)
     for name in ("Adafactor", "Lamb", "Muon")
     if hasattr(keras.optimizers, name)
 )
+"""Keras's optimizers whose update of an element depends on the whole variable."""
+
 _ELEMENTWISE_CONSTRAINTS = (keras.constraints.NonNeg,)
 
 
@@ -36,7 +38,7 @@ def require_elementwise(optimizer: Any, variables: Sequence[Any]) -> None:
         if not is_split(variable):
             continue
         where = f"{variable.path}, which is divided over the tensor ranks of the mesh"
-        if isinstance(optimizer, _LOOK_AT_WHOLE):
+        if isinstance(optimizer, LOOK_AT_WHOLE):
             raise ValueError(
                 f"{type(optimizer).__name__} looks at a whole variable, and this rank holds a "
                 f"part of {where}. Use an optimizer that treats each element by itself, such as "

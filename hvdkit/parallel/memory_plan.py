@@ -34,7 +34,7 @@ class Training:
     Attributes:
         batch_size: rows of a step, over all replicas.
         micro_batches: of a replica, as many as it has rows at most; None for 1 without a pipeline,
-            and twice the stages with one.
+            and with one for twice the stages, or the next smaller number that divides the rows.
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
         optimizer_slots: variables that the optimizer has for each weight: 2 for AdamW.
         sequence_parallel: whether activations between divided layers are divided too.
@@ -59,9 +59,12 @@ class Training:
         return self.kept or (KERAS_FLOAT32 if of_element == _FLOAT32_BYTES else KERAS_16_BIT)
 
     def micro_batches_on(self, degrees: Degrees) -> int:
-        """Number of micro-batches of a replica, which has a row or more for each."""
-        default = 1 if degrees.pipeline == 1 else 2 * degrees.pipeline
-        return min(self.micro_batches or default, max(1, self.batch_size // degrees.data))
+        """Number of micro-batches of a replica."""
+        rows = max(1, self.batch_size // degrees.data)
+        if self.micro_batches is not None:
+            return min(self.micro_batches, rows)
+        most = 1 if degrees.pipeline == 1 else 2 * degrees.pipeline
+        return max(count for count in range(1, most + 1) if rows % count == 0)
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,14 @@ def plan_memory(shape: TransformerShape, degrees: Degrees, training: Training) -
 
 def misfit(shape: TransformerShape, degrees: Degrees, training: Training) -> str | None:
     """Why a model does not divide over a mesh; None if it does."""
-    pieces = degrees.pipeline * training.schedule.chunks
+    pieces, rows = degrees.pipeline * training.schedule.chunks, training.batch_size // degrees.data
     for what, size, by, parts in (
         ("width", shape.width, "heads", shape.heads),
         ("heads", shape.heads, "tensor degree", degrees.tensor),
         ("vocabulary", shape.vocabulary, "tensor degree", degrees.tensor),
         ("number of layers", shape.layers, "pieces of the pipeline", pieces),
         ("batch size", training.batch_size, "replicas", degrees.data),
+        ("batch of a replica", rows, "micro-batches", training.micro_batches_on(degrees)),
     ):
         if size % parts:
             return f"the {what} is {size}, which does not divide by {parts}, the {by}."

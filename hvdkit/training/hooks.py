@@ -44,8 +44,8 @@ from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
+from hvdkit.parallel.batch_size import require_whole_micro_batches
 from hvdkit.parallel.devices import placement
-from hvdkit.parallel.devices.batch_size import require_whole_micro_batches
 from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
 from hvdkit.training.added import add_callback, add_checks

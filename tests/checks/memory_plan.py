@@ -6,6 +6,7 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -99,6 +100,21 @@ def check_ranks_hold_the_planned_bytes() -> None:
         close(slots, plan.optimizer)
 
 
+def check_a_rank_holds_its_share_of_the_blocks() -> None:
+    shape = _of_layers(8)
+    whole = shape.parameters - _of_layers(0).parameters
+    for mesh in meshes():
+        model: keras.Model
+        if mesh.pipeline > 1:
+            model = parallel.PipelineModel(
+                lambda: build_model(shape), micro_batches=2, cuts=stage_cuts(shape, mesh.pipeline)
+            )
+        else:
+            model = build_model(shape)
+        held = sum(tf.size(v).numpy() for v in model.weights if "block_" in v.path)
+        close(held / whole, 1 / (mesh.tensor * mesh.pipeline), 0.05)
+
+
 def check_the_graph_keeps_the_planned_activations() -> None:
     """What a function gives its backward function, a second layer's part of it."""
     for mesh in meshes():
@@ -117,9 +133,7 @@ def check_the_graph_keeps_the_planned_activations() -> None:
 
 
 def _of_layers(layers: int) -> parallel.TransformerShape:
-    return parallel.TransformerShape(
-        layers, SHAPE.width, SHAPE.heads, SHAPE.context, SHAPE.vocabulary
-    )
+    return replace(SHAPE, layers=layers)
 
 
 def _kept(model: keras.Model) -> int:
@@ -194,6 +208,12 @@ def check_what_does_not_divide_is_named() -> None:
         assert problem is not None
         assert words in problem, problem
         assert not problem.endswith(" "), problem
+    problem = parallel.misfit(PRESETS["gpt2"], parallel.Degrees(2), parallel.Training(8, 3))
+    assert problem is not None
+    assert "batch of a replica is 4, which does not divide by 3, the micro-batches" in problem
+    # Where nothing is said, the number of micro-batches divides.
+    for rows, count in ((6, 3), (7, 1), (16, 4)):
+        assert parallel.Training(rows).micro_batches_on(parallel.Degrees(pipeline=2)) == count
 
 
 def check_what_a_rank_may_use() -> None:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from hvdkit.engine import logger
 from hvdkit.parallel.devices.local import existing_devices, local_devices, refuse_strategy
+from hvdkit.parallel.devices.pieces import mark_pieces
 from hvdkit.parallel.devices.placement import real_variables
 from hvdkit.parallel.devices.relay import Stage, claimed, run
 from hvdkit.parallel.rebuild import undrawn
@@ -39,8 +40,8 @@ class DividedLayer(keras.layers.Layer):
 
     Saved files hold the weights as the undivided layer has them, so they load with any number of
     devices. An optimizer's state does not: it loads with the same number only. To the optimizer
-    each piece is a variable of its own, so what it takes of one variable, such as the norm for
-    `clipnorm`, LAMB or Adafactor, is taken of each piece; `global_clipnorm` is as undivided.
+    each piece is a variable of its own, so what takes a norm of one variable (`clipnorm`, LAMB,
+    Adafactor, Muon) is refused; `global_clipnorm` is as undivided.
 
     Args:
         whole: the undivided layer, not built: it says what the weights begin as.
@@ -103,6 +104,9 @@ class DividedLayer(keras.layers.Layer):
                 with tf.device(device):
                     layer.build(*args, **kwargs)
                 self._held.stages.append(claimed(layer, device))
+            if len(self._held.pieces) > 1:
+                for piece in self._held.pieces:
+                    mark_pieces(piece.variables, self.name)
             self.set_unsplit_weights(weights)
 
     def divide_over(self, count: int) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 
 from hvdkit.parallel.devices.local import short_name
+from hvdkit.parallel.devices.pieces import refuse_looks_at_whole
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
@@ -70,8 +71,13 @@ def add_slot(
 
 
 def build(original: Callable[..., Any], optimizer: Any, variables: Iterable[Any]) -> Any:
-    """Let an optimizer that does not say which variable a slot is for make it in its place."""
+    """Let an optimizer that does not say which variable a slot is for make it in its place.
+
+    Raises:
+        ValueError: it would have to see whole variables, of which there are pieces.
+    """
     variables = list(variables)
+    refuse_looks_at_whole(optimizer, variables)
     if any(device_of(v) for v in variables):
         with tf.init_scope():
             return original(optimizer, _EachOnItsDevice(variables))

@@ -210,8 +210,7 @@ def check_divided_layers_in_parts_of_a_split_model_stay_divided():
 
 def check_examples_of_the_documentation_run():
     page = (Path(__file__).parents[3] / "docs/split_over_devices.md").read_text()
-    section = page.split("## Over the devices of one process")[1].split("\n## ")[0]
-    codes = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    codes = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     here = [code for code in codes if "hvd.init(" not in code]
     assert len(here) == 2
     for code in here:
@@ -233,3 +232,19 @@ def check_divided_layers_refuse_what_they_cannot_do():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def check_what_looks_at_a_whole_variable_is_refused_for_pieces():
+    layer = parallel.SplitDense(4, DEVICES)
+    model = keras.Sequential([keras.Input((6,)), layer])
+    optimizers = keras.optimizers
+    for optimizer, named in (
+        (optimizers.Lamb(), "Lamb looks at a whole variable"),
+        (optimizers.Adafactor(), "Adafactor looks at a whole variable"),
+        (optimizers.Muon(), "Muon looks at a whole variable"),
+        (optimizers.SGD(clipnorm=1.0), "clipnorm is of the gradient of a whole variable"),
+        (hvd.DistributedOptimizer(optimizers.Lamb()), "Lamb looks at a whole variable"),
+    ):
+        model.compile(optimizer, loss="mse")
+        with pytest.raises(ValueError, match=f"{named}.*{layer.name!r}"):
+            model.fit(np.zeros((8, 6)), np.zeros((8, 4)), verbose=0)

@@ -64,6 +64,17 @@ def check_numbers_that_do_not_fit() -> None:
         )
 
 
+def check_micro_batches_that_do_not_divide_a_batch() -> None:
+    pipeline_of_all_ranks()
+    model = PipelineModel(build, micro_batches=4)
+    model.compile("sgd", "mse")
+    x, y = np.zeros((20, 6), "float32"), np.zeros((20, 4), "float32")
+    words = "batches of 10 rows can't be divided into the micro_batches=4 of 'row'"
+    require_refusal(lambda: model.fit(x, y, batch_size=10, verbose=0), words)
+    rows = hvd.shard((x, y), batch_size=10)
+    require_refusal(lambda: model.fit(rows, verbose=0), words)
+
+
 def check_models_that_can_not_be_cut() -> None:
     pipeline_of_all_ranks()
 

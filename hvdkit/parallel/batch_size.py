@@ -1,4 +1,4 @@
-"""Before training: do the micro-batches of a split model divide the batch?"""
+"""Before training: do the micro-batches of a model divide the batch?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedData
 from hvdkit.parallel.devices.layer_split import LayerSplit
+from hvdkit.parallel.pipeline.model import PipelineModel
 
 _KERAS_DEFAULT = 32
 
@@ -17,9 +18,11 @@ def require_whole_micro_batches(model: Any, data: Any, batch_size: int | None) -
     """Raise if a batch of `fit` can't be divided evenly, where its size is known.
 
     Raises:
-        ValueError: the number of micro-batches of a layer does not divide the batch size.
+        ValueError: the number of micro-batches, of a pipeline or a layer, does not divide the batch
+            size.
     """
-    splits = [layer for layer in model._flatten_layers() if isinstance(layer, LayerSplit)]
+    kinds = (LayerSplit, PipelineModel)
+    splits = [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
     rows = _rows(data, batch_size) if splits else None
     for layer in splits:
         if rows is not None and rows % layer.micro_batches:
