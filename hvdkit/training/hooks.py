@@ -45,7 +45,7 @@ from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
 from hvdkit.parallel.batch_size import require_whole_micro_batches
-from hvdkit.parallel.devices import placement
+from hvdkit.parallel.devices import pieces, placement
 from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
 from hvdkit.training.added import add_callback, add_checks
@@ -73,13 +73,8 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for optimizer in (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer):
-        _wrap(optimizer, "apply", placement.apply)
-    _wrap(
-        keras.optimizers.Optimizer, "_all_reduce_sum_gradients", placement.all_reduce_sum_gradients
-    )
-    _wrap(keras.optimizers.Optimizer, "add_variable_from_reference", placement.add_slot)
-    _wrap(keras.optimizers.Adafactor, "build", placement.build)
+    for optimizer, name, hook in (*placement.HOOKS, *pieces.HOOKS):
+        _wrap(optimizer, name, hook)
 
 
 def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:

@@ -7,8 +7,10 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import keras
 
 from hvdkit.optimizers.elementwise import LOOK_AT_WHOLE
 
@@ -21,16 +23,20 @@ def mark_pieces(variables: Iterable[Any], layer: str) -> None:
         setattr(variable, _ATTRIBUTE, layer)
 
 
-def refuse_looks_at_whole(optimizer: Any, variables: Iterable[Any]) -> None:
+def build(original: Callable[..., Any], optimizer: Any, variables: Iterable[Any]) -> Any:
     """Refuse an optimizer that has to see whole variables, where it would see pieces.
 
     Raises:
         ValueError: it names the optimizer or its clipping, and the layer.
     """
+    variables = list(variables)
     layer = next((name for v in variables if (name := getattr(v, _ATTRIBUTE, None))), None)
-    if layer is None:
-        return
-    where = f"the weights of layer {layer!r} are in pieces on several devices"
+    if layer is not None:
+        _refuse(optimizer, f"the weights of layer {layer!r} are in pieces on several devices")
+    return original(optimizer, variables)
+
+
+def _refuse(optimizer: Any, where: str) -> None:
     if isinstance(optimizer, LOOK_AT_WHOLE):
         raise ValueError(
             f"{type(optimizer).__name__} looks at a whole variable, and {where}. Use an optimizer "
@@ -42,3 +48,7 @@ def refuse_looks_at_whole(optimizer: Any, variables: Iterable[Any]) -> None:
             f"clipnorm is of the gradient of a whole variable, and {where}. Use global_clipnorm or "
             "clipvalue, or LayerSplit, which keeps variables whole."
         )
+
+
+HOOKS = ((keras.optimizers.Optimizer, "build", build),)
+"""Of which class which method is replaced by which function here."""

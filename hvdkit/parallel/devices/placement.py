@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras import optimizers
 from keras.src.backend.common import global_state
 
 from hvdkit.parallel.devices.local import short_name
-from hvdkit.parallel.devices.pieces import refuse_looks_at_whole
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
@@ -71,13 +71,8 @@ def add_slot(
 
 
 def build(original: Callable[..., Any], optimizer: Any, variables: Iterable[Any]) -> Any:
-    """Let an optimizer that does not say which variable a slot is for make it in its place.
-
-    Raises:
-        ValueError: it would have to see whole variables, of which there are pieces.
-    """
+    """Let an optimizer that does not say which variable a slot is for make it in its place."""
     variables = list(variables)
-    refuse_looks_at_whole(optimizer, variables)
     if any(device_of(v) for v in variables):
         with tf.init_scope():
             return original(optimizer, _EachOnItsDevice(variables))
@@ -103,6 +98,16 @@ def all_reduce_sum_gradients(
     if any(device_of(v) for v in optimizer._trainable_variables):
         return list(grads_and_vars)
     return original(optimizer, grads_and_vars)
+
+
+HOOKS = (
+    (optimizers.Optimizer, "apply", apply),
+    (optimizers.LossScaleOptimizer, "apply", apply),
+    (optimizers.Optimizer, "_all_reduce_sum_gradients", all_reduce_sum_gradients),
+    (optimizers.Optimizer, "add_variable_from_reference", add_slot),
+    (optimizers.Adafactor, "build", build),
+)
+"""Of which class which method is replaced by which function here."""
 
 
 class _EachOnItsDevice(list[Any]):

@@ -86,7 +86,7 @@ def check_adam_of_a_sequential_model() -> None:
         labels,
         given=True,
         fit_options={"batch_size": 12, "epochs": 3, "class_weight": {0: 1.0, 1: 2.0, 2: 0.5}},
-        micro_batches=5,
+        micro_batches=6,
         schedule=schedules.OneForwardOneBackward(),
     )
     assert model.name == "row"
