@@ -7,10 +7,10 @@ the same global batch. Two kinds of jobs are run for each form:
 
 - Step times are measured with all jobs started and warmed up, in turn for some seconds each while
   the others are paused. All forms have the same cores: the undivided model computes on all of them.
-- Bytes, memory and idle time come from a job of its own, one after the other. MPI communicates
-  over TCP in it, so that all that ranks send passes the loopback interface, which counts it. Memory
-  is the peak of what TensorFlow has allocated, in which the working memory of single operations is,
-  and which the plan does not count.
+- Memory and idle time, and the bytes that are sent, come from jobs of their own, one after the
+  other. Memory is the peak of what TensorFlow has allocated; the plan does not count the working
+  memory of single operations, which is in it. For the bytes MPI communicates over TCP, so that all
+  that ranks send passes the loopback interface, which counts it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ from hvdkit.parallel import RankMemory, plan_memory
 from hvdkit.parallel.pipeline import schedules
 
 WORKER = "parallel_worker.py"
-OVER_TCP = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "lo"}
+# Long cycles, so that Horovod's own messages are few.
+OVER_TCP = {
+    "OMPI_MCA_pml": "ob1",
+    "OMPI_MCA_btl": "tcp,self",
+    "OMPI_MCA_btl_tcp_if_include": "lo",
+    "HOROVOD_CYCLE_TIME": "10",
+}
 TWO_RANKS = "unsplit,data,tensor,sequence,pipeline,devices"
 MIB = 2**20
 Report = dict[str, Any]
@@ -59,9 +65,13 @@ def main(forms: str, rounds: int, seconds: float, output: Path | None) -> None:
 
 
 def _report(name: str) -> list[Report]:
-    """What each rank of a job held, sent and kept."""
+    """What each rank held, and what all of them sent."""
     ranks = FORMS[name].degrees.ranks
-    return run_job("mpi", ranks, [WORKER, name], "PARALLEL", env=OVER_TCP)[0]["ranks"]
+    report = run_job("mpi", ranks, [WORKER, name, "memory"], "PARALLEL")[0]["ranks"]
+    if ranks > 1:
+        sent = run_job("mpi", ranks, [WORKER, name, "traffic"], "PARALLEL", env=OVER_TCP)
+        report = [a | b for a, b in zip(report, sent[0]["ranks"], strict=True)]
+    return report
 
 
 def _step_times(names: list[str], rounds: int, seconds: float) -> dict[str, list[float]]:
@@ -70,7 +80,7 @@ def _step_times(names: list[str], rounds: int, seconds: float) -> dict[str, list
     jobs: dict[str, PausableJob] = {}
     try:
         for name in names:
-            jobs[name] = PausableJob("mpi", FORMS[name].degrees.ranks, [WORKER, name])
+            jobs[name] = PausableJob("mpi", FORMS[name].degrees.ranks, [WORKER, name, "times"])
             jobs[name].wait_until_warm()
         for _ in range(rounds):
             for name, job in jobs.items():
@@ -153,11 +163,11 @@ def _traffic_table(reports: dict[str, list[Report]]) -> Table:
 
 
 def _idle(form: Form, report: Report) -> tuple[str, str]:
-    if "bubble" not in report:
+    if "idle" not in report:
         return "", ""
     schedule, stages = schedules.OneForwardOneBackward(), form.degrees.pipeline
     in_theory = schedules.bubble(schedule, stages, form.micro_batches)
-    return f"{report['bubble']:.1%}", f"{in_theory:.1%}"
+    return f"{report['idle']:.1%}", f"{in_theory:.1%}"
 
 
 def _draw(reports: dict[str, list[Report]], times: dict[str, list[float]], file: Path) -> None:

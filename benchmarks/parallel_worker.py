@@ -1,7 +1,7 @@
-"""One rank of the jobs of benchmarks/parallel.py.
+"""One rank of the jobs of benchmarks/parallel.py, which trains a GPT in one of its forms.
 
-With a folder as its second argument it trains until it is stopped, and logs when each step ended;
-without, it trains some steps and prints what they held, sent and kept.
+"times FOLDER" trains until it is stopped, and logs when each step ended; "memory" and "traffic"
+train some steps, and rank 0 prints what each rank held, or what all sent.
 """
 
 from __future__ import annotations
@@ -83,30 +83,33 @@ def train_until_stopped(form: Form, folder: str) -> None:
     model.fit(data, steps_per_epoch=1_000_000, verbose=0, callbacks=[LogSteps(log)])
 
 
-def measure(form: Form) -> dict[str, Any]:
-    """What this rank holds, and what the job sends in a step."""
+def memory(form: Form) -> dict[str, Any]:
+    """What this rank holds, and how long a stage is idle."""
     tf.config.experimental.reset_memory_stats(CPU)
     before = tf.config.experimental.get_memory_info(CPU)["current"]
     data, model = rows_of_replica(form), build(form)
     model.fit(data, steps_per_epoch=WARM_UP, verbose=0)
     tf.config.experimental.reset_memory_stats(CPU)
-    report: dict[str, Any] = {"sent": _sent_in_a_step(model, data)}
+    model.fit(data, steps_per_epoch=STEPS, verbose=0)
+    report: dict[str, Any] = {}
     report["peak"] = tf.config.experimental.get_memory_info(CPU)["peak"] - before
     if isinstance(model, parallel.PipelineModel):
         with model.trace() as trace:
             model.fit(data, steps_per_epoch=STEPS, verbose=0)
-        report["bubble"] = float(np.median([timeline.bubble for timeline in trace.timelines]))
+        report["idle"] = float(np.median([timeline.bubble for timeline in trace.timelines]))
     of_blocks = [v for v in model.weights if "block_" in v.path]
     report["weights"], report["blocks"] = _bytes(model.weights), _bytes(of_blocks)
     report["optimizer"] = _bytes(model.optimizer.variables)
     return report
 
 
-def _sent_in_a_step(model: keras.Model, data: tf.data.Dataset) -> float:
+def traffic(form: Form) -> dict[str, Any]:
     """Bytes of a step on the loopback interface, which all ranks use in this job.
 
     What flows while nobody trains is measured before, and not counted.
     """
+    data, model = rows_of_replica(form), build(form)
+    model.fit(data, steps_per_epoch=WARM_UP, verbose=0)
     hvd.barrier()
     begin, sent = time.monotonic(), _loopback_bytes()
     time.sleep(3)
@@ -115,7 +118,8 @@ def _sent_in_a_step(model: keras.Model, data: tf.data.Dataset) -> float:
     begin, sent = time.monotonic(), _loopback_bytes()
     model.fit(data, steps_per_epoch=STEPS, verbose=0)
     hvd.barrier()
-    return (_loopback_bytes() - sent - idle * (time.monotonic() - begin)) / STEPS
+    in_all = _loopback_bytes() - sent - idle * (time.monotonic() - begin)
+    return {"sent": in_all / STEPS}
 
 
 def _loopback_bytes() -> int:
@@ -129,7 +133,7 @@ def _bytes(variables: list[Any]) -> int:
     return sum(int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in variables)
 
 
-def main(name: str, folder: str = "") -> None:
+def main(name: str, measured: str, folder: str = "") -> None:
     """Train the model in a form."""
     form = FORMS[name]
     if form.devices > 1:
@@ -140,15 +144,15 @@ def main(name: str, folder: str = "") -> None:
     if form.degrees.ranks > 1:
         degrees = form.degrees
         hvd.set_mesh(hvd.Mesh(degrees.data, degrees.pipeline, degrees.tensor))
-    if folder:
+    if measured == "times":
         train_until_stopped(form, folder)
-    else:
-        mesh = current_mesh()
-        report = measure(form) | {"stage": mesh.pipeline_index if mesh else 0, "rank": hvd.rank()}
-        reports = hvd.allgather_object(report)
-        if hvd.rank() == 0:
-            sys.stdout.write(f"PARALLEL {json.dumps({'ranks': reports})}\n")
-            sys.stdout.flush()
+        return
+    report = memory(form) if measured == "memory" else traffic(form)
+    mesh = current_mesh()
+    reports = hvd.allgather_object(report | {"stage": mesh.pipeline_index if mesh else 0})
+    if hvd.rank() == 0:
+        sys.stdout.write(f"PARALLEL {json.dumps({'ranks': reports})}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
