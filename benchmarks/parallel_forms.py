@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hvdkit.parallel import Degrees, Training, TransformerShape
 
 SHAPE = TransformerShape(layers=8, width=256, heads=4, context=128, vocabulary=2048)
 ROWS = 16
-FLOAT32_BYTES = 4
+FLOAT32_BYTES, INDEX_BYTES = 4, 8
 
 
 @dataclass(frozen=True)
@@ -50,36 +52,52 @@ FORMS = {
 }
 
 
+def ids_of_replica(form: Form, replica: int) -> np.ndarray:
+    """The tokens of a replica's rows, with the one that follows: [rows, context + 1], int32."""
+    ids = np.random.default_rng(0).integers(0, SHAPE.vocabulary, (ROWS, SHAPE.context + 1))
+    return ids[replica :: form.degrees.data].astype("int32")
+
+
 def bytes_to_send(form: Form) -> float:
     """What all ranks together send in a step, in bytes.
 
     An all-reduce of B bytes over n ranks sends 2 B (n-1)/n a rank, a reduce-scatter or an
-    all-gather to B bytes half of that. Of a tensor group send: each layer 4 all-reduces, forward
-    and backward together; the embedding one, forward; the output layer one, backward; the cross
-    entropy 3 numbers a token. Sequence parallelism halves the all-reduces and doubles their
-    number, also those of the embedding and the output layer, which then send both ways. Stages
-    send an activation and its gradient at each cut, from every rank of the tensor group.
+    all-gather to B bytes half of that.
     """
-    degrees, shape = form.degrees, SHAPE
-    tokens = ROWS // degrees.data * shape.context
-    activation = tokens * shape.width * FLOAT32_BYTES
-    around_a_layer = 4 * shape.layers + 2
-    in_group = 2 * (degrees.tensor - 1) / degrees.tensor
-    tensor = in_group * (around_a_layer * activation + 3 * tokens * FLOAT32_BYTES)
+    degrees = form.degrees
+    groups = degrees.data * degrees.tensor * _in_tensor_group(form)
+    return groups + _between_stages(degrees) + _between_replicas(form)
+
+
+def _in_tensor_group(form: Form) -> float:
+    """What one rank of each stage sends to its tensor group.
+
+    In each layer 4 all-reduces of the activations, forward and backward together; at the embedding
+    one, forward; at the output layer one, backward; for the cross entropy 3 numbers a token.
+    Sequence parallelism has two collectives of half of that for each, and gathers the gradient of
+    the positions, and adds up those of the weights that see a part of the sequence.
+    """
+    shape, tensor = SHAPE, form.degrees.tensor
+    tokens = ROWS // form.degrees.data * shape.context
+    all_reduces = (4 * shape.layers + 2) * tokens * shape.width + 3 * tokens
+    sent = 2 * all_reduces
     if form.sequence_parallel:
-        tensor += _sums_of_gradients(degrees) + in_group / 2 * shape.context * shape.width * 4
-    cuts = degrees.data * (degrees.pipeline - 1) * degrees.tensor
-    weights = degrees.tensor * sum(
-        shape.parameters_of(stage, degrees) for stage in range(degrees.pipeline)
-    )
-    return (
-        degrees.data * degrees.tensor * tensor
-        + cuts * 2 * activation
-        + 2 * (degrees.data - 1) * weights * FLOAT32_BYTES
-    )
+        weights = 6 * shape.width * shape.layers + 2 * shape.width
+        sent += shape.context * shape.width + 2 * weights
+    return sent * (tensor - 1) / tensor * FLOAT32_BYTES
 
 
-def _sums_of_gradients(degrees: Degrees) -> float:
-    """What a rank sends to add up the gradients of whole weights next to parts of the sequence."""
-    whole = 6 * SHAPE.width * SHAPE.layers + 2 * SHAPE.width
-    return 2 * (degrees.tensor - 1) / degrees.tensor * whole * FLOAT32_BYTES
+def _between_stages(degrees: Degrees) -> float:
+    """An activation and its gradient at each cut, from every rank of the tensor group."""
+    activation = ROWS // degrees.data * SHAPE.context * SHAPE.width * FLOAT32_BYTES
+    return 2 * activation * degrees.data * (degrees.pipeline - 1) * degrees.tensor
+
+
+def _between_replicas(form: Form) -> float:
+    """All gradients; of the embedding the rows that a replica has tokens of, with their numbers."""
+    degrees, shape = form.degrees, SHAPE
+    weights = sum(shape.parameters_of(stage, degrees) for stage in range(degrees.pipeline))
+    dense = weights * degrees.tensor - shape.vocabulary * shape.width
+    rows = sum(len(np.unique(ids_of_replica(form, r)[:, :-1])) for r in range(degrees.data))
+    row = shape.width * FLOAT32_BYTES + INDEX_BYTES
+    return (degrees.data - 1) * (2 * dense * FLOAT32_BYTES + rows * row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 
 import hvdkit as hvd
 from hvdkit.parallel import schedules
+from hvdkit.parallel.pipeline.actions import Backward, Forward
 from hvdkit.parallel.pipeline.gantt import draw
+from hvdkit.parallel.pipeline.timeline import Timeline
 
 LAYERS = 8
 WARM_UP, STEPS = 2, 7
@@ -42,10 +45,17 @@ def measure(
         "schedule": repr(schedule),
         "micro_batches": micro_batches,
         "milliseconds": 1e3 * median.duration,
+        "forward": _median_seconds(median, Forward),
+        "backward": _median_seconds(median, Backward),
         "bubble": median.bubble,
         "theory": schedules.bubble(schedule, hvd.size(), micro_batches),
         "kept": model.kept,
     }
+
+
+def _median_seconds(timeline: Timeline, kind: type[Forward] | type[Backward]) -> float:
+    spans = [span for span in timeline.spans if isinstance(span.action, kind)]
+    return statistics.median(span.end - span.start for span in spans)
 
 
 def main(width: int, rows: int, pictures: str) -> None:
