@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import inspect
 import re
 import sys
@@ -48,7 +49,7 @@ SECTIONS: dict[str, list[str]] = {
     "Data": ["shard", "ShardedData"],
     "Callbacks": ["callbacks"],
     "Checkpoints": ["checkpoint"],
-    "One model over several devices": ["parallel"],
+    "One model over several devices and ranks": ["Mesh", "set_mesh", "parallel"],
     "Steps that are not finite": ["nonfinite"],
     "Variables": ["broadcast_variables", "broadcast_global_variables"],
     "Collectives": [
@@ -121,30 +122,57 @@ WITHOUT_DOCSTRING = {
 # Nobody but hvdkit makes these.
 WITHOUT_SIGNATURE = {"Compression", "ShardedData", "checkpoint.Manifest", "checkpoint.Preempted"}
 # Methods that hvdkit itself calls.
-INTERNAL = {"next_epoch", "dataset", "part_for"}
+INTERNAL = {"next_epoch", "dataset", "part_for", "weight_layout", "make_pieces"}
+# Methods that Keras calls.
+OF_KERAS = re.compile(
+    r"on_|(call|build|compile|get_config|from_config|divide|merge)$|compute_|make_.*_function$"
+    r"|.*build_config|build_from_config|(save|load)_own_variables"
+)
 
 _SECTION = re.compile(
-    r"^(Args|Returns|Raises|Attributes|Example|Examples|Yields):[ \t]*$", re.MULTILINE
+    r"^(Args|Call arguments|Returns|Raises|Attributes|Example|Examples|Yields):[ \t]*$",
+    re.MULTILINE,
 )
 _ITEM = re.compile(r"^(\*{0,2}\w+): +", re.MULTILINE)
 
 
 def signature(name: str, thing: Any) -> str:
     """`name(arguments) -> type`, with types and defaults as they are written in the source."""
-    function = inspect.unwrap(thing.__init__ if inspect.isclass(thing) else thing)
-    if not getattr(function, "__module__", "").startswith("hvdkit"):
-        return f"{name}(...)"  # the constructor of a Keras class, which its version decides
-    node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    assert isinstance(node, ast.FunctionDef)
-    if node.args.args and node.args.args[0].arg == "self":
-        del node.args.args[0]
-    written = [_double_quotes(argument) for argument in _one_by_one(node.args)]
-    result = "" if node.returns is None else f" -> {ast.unparse(node.returns)}"
-    result = "" if inspect.isclass(thing) or result == " -> None" else result
+    result = ""
+    if dataclasses.is_dataclass(thing):
+        written = list(_fields(thing))
+    else:
+        function = inspect.unwrap(thing.__init__ if inspect.isclass(thing) else thing)
+        if not getattr(function, "__module__", "").startswith("hvdkit"):
+            return f"{name}(...)"  # the constructor of a Keras class, which its version decides
+        node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        assert isinstance(node, ast.FunctionDef)
+        if node.args.args and node.args.args[0].arg == "self":
+            del node.args.args[0]
+        written = [_double_quotes(argument) for argument in _one_by_one(node.args)]
+        if node.returns is not None and not inspect.isclass(thing):
+            result = f" -> {ast.unparse(node.returns)}".removesuffix(" -> None")
     one_line = f"{name}({', '.join(written)}){result}"
     if len(one_line) <= 84:
         return one_line
     return f"{name}(\n" + "".join(f"    {a},\n" for a in written) + f"){result}"
+
+
+def _fields(cls: Any) -> Iterator[str]:
+    """The arguments of a dataclass, which has no source of its `__init__`."""
+    node = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(node, ast.ClassDef)
+    kinds = {own.target.id: ast.unparse(own.annotation) for own in _annotated(node)}
+    for own in dataclasses.fields(cls):
+        if own.default_factory is not dataclasses.MISSING:
+            default = f" = {getattr(own.default_factory, '__name__', '...')}()"
+        else:
+            default = "" if own.default is dataclasses.MISSING else f" = {own.default!r}"
+        yield _double_quotes(f"{own.name}: {kinds[own.name]}{default}")
+
+
+def _annotated(node: ast.ClassDef) -> Iterator[Any]:
+    return (own for own in node.body if isinstance(own, ast.AnnAssign))
 
 
 def _double_quotes(code: str) -> str:
@@ -185,14 +213,19 @@ def docstring(thing: Any) -> str:
             blocks.append(
                 "```python\n" + re.sub(r"^(>>>|\.\.\.) ?", "", body, flags=re.M) + "\n```"
             )
-        elif title in ("Args", "Attributes", "Raises"):
-            blocks.append(f"{_TITLES[title]}\n\n" + _list(body))
+        elif title in _LISTS:
+            blocks.append(f"{_LISTS[title]}:\n\n" + _list(body))
         else:
             blocks.append(f"{title}: " + " ".join(body.split()))
     return "\n\n".join(block for block in blocks if block)
 
 
-_TITLES = {"Args": "Arguments:", "Attributes": "Attributes:", "Raises": "Raises:"}
+_LISTS = {
+    "Args": "Arguments",
+    "Call arguments": "Call arguments",
+    "Attributes": "Attributes",
+    "Raises": "Raises",
+}
 
 
 def _list(body: str) -> str:
@@ -228,7 +261,7 @@ def _methods(cls: type) -> Iterator[str]:
             yield f"`hvd.{cls.__name__}.{name}`: {_summary(member)}"
         if name == "__len__":
             yield f"`len()`: {_summary(member)}"
-        hidden = name.startswith(("_", "on_")) or name in ("call", "build", "get_config")
+        hidden = name.startswith("_") or OF_KERAS.match(name)
         if not hidden and inspect.isfunction(member) and name not in INTERNAL:
             yield f"`.{signature(name, member)}`: {_summary(member)}"
 
@@ -241,7 +274,19 @@ def members(name: str, module: ModuleType) -> Iterator[str]:
     """What a public module offers."""
     yield inspect.cleandoc(module.__doc__ or "")
     for member in module.__all__:
-        yield entry(f"{name}.{member}", getattr(module, member))
+        thing = getattr(module, member)
+        yield (_overview if inspect.ismodule(thing) else entry)(f"{name}.{member}", thing)
+
+
+def _overview(name: str, module: Any) -> str:
+    """A module inside of one: what it is for, and a line for each class and function."""
+    offered = {member: getattr(module, member) for member in module.__all__}
+    lines = [
+        f"- `{member}`: {_summary(thing)}"
+        for member, thing in offered.items()
+        if inspect.isclass(thing) or inspect.isfunction(thing)
+    ]
+    return "\n\n".join([f"### {name}", docstring(module), "\n".join(lines)])
 
 
 def page() -> str:
