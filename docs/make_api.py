@@ -208,7 +208,8 @@ def docstring(thing: Any) -> str:
     parts = _SECTION.split(text)
     blocks = [parts[0].strip()]
     for title, raw in zip(parts[1::2], parts[2::2], strict=True):
-        body = textwrap.dedent(raw.strip("\n")).strip()
+        indented, *rest = re.split(r"\n(?=\w)", raw.strip("\n"), maxsplit=1)
+        body = textwrap.dedent(indented).strip()
         if title.startswith("Example"):
             blocks.append(
                 "```python\n" + re.sub(r"^(>>>|\.\.\.) ?", "", body, flags=re.M) + "\n```"
@@ -217,6 +218,7 @@ def docstring(thing: Any) -> str:
             blocks.append(f"{_LISTS[title]}:\n\n" + _list(body))
         else:
             blocks.append(f"{title}: " + " ".join(body.split()))
+        blocks += rest  # what stands behind the section, such as a source
     return "\n\n".join(block for block in blocks if block)
 
 
