@@ -88,7 +88,9 @@ def test_readme_starts_with_the_two_commands() -> None:
     assert re.findall(r"(?m)^make (\w+)", first_block) == ["demo", "test"]
 
 
-@pytest.mark.parametrize(("launcher", "ranks"), [("python", 1), ("mpi", 2)])
+@pytest.mark.parametrize(
+    ("launcher", "ranks"), [pytest.param("python", 1, marks=pytest.mark.long), ("mpi", 2)]
+)
 @pytest.mark.parametrize("code", _examples())
 def test_example_runs(code: str, launcher: str, ranks: int, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
