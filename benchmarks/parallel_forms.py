@@ -33,10 +33,12 @@ class Form:
 
     @property
     def training(self) -> Training:
-        """What the plan of memory has to know."""
-        return Training(
-            ROWS, self.micro_batches, sequence_parallel=self.sequence_parallel, optimizer_slots=2
-        )
+        """What the plan of memory has to know.
+
+        A process with several devices keeps the micro-batches of all of them.
+        """
+        micro_batches = self.micro_batches if self.devices == 1 else 1
+        return Training(ROWS, micro_batches, sequence_parallel=self.sequence_parallel)
 
 
 FORMS = {
