@@ -242,12 +242,16 @@ class PipelineModel(keras.Model):
     def gather_weights(self) -> list[np.ndarray] | None:
         """The unsplit model's weights (`get_weights`) on the first stage; every rank calls it.
 
+        All ranks return when it is done.
+
         Returns:
             The weights, whole even where a tensor group divides layers, on the first stage of each
             pipeline; None on the others.
         """
         with self._split.whole.gathered() as whole:
-            return None if whole is None else whole_values(whole.weights)
+            weights = None if whole is None else whole_values(whole.weights)
+        ops.barrier()
+        return weights
 
     def scatter_weights(self, weights: Sequence[np.ndarray] | None) -> None:
         """Give all stages the unsplit model's weights; every rank calls it.

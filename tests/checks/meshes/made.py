@@ -64,6 +64,7 @@ def whole_weights(model: keras.Model) -> list[np.ndarray] | None:
 def require_weights(model: keras.Model, expected: list[np.ndarray], **tolerance: float) -> None:
     """The weights of the divided model are those of the undivided one."""
     weights = whole_weights(model)
+    hvd.barrier()  # no replica may end before the others have joined their parts
     if weights is not None:
         assert len(weights) == len(expected)
         for mine, other in zip(weights, expected, strict=True):
