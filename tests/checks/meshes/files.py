@@ -37,7 +37,7 @@ def check_a_saved_model_loads_whole_and_with_any_mesh() -> None:
 def check_weights_of_a_file_are_divided() -> None:
     with shared_folder() as folder:
         file = folder / "model.weights.h5"
-        for mesh in made.each():
+        for _ in made.each():
             made.language_model(1).save_weights(file)
             hvd.barrier()
             model = made.language_model(2)
@@ -45,4 +45,3 @@ def check_weights_of_a_file_are_divided() -> None:
             weights = made.whole_weights(made.language_model(1))
             made.require_weights(model, weights or [], rtol=0, atol=0)
             hvd.barrier()
-            assert mesh is not None
