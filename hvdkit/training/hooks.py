@@ -26,28 +26,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 
 from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import (
-    Min,
     explained_in_graph,
     is_initialized,
     logger,
-    ops,
     topology,
 )
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
-from hvdkit.optimizers.batch_scale import current_scale
-from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
+from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.parallel.batch_size import require_whole_micro_batches
 from hvdkit.parallel.devices import pieces, placement
 from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
+from hvdkit.training import loss_scaling
 from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
 from hvdkit.training.divided import require_distributed
@@ -68,12 +65,10 @@ def install() -> None:
     _wrap(TensorFlowTrainer, "_make_function", _make_function)
     _wrap(TensorFlowTrainer, "_get_metrics_result_or_logs", _metrics_result)
     _wrap(TFEpochIterator, "_enumerate_iterator", _enumerate_iterator)
-    _wrap(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
-    _wrap(keras.optimizers.LossScaleOptimizer, "scale_loss", _scale_loss)
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for optimizer, name, hook in (*placement.HOOKS, *pieces.HOOKS):
+    for optimizer, name, hook in (*loss_scaling.HOOKS, *placement.HOOKS, *pieces.HOOKS):
         _wrap(optimizer, name, hook)
 
 
@@ -267,30 +262,6 @@ def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
     if isinstance(logs, dict) and set(logs) == set(results):
         return results
     return average_over_ranks(model, logs) if isinstance(logs, dict) else logs
-
-
-def _check_finite(original: Callable[..., Any], optimizer: Any, grads: Any) -> tf.Tensor:
-    finite = original(optimizer, grads)
-    judges = [
-        r.judges or r.options.process_set
-        for r in reductions(optimizer)
-        if r.judges is not None or r.active
-    ]
-    if not judges:
-        return finite
-    process_set = judges[0]
-    everywhere = ops.allreduce(
-        tf.cast(finite, tf.int32), Min, name="hvdkit_finite", process_set=process_set
-    )
-    return tf.cast(everywhere, tf.bool)
-
-
-def _scale_loss(original: Callable[..., Any], optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
-    loss = original(optimizer, loss)
-    scale = current_scale()
-    if scale is None or isinstance(optimizer, Distributed) or not is_distributed(optimizer):
-        return loss
-    return scale.scaled(loss, leaves(optimizer))
 
 
 def _make_function(original: Callable[..., Any], model: Any, step_function: Any) -> Any:
