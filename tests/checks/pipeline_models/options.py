@@ -21,7 +21,7 @@ def check_sum_and_other_reductions() -> None:
     weights = np.random.default_rng(1).uniform(size=ROWS).astype("float32")
     for reduction in ("sum", "mean_with_sample_weight"):
         loss = keras.losses.MeanSquaredError(reduction=reduction)
-        models = [seeded(in_a_row_of_two), pipeline_model(in_a_row_of_two, micro_batches=3)]
+        models = [seeded(in_a_row_of_two), pipeline_model(in_a_row_of_two, micro_batches=5)]
         for model in models:
             model.compile(keras.optimizers.SGD(0.01), loss)
             model.fit(x, y, sample_weight=weights, batch_size=10, shuffle=False, verbose=0)
