@@ -99,7 +99,7 @@ def check_interleaved_with_recomputation() -> None:
         lambda model: model.compile(keras.optimizers.Adam(0.01), "mse"),
         x,
         y,
-        fit_options={"batch_size": 6 * hvd.size(), "epochs": 3, "shuffle": False},
+        fit_options={"batch_size": 6 * hvd.size(), "epochs": 5, "shuffle": False},
         micro_batches=2 * hvd.size(),
         schedule=schedules.Interleaved(2),
         recompute=True,
