@@ -117,8 +117,8 @@ def misfit(shape: TransformerShape, degrees: Degrees, training: Training) -> str
     """Why a model does not divide over a mesh; None if it does."""
     pieces, rows = degrees.pipeline * training.schedule.chunks, training.batch_size // degrees.data
     for what, size, by, parts in (
-        ("width", shape.width, "heads", shape.heads),
-        ("heads", shape.heads, "tensor degree", degrees.tensor),
+        ("width", shape.width, "number of heads", shape.heads),
+        ("number of heads", shape.heads, "tensor degree", degrees.tensor),
         ("vocabulary", shape.vocabulary, "tensor degree", degrees.tensor),
         ("number of layers", shape.layers, "pieces of the pipeline", pieces),
         ("batch size", training.batch_size, "replicas", degrees.data),
