@@ -6,13 +6,14 @@ import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,35 @@ class PausableJob(Job):
         stamps.frombytes(Path(self._folder.name, f"{rank}.steps").read_bytes())
         inside = [stamp for stamp in stamps if begin <= stamp <= end]
         return [b - a for a, b in itertools.pairwise(inside)]
+
+
+def step_times_in_turn(
+    starts: Mapping[str, Callable[[], PausableJob]], rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Start and warm up all jobs, and let them run in turn, each while the others are paused.
+
+    Args:
+        starts: what starts a job, by name.
+        rounds: turns of each job.
+        seconds: length of a turn.
+
+    Returns:
+        For each job the ms per step of each turn: the median of its steps on the slowest rank.
+    """
+    times: dict[str, list[float]] = {name: [] for name in starts}
+    jobs: dict[str, PausableJob] = {}
+    try:
+        for name, start in starts.items():
+            jobs[name] = start()
+            jobs[name].wait_until_warm()
+        for _ in range(rounds):
+            for name, job in jobs.items():
+                steps = job.run_for(seconds)
+                times[name].append(1000 * max(statistics.median(rank) for rank in steps))
+    finally:
+        for job in jobs.values():
+            job.stop()
+    return times
 
 
 class StepLog:

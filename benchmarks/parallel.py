@@ -3,7 +3,7 @@
     python benchmarks/parallel.py --output docs/images/parallel
 
 A GPT of 8 blocks is trained undivided in one process, and in each of the forms over ranks, with
-the same global batch. Two kinds of jobs are run for each form:
+the same global batch. Three kinds of jobs are run for each form:
 
 - Step times are measured with all jobs started and warmed up, in turn for some seconds each while
   the others are paused. All forms have the same cores: the undivided model computes on all of them.
@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from jobs import PausableJob, run_job
-from parallel_forms import FORMS, SHAPE, Form, bytes_to_send
+from jobs import PausableJob, run_job, step_times_in_turn
+from parallel_forms import FLOAT32_BYTES, FORMS, SHAPE, Form, bytes_to_send
 from pictures import picture
 from rich.console import Console
 from rich.table import Table
@@ -76,20 +78,11 @@ def _report(name: str) -> list[Report]:
 
 def _step_times(names: list[str], rounds: int, seconds: float) -> dict[str, list[float]]:
     """The ms per step of each turn of each form."""
-    times: dict[str, list[float]] = {name: [] for name in names}
-    jobs: dict[str, PausableJob] = {}
-    try:
-        for name in names:
-            jobs[name] = PausableJob("mpi", FORMS[name].degrees.ranks, [WORKER, name, "times"])
-            jobs[name].wait_until_warm()
-        for _ in range(rounds):
-            for name, job in jobs.items():
-                steps = job.run_for(seconds)
-                times[name].append(1000 * max(statistics.median(rank) for rank in steps))
-    finally:
-        for job in jobs.values():
-            job.stop()
-    return times
+    starts = {
+        name: partial(PausableJob, "mpi", FORMS[name].degrees.ranks, [WORKER, name, "times"])
+        for name in names
+    }
+    return step_times_in_turn(starts, rounds, seconds)
 
 
 def _time_table(times: dict[str, list[float]]) -> Table:
@@ -115,6 +108,10 @@ def _plan_of(form: Form, report: Report) -> RankMemory:
     return plan_memory(SHAPE, form.degrees, form.training)[report["stage"]]
 
 
+def _fullest(ranks: list[Report]) -> Report:
+    return max(ranks, key=lambda report: report["peak"])
+
+
 def _memory_table(reports: dict[str, list[Report]]) -> Table:
     """Weights and optimizer of the rank that has most, next to the plan, and the peak."""
     table = Table(title=f"Memory of the fullest rank, MiB; {SHAPE.parameters / 1e6:.1f} M weights")
@@ -123,10 +120,10 @@ def _memory_table(reports: dict[str, list[Report]]) -> Table:
         "weights", "plan", "optimizer", "plan", "blocks' share", "1/(t p)", "peak", "plan",
     ):  # fmt: skip
         table.add_column(column, justify="right")
-    blocks = 4 * (SHAPE.parameters - _outside_blocks())
+    blocks = FLOAT32_BYTES * (SHAPE.parameters - replace(SHAPE, layers=0).parameters)
     for name, ranks in reports.items():
         form = FORMS[name]
-        fullest = max(ranks, key=lambda report: report["peak"])
+        fullest = _fullest(ranks)
         plan = _plan_of(form, fullest)
         table.add_row(
             form.title,
@@ -137,11 +134,6 @@ def _memory_table(reports: dict[str, list[Report]]) -> Table:
             *(_mib(n) for n in (fullest["peak"], plan.total)),
         )
     return table
-
-
-def _outside_blocks() -> int:
-    """Weights of embeddings, last normalization and output layer."""
-    return SHAPE.width * (2 * SHAPE.vocabulary + SHAPE.context + 2)
 
 
 def _mib(size: float) -> str:
@@ -172,10 +164,7 @@ def _idle(form: Form, report: Report) -> tuple[str, str]:
 
 def _draw(reports: dict[str, list[Report]], times: dict[str, list[float]], file: Path) -> None:
     """Bars of memory and bytes, next to plan and theory, and of step times."""
-    fullest = {
-        FORMS[name]: max(ranks, key=lambda report: report["peak"])
-        for name, ranks in reports.items()
-    }
+    fullest = {FORMS[name]: _fullest(ranks) for name, ranks in reports.items()}
     memory = {
         "plan": [_plan_of(form, report).total / MIB for form, report in fullest.items()],
         "measured": [report["peak"] / MIB for report in fullest.values()],

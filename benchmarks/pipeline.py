@@ -17,18 +17,13 @@ from typing import Any
 
 import click
 from jobs import run_job
+from pipeline_worker import SCHEDULES
 from rich.console import Console
 from rich.table import Table
 
 from hvdkit.parallel import schedules
 from hvdkit.parallel.pipeline.gantt import draw
 from hvdkit.parallel.pipeline.simulation import simulate
-
-SCHEDULES: tuple[schedules.Schedule, ...] = (
-    schedules.GPipe(),
-    schedules.OneForwardOneBackward(),
-    schedules.Interleaved(2),
-)
 
 
 @click.command()

@@ -19,6 +19,11 @@ from hvdkit.parallel.pipeline.timeline import Timeline
 
 LAYERS = 8
 WARM_UP, STEPS = 2, 7
+SCHEDULES: tuple[schedules.Schedule, ...] = (
+    schedules.GPipe(),
+    schedules.OneForwardOneBackward(),
+    schedules.Interleaved(2),
+)
 
 
 def measure(
@@ -65,11 +70,7 @@ def main(width: int, rows: int, pictures: str) -> None:
     hvd.set_random_seed(1)
     results = [
         measure(schedule, factor * hvd.size(), width, rows, pictures)
-        for schedule in (
-            schedules.GPipe(),
-            schedules.OneForwardOneBackward(),
-            schedules.Interleaved(2),
-        )
+        for schedule in SCHEDULES
         for factor in (1, 2, 4)
     ]
     if hvd.rank() == 0:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import click
-from jobs import PausableJob
+from jobs import PausableJob, step_times_in_turn
 from pictures import picture
 from rich.console import Console
 from rich.table import Table
@@ -63,21 +63,11 @@ def _measure(
     model: str, variants: list[str], launcher: str, ranks: int, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
     """The ms per step of each turn of each kind of job."""
-    times: dict[str, list[float]] = defaultdict(list)
-    jobs: dict[str, PausableJob] = {}
-    try:
-        for variant in variants:
-            jobs[variant] = PausableJob(launcher, ranks, ["step_worker.py", model, variant])
-            jobs[variant].wait_until_warm()
-        for _ in range(rounds):
-            for variant, job in jobs.items():
-                steps = job.run_for(seconds)
-                slowest = max(statistics.median(rank) for rank in steps)
-                times[variant].append(1000 * slowest)
-    finally:
-        for job in jobs.values():
-            job.stop()
-    return dict(times)
+    starts = {
+        variant: partial(PausableJob, launcher, ranks, ["step_worker.py", model, variant])
+        for variant in variants
+    }
+    return step_times_in_turn(starts, rounds, seconds)
 
 
 def _ratio(times: dict[str, list[float]], variant: str) -> str:
