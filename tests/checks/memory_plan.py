@@ -47,6 +47,17 @@ def degrees_of(mesh: hvd.Mesh) -> parallel.Degrees:
     return parallel.Degrees(mesh.data, mesh.pipeline, mesh.tensor)
 
 
+def model_on(mesh: hvd.Mesh, shape: parallel.TransformerShape, micro_batches: int) -> keras.Model:
+    """This rank's part of a GPT."""
+    if mesh.pipeline == 1:
+        return build_model(shape)
+    return parallel.PipelineModel(
+        lambda: build_model(shape),
+        micro_batches=micro_batches,
+        cuts=stage_cuts(shape, mesh.pipeline),
+    )
+
+
 def check_published_numbers_of_parameters() -> None:
     published = {
         "gpt2": 124e6,
@@ -84,14 +95,7 @@ def check_ranks_hold_the_planned_bytes() -> None:
     for mesh in meshes():
         training = parallel.Training(batch_size=ROWS * mesh.data)
         plan = parallel.plan_memory(SHAPE, degrees_of(mesh), training)[mesh.pipeline_index]
-        if mesh.pipeline > 1:
-            model = parallel.PipelineModel(
-                lambda: build_model(SHAPE),
-                micro_batches=training.micro_batches_on(degrees_of(mesh)),
-                cuts=stage_cuts(SHAPE, mesh.pipeline),
-            )
-        else:
-            model = build_model(SHAPE)
+        model = model_on(mesh, SHAPE, training.micro_batches_on(degrees_of(mesh)))
         optimizer = hvd.DistributedOptimizer(keras.optimizers.AdamW())
         optimizer.build(model.trainable_variables)
         close(sum(tf.size(v).numpy() for v in model.weights), plan.parameters)
@@ -104,13 +108,7 @@ def check_a_rank_holds_its_share_of_the_blocks() -> None:
     shape = _of_layers(8)
     whole = shape.parameters - _of_layers(0).parameters
     for mesh in meshes():
-        model: keras.Model
-        if mesh.pipeline > 1:
-            model = parallel.PipelineModel(
-                lambda: build_model(shape), micro_batches=2, cuts=stage_cuts(shape, mesh.pipeline)
-            )
-        else:
-            model = build_model(shape)
+        model = model_on(mesh, shape, micro_batches=2)
         held = sum(tf.size(v).numpy() for v in model.weights if "block_" in v.path)
         close(held / whole, 1 / (mesh.tensor * mesh.pipeline), 0.05)
 
