@@ -61,7 +61,7 @@ class Training:
     def micro_batches_on(self, degrees: Degrees) -> int:
         """Number of micro-batches of a replica."""
         rows = max(1, self.batch_size // degrees.data)
-        if self.micro_batches is not None:
+        if self.micro_batches:
             return min(self.micro_batches, rows)
         most = 1 if degrees.pipeline == 1 else 2 * degrees.pipeline
         return max(count for count in range(1, most + 1) if rows % count == 0)
