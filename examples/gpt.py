@@ -246,7 +246,6 @@ def main() -> None:
         seed=args.seed,
     )
     console.print(f"text:\n{corpus.decode(tokens)}", markup=False, highlight=False)
-    hvd.barrier()  # a rank that ends would leave other replicas without theirs
 
 
 if __name__ == "__main__":

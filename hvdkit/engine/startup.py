@@ -213,7 +213,12 @@ def log_to_stderr() -> None:
 
 
 def shutdown() -> None:
-    """Leave the job. The ranks that are still in a collective get an error."""
+    """Leave the job, as a rank does at the end of its script.
+
+    Horovod ends on all ranks together, so a rank that leaves waits until the others have left as
+    well. If one of them waits for it in a collective instead, that one gets an error. Without the
+    watch (`hvd.init(watch=False)`) nobody waits: all collectives that are under way fail.
+    """
     watching.stop("called hvd.shutdown()")
     mpi_ops.shutdown()
 

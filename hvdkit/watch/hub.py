@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hvdkit.watch import report
-from hvdkit.watch.judge import Stall, State, WaitingClock, find_stall
+from hvdkit.watch.judge import Stall, State, WaitingClock, find_needed, find_stall
 from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.report import Who
@@ -69,6 +69,7 @@ class Hub:
         self._raised: dict[int, dict[str, Any]] = {}
         self._raised_at: list[float] = []
         self._exited: dict[int, tuple[int, float]] = {}
+        self._dismissed: set[int] = set()
         self._stall: tuple[Stall, float] | None = None
         self._stacks: dict[int, list[str]] = {}
         self._selector = selectors.DefaultSelector()
@@ -147,7 +148,7 @@ class Hub:
         elif kind == "stack":
             self._stacks[rank] = [str(line) for line in message["lines"]]
         elif kind == "leaving":
-            state.left = str(message["why"])
+            state.leave(str(message["why"]), self._clock)
         elif kind == "goodbye":
             state.go()
             self._gone.add(rank)
@@ -157,7 +158,7 @@ class Hub:
         elif kind == "ended":  # another rank's process, without a fault
             other = int(message["rank"])
             self._lost.pop(other, None)
-            self._states[other].left = self._states[other].left or "ended with exit status 0"
+            self._states[other].leave("ended with exit status 0", self._clock)
             self._gone.add(other)
             self._finished.add(other)
             self._states[other].go()
@@ -169,6 +170,7 @@ class Hub:
         if self._clock.advance(now, paused=paused) > _ABSENT_SECONDS:
             for state in self._states.values():
                 state.heard = now
+        self._dismiss()
         first = self._states[0]
         patience = 0.0
         if self._standby and 0 not in self._gone and 0 not in self._lost and not first.silent(now):
@@ -186,6 +188,20 @@ class Hub:
         else:
             self._report_stall(*self._stall, now, patience)
 
+    def _dismiss(self) -> None:
+        """Let the ranks go that have left: when all have, or when one of them is waited for.
+
+        The first that goes ends Horovod on all ranks: its process sets, and every collective, also
+        of ranks that could do without it. Those that can't shall know without delay.
+        """
+        left = {rank for rank, state in self._states.items() if state.left is not None}
+        if not self._dismissed and left != set(self._who) and not find_needed(self._states):
+            return
+        for rank in left - self._dismissed:
+            if rank in self._lines:
+                self._lines[rank].send({"type": "leave"})
+        self._dismissed |= left
+
     def _look_at_exceptions(self, now: float, patience: float) -> None:
         quiet, all_seconds = now - self._raised_at[-1], now - self._raised_at[0]
         alone = {r: s.left for r, s in self._states.items() if s.left is not None}
@@ -194,8 +210,10 @@ class Hub:
             everyone = len(self._raised) + len(alone) >= len(self._who)
             done = everyone or quiet > _QUIET_SECONDS or all_seconds > _LONGEST_SECONDS
         else:
-            # Errors that follow from another rank's end: its exit status says more.
-            done = bool(alone) and set(alone) <= self._finished and quiet > _LAST_NEWS_SECONDS
+            # Errors that follow from another rank's end: its exit status says more, unless it came
+            # to that end without a fault.
+            known = set(alone) <= self._finished | self._dismissed
+            done = bool(alone) and known and quiet > _LAST_NEWS_SECONDS
             done = done or all_seconds > (_EXIT_SECONDS if alone else _LONGEST_SECONDS)
         if not done or all_seconds < patience:
             return

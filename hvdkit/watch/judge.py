@@ -10,6 +10,8 @@ from typing import Any
 SILENT_SECONDS = 5.0
 # A rank that has ended can't come any more, so nobody needs to wait for it for minutes.
 ENDED_SECONDS = 3.0
+# A collective that a rank still waits in so long after another has left is not one of both.
+NEEDED_SECONDS = 1.0
 
 _JOIN = "join"
 # What a rank waits in when it leaves: Horovod ends on all ranks together.
@@ -61,18 +63,22 @@ class State:
     Attributes:
         heard: when the last message came, in real seconds.
         left: why the rank comes to no collective any more; None while it takes part.
+        left_at: when it left, on the waiting clock.
         said: its last heartbeat (`hvdkit.watch.activity.Activity.state`).
+        said_at: when that came, on the waiting clock.
         since: when each thing that it waits in began, on the waiting clock.
     """
 
     heard: float
     left: str | None = None
+    left_at: float = 0.0
     said: dict[str, Any] = field(default_factory=dict)
+    said_at: float = 0.0
     since: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def update(self, said: dict[str, Any], heard: float, clock: WaitingClock) -> None:
         """Take in a heartbeat."""
-        self.heard, self.said = heard, said
+        self.heard, self.said, self.said_at = heard, said, clock.now
         progress = {"": int(said["count"])}
         progress |= {_key(graph["ranks"]): int(graph["left"]) for graph in said["graphs"]}
         waits = {"": said["doing"] is not None}
@@ -83,6 +89,11 @@ class State:
                 self.since.pop(key, None)
             elif before is None or before[0] != count:
                 self.since[key] = (count, clock.now)
+
+    def leave(self, why: str, clock: WaitingClock) -> None:
+        """The rank comes to no collective any more."""
+        if self.left is None:
+            self.left, self.left_at = why, clock.now
 
     def go(self) -> None:
         """The rank says nothing any more."""
@@ -155,15 +166,8 @@ def find_stall(
         now: the real time.
         limit: seconds on the waiting clock.
     """
-    everyone = sorted(states)
-    waits = [
-        waiting
-        for rank in everyone
-        if not states[rank].silent(now)
-        for waiting in states[rank].waiting(rank, everyone)
-    ]
     found = []
-    for waiting in waits:
+    for waiting in _all_waiting([rank for rank in states if not states[rank].silent(now)], states):
         seconds = clock.now - waiting.since
         others = [rank for rank in waiting.ranks if rank in states]
         ended = [rank for rank in others if states[rank].left is not None]
@@ -175,10 +179,37 @@ def find_stall(
             for rank in others
             if rank in ended or states[rank].silent(now) or not states[rank].takes_part(waiting)
         ]
-        if seconds < (min(ENDED_SECONDS, limit) if ended else limit):
+        if ended:
+            ended_for = clock.now - max(states[rank].left_at for rank in ended)
+            if min(seconds, ended_for) < min(ENDED_SECONDS, limit):
+                continue
+        elif seconds < limit:
             continue
         if waiting.what in (_JOIN, LEAVING) and not missing:
             continue
         together = [rank for rank in others if rank not in missing]
         found.append(Stall(waiting.what, seconds, together, missing))
     return min(found, key=lambda stall: (len(stall.missing), -stall.seconds), default=None)
+
+
+def find_needed(states: Mapping[int, State]) -> set[int]:
+    """The ranks that have left, and that others wait for.
+
+    Args:
+        states: what is known of each rank.
+    """
+    return {
+        other
+        for waiting in _all_waiting(list(states), states)
+        if waiting.what != LEAVING
+        for other in waiting.ranks
+        if other in states and states[other].left is not None
+        # As heard from the one that waits: it may have finished since.
+        if states[waiting.rank].said_at - max(waiting.since, states[other].left_at)
+        >= NEEDED_SECONDS
+    }
+
+
+def _all_waiting(ranks: list[int], states: Mapping[int, State]) -> list[Waiting]:
+    everyone = sorted(states)
+    return [w for rank in sorted(ranks) for w in states[rank].waiting(rank, everyone)]

@@ -99,6 +99,10 @@ class Member:
         """Wait for the hubs to end this process; returns if they do not."""
         self._may_leave.wait(seconds)
 
+    def wait_for_others(self) -> None:
+        """Wait until no rank needs this one any more, or until nobody is there to say so."""
+        self._may_leave.wait()
+
     def stop(self, *, final: bool) -> None:
         """Watch no longer, and say so to the hubs.
 
@@ -110,6 +114,12 @@ class Member:
         self._thread.join(2 * BEAT_SECONDS)
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            self._may_leave.set()
+
+    def _watch(self) -> None:
         next_beat = 0.0
         while not self._over.is_set() or self._outbox:
             now = time.monotonic()
@@ -145,6 +155,8 @@ class Member:
 
     def _forget(self, line: Line) -> None:
         self._hubs.remove(line)
+        if not self._hubs:
+            self._may_leave.set()
         self._selector.unregister(line)
         line.close()
 
@@ -211,12 +223,12 @@ class Member:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         if self._printer.claim():
             # The one that speaks goes last, so that nobody else takes the others' end for a fault.
-            self._wait_for_others()
+            self._outlive_others()
         elif self._serves:
             time.sleep(_SERVE_SECONDS)
         end_process(status)
 
-    def _wait_for_others(self) -> None:
+    def _outlive_others(self) -> None:
         end = time.monotonic() + _OTHERS_SECONDS
         while time.monotonic() < end and not all(p.ended for p in self._processes.values()):
             time.sleep(0.02)

@@ -121,7 +121,9 @@ def start(
 
 
 def stop(why: str = "left the job", *, final: bool = True) -> None:
-    """Leave the job, and watch no longer; the others learn that this rank is gone.
+    """Leave the job when no other rank needs this one any more, and watch no longer.
+
+    Returns when all ranks have left, or when one waits for this rank, which then gets an error.
 
     Args:
         why: completes "rank 1 ...".
@@ -132,6 +134,7 @@ def stop(why: str = "left the job", *, final: bool = True) -> None:
         return
     _running.member.tell({"type": "leaving", "why": why})
     with activity.doing(LEAVING, None):
+        _running.member.wait_for_others()
         _running.leave()
     activity.end()
     _running.except_hook.remove()

@@ -133,6 +133,23 @@ def test_no_fault(launcher: str, ranks: int, what: str) -> None:
     require_gone(job, ranks)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "how"),
+    [
+        ("mpi", "end"),
+        *(
+            pytest.param(launcher, how, marks=pytest.mark.long)
+            for launcher, how in (("gloo", "end"), ("mpi", "shutdown"), ("horovodrun", "shutdown"))
+        ),
+    ],
+)
+def test_the_first_that_leaves_does_not_end_the_others(launcher: str, how: str) -> None:
+    job = run_ranks(launcher, 3, [str(SCRIPT.with_name("leaving.py")), how])
+    job.require_success()
+    assert blocks(job.output) == [], job.describe()
+    assert job.output.count("LEFT LATER") == 2, job.describe()
+
+
 @pytest.mark.long
 def test_without_the_watch() -> None:
     """Each rank shows its own error, as without hvdkit."""

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from hvdkit.watch.hub import Hub
-from hvdkit.watch.judge import LEAVING, SILENT_SECONDS, Stall, State, WaitingClock, find_stall
+from hvdkit.watch.judge import (
+    LEAVING,
+    SILENT_SECONDS,
+    Stall,
+    State,
+    WaitingClock,
+    find_needed,
+    find_stall,
+)
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.report import Who, numbers
 
@@ -119,6 +127,21 @@ def test_a_rank_that_has_ended_is_not_waited_for() -> None:
     found = ranks.after(5)
     assert found is not None
     assert found.missing == [1]
+
+
+def test_who_left_is_not_needed_for_what_was_finished_with_it() -> None:
+    ranks = Ranks(3)
+    ranks.said[0] = says("allreduce", 7)
+    ranks.after(9)
+    ranks.states[1].leave("came to the end of its script", ranks.clock)
+    ranks.said[1] = says(LEAVING)
+    assert find_needed(ranks.states) == set()  # rank 0 has not said anything since
+    ranks.said[0] = says("allreduce", 8, ranks=[0, 2])
+    ranks.after(5)
+    assert find_needed(ranks.states) == set()
+    ranks.said[0] = says("allreduce", 9)
+    ranks.after(2)
+    assert find_needed(ranks.states) == {1}
 
 
 def test_the_end_waits_only_for_ranks_that_do_not_answer() -> None:
