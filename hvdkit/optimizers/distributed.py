@@ -63,7 +63,8 @@ def DistributedOptimizer(
         device_dense: device for the reduction of dense gradients; "" for the gradient's own.
         device_sparse: device for the reduction of sparse gradients.
         compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`.
-        sparse_as_dense: reduce the gradients of embeddings as dense tensors.
+        sparse_as_dense: reduce the gradients of embeddings as dense tensors. The steps are the same
+            either way: rows of one id are added up first, which Keras's own optimizers omit.
         gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
             size / factor after it.
         op: `hvd.Average` or `hvd.Sum`.
