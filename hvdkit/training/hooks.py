@@ -41,7 +41,7 @@ from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.parallel.batch_size import require_whole_micro_batches
-from hvdkit.parallel.devices import pieces, placement
+from hvdkit.parallel.devices import optimizer_state, pieces, placement
 from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
 from hvdkit.training import loss_scaling
@@ -68,8 +68,9 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for optimizer, name, hook in (*loss_scaling.HOOKS, *placement.HOOKS, *pieces.HOOKS):
-        _wrap(optimizer, name, hook)
+    for module in (loss_scaling, placement, pieces, optimizer_state):
+        for optimizer, name, hook in module.HOOKS:
+            _wrap(optimizer, name, hook)
 
 
 def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:

@@ -38,15 +38,16 @@ class _Untracked:
 class DividedLayer(keras.layers.Layer):
     """A layer whose weights are divided over devices.
 
-    Saved files hold the weights as the undivided layer has them, so they load with any number of
-    devices. An optimizer's state does not: it loads with the same number only. To the optimizer
-    each piece is a variable of its own, so what takes a norm of one variable (`clipnorm`, LAMB,
-    Adafactor, Muon) is refused; `global_clipnorm` is as undivided.
+    Saved files hold the weights and the optimizer's state as the undivided layer has them, so they
+    load with any number of devices. To the optimizer each piece is a variable of its own, so what
+    takes a norm of one variable (`clipnorm`, LAMB, Adafactor, Muon) is refused; `global_clipnorm`
+    is as undivided.
 
     Args:
         whole: the undivided layer, not built: it says what the weights begin as.
         devices: a device for each piece; None for all of this process's.
-        count: how many units, heads or rows there are to divide.
+        count: how many units there are to divide; None if `build` will say it with `divide_over`.
+        units: what these are, in messages.
         **kwargs: as for every `keras.layers.Layer`.
 
     Raises:
@@ -57,19 +58,21 @@ class DividedLayer(keras.layers.Layer):
     places_itself = True
 
     def __init__(
-        self, whole: Any, devices: Sequence[str] | None, count: int, **kwargs: Any
+        self,
+        whole: Any,
+        devices: Sequence[str] | None,
+        count: int | None,
+        units: str = "units",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         refuse_strategy(f"hvd.parallel.{type(self).__name__}")
         _require_divisible(whole)
-        names = existing_devices(devices)
-        if devices is not None and len(names) > count:
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r} can't be divided over {len(names)} devices: "
-                f"it has {count} units, heads or rows to divide. Name fewer devices."
-            )
-        self.devices = names[:count]
-        self.ranges = ranges_of(count, len(self.devices))
+        self.devices = existing_devices(devices)
+        self._named = devices is not None
+        self.ranges: list[tuple[int, int]] = []
+        if count is not None:
+            self.divide_over(count, units)
         self.supports_jit = False  # XLA compiles for one device
         self._held = _Untracked(whole, [], None)
 
@@ -104,18 +107,21 @@ class DividedLayer(keras.layers.Layer):
                 with tf.device(device):
                     layer.build(*args, **kwargs)
                 self._held.stages.append(claimed(layer, device))
-            if len(self._held.pieces) > 1:
-                for piece in self._held.pieces:
-                    mark_pieces(piece.variables, self.name)
+            mark_pieces(self)
             self.set_unsplit_weights(weights)
 
-    def divide_over(self, count: int) -> None:
-        """Divide something else than what there are most of: known when the layer is built."""
-        if count < len(self.devices):
+    def divide_over(self, count: int, units: str) -> None:
+        """Divide so many units, such as heads or rows, over the devices, or over the first of them.
+
+        Raises:
+            ValueError: there are more devices than units, and they were named.
+        """
+        if self._named and len(self.devices) > count:
             raise ValueError(
-                f"{self.name!r} can't be divided by rows over {len(self.devices)} devices: it has "
-                f"{count} rows. Name fewer devices."
+                f"{type(self).__name__} {self.name!r} can't be divided over {len(self.devices)} "
+                f"devices: it has {count} {units} to divide. Name fewer devices."
             )
+        self.devices = self.devices[:count]
         self.ranges = ranges_of(count, len(self.devices))
 
     def run_pieces(self, inputs: Any) -> Any:
@@ -129,14 +135,18 @@ class DividedLayer(keras.layers.Layer):
                 self.add_loss(each)
         return joined
 
+    def holders(self) -> list[Any]:
+        """The layers that hold the weights: the pieces, and the joiner."""
+        return [*self._held.pieces, self._held.joiner]
+
     def unsplit_weights(self) -> Arrays:
         """The weights as `get_weights` of the undivided layer has them."""
-        return self.merge([[np.asarray(v) for v in layer.weights] for layer, _ in self._placed()])
+        return self.merge([[np.asarray(v) for v in layer.weights] for layer in self.holders()])
 
     def set_unsplit_weights(self, weights: Arrays) -> None:
         """Take the weights of an undivided layer, as its `get_weights` has them."""
         divided = self.divide([np.asarray(w) for w in weights])
-        for (layer, _), own in zip(self._placed(), divided, strict=True):
+        for layer, own in zip(self.holders(), divided, strict=True):
             for variable, value in zip(layer.weights, own, strict=True):
                 variable.assign(value)
 
@@ -199,53 +209,8 @@ class DividedLayer(keras.layers.Layer):
         return super().from_config(config)
 
     def _placed(self) -> list[tuple[Any, str]]:
-        """The pieces and the joiner, with their devices."""
-        pieces = list(zip(self._held.pieces, self.devices, strict=True))
-        return [*pieces, (self._held.joiner, self.devices[0])]
-
-
-class Joiner(keras.layers.Layer):
-    """Puts together what the pieces return: sums, or concatenates along the last axis.
-
-    Args:
-        add: sum, not concatenate.
-        activation: applied to the result.
-        bias: shape of a bias that is added to the result; None for none.
-    """
-
-    def __init__(
-        self,
-        add: bool,
-        activation: Any = None,
-        bias: Any = None,
-        regularizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._add, self._activation = add, activation
-        self._bias_shape, self._regularizer = bias, regularizer
-        self.bias: Any = None
-        self.supports_masking = True
-
-    def build(self, *_: Any, **__: Any) -> None:
-        """Make the bias."""
-        if self._bias_shape is not None:
-            self.bias = self.add_weight(
-                shape=self._bias_shape,
-                initializer="zeros",
-                regularizer=self._regularizer,
-                name="bias",
-            )
-
-    def call(self, outputs: list[Any]) -> Any:
-        """Join tensors of the shapes (..., n)."""
-        joined = tf.add_n(outputs) if self._add else tf.concat(outputs, axis=-1)
-        if self.bias is not None:
-            joined += tf.convert_to_tensor(self.bias)
-        return joined if self._activation is None else self._activation(joined)
-
-    def compute_mask(self, outputs: Any, previous_mask: Any = None) -> None:
-        """None: the divided layer says which mask its output has."""
+        """The holders, with their devices."""
+        return list(zip(self.holders(), [*self.devices, self.devices[0]], strict=True))
 
 
 def ranges_of(count: int, pieces: int) -> list[tuple[int, int]]:

@@ -8,19 +8,41 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from hvdkit.optimizers.elementwise import LOOK_AT_WHOLE
 
-_ATTRIBUTE = "_hvdkit_piece_of"
+_ATTRIBUTE = "_hvdkit_piece"
 
 
-def mark_pieces(variables: Iterable[Any], layer: str) -> None:
-    """Say that variables are pieces of larger ones, of the layer of this name."""
-    for variable in variables:
-        setattr(variable, _ATTRIBUTE, layer)
+@dataclass(frozen=True)
+class Piece:
+    """What a variable is of a layer that is divided over devices.
+
+    Attributes:
+        layer: the divided layer (`hvdkit.parallel.devices.divided.DividedLayer`).
+        part: which of its `holders` has the variable.
+        position: which weight of that holder it is.
+    """
+
+    layer: Any
+    part: int
+    position: int
+
+
+def mark_pieces(layer: Any) -> None:
+    """Say what the weights of a divided layer's holders are."""
+    for part, holder in enumerate(layer.holders()):
+        for position, variable in enumerate(holder.weights):
+            setattr(variable, _ATTRIBUTE, Piece(layer, part, position))
+
+
+def piece_of(variable: Any) -> Piece | None:
+    """What a variable is of a divided layer; None if it is of no such layer."""
+    return getattr(variable, _ATTRIBUTE, None)
 
 
 def build(original: Callable[..., Any], optimizer: Any, variables: Iterable[Any]) -> Any:
@@ -30,9 +52,10 @@ def build(original: Callable[..., Any], optimizer: Any, variables: Iterable[Any]
         ValueError: it names the optimizer or its clipping, and the layer.
     """
     variables = list(variables)
-    layer = next((name for v in variables if (name := getattr(v, _ATTRIBUTE, None))), None)
+    found = (piece.layer for v in variables if (piece := piece_of(v)))
+    layer = next((layer for layer in found if len(layer.devices) > 1), None)
     if layer is not None:
-        _refuse(optimizer, f"the weights of layer {layer!r} are in pieces on several devices")
+        _refuse(optimizer, f"the weights of layer {layer.name!r} are in pieces on several devices")
     return original(optimizer, variables)
 
 

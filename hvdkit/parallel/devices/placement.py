@@ -21,6 +21,7 @@ from hvdkit.parallel.devices.local import short_name
 do_not_convert = tf.autograph.experimental.do_not_convert
 
 _ATTRIBUTE = "_hvdkit_device"
+_SLOT_OF = "_hvdkit_slot_of"
 # They run a graph of their own, whose operations have their own devices.
 _CALLS = {"If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"}
 _CALLS |= {"PartitionedCall", "StatefulPartitionedCall"}
@@ -59,6 +60,11 @@ def device_of(variable: Any) -> str | None:
     return getattr(variable, _ATTRIBUTE, None)
 
 
+def slot_of(variable: Any) -> Any:
+    """The variable of a split layer that an optimizer's variable is a slot of; None for others."""
+    return getattr(variable, _SLOT_OF, None)
+
+
 def add_slot(
     original: Callable[..., Any], optimizer: Any, reference_variable: Any, *args: Any, **kwargs: Any
 ) -> Any:
@@ -67,7 +73,9 @@ def add_slot(
     if device is None:
         return original(optimizer, reference_variable, *args, **kwargs)
     with tf.init_scope(), tf.device(device):
-        return original(optimizer, reference_variable, *args, **kwargs)
+        slot = original(optimizer, reference_variable, *args, **kwargs)
+    setattr(slot, _SLOT_OF, reference_variable)
+    return slot
 
 
 def build(original: Callable[..., Any], optimizer: Any, variables: Iterable[Any]) -> Any:

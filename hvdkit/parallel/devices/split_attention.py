@@ -12,11 +12,11 @@ import tensorflow as tf
 from hvdkit.parallel.devices.divided import (
     Arrays,
     DividedLayer,
-    Joiner,
     concatenated,
     own_arguments,
     sliced,
 )
+from hvdkit.parallel.devices.joiner import Joiner
 from hvdkit.parallel.devices.placement import do_not_convert
 
 # Of the weights of a projection, kernel (features, heads, size) and bias (heads, size).
@@ -60,7 +60,7 @@ class SplitMultiHeadAttention(DividedLayer):
     ) -> None:
         own = own_arguments(kwargs)
         whole = keras.layers.MultiHeadAttention(num_heads, key_dim, **kwargs, **own)
-        super().__init__(whole, devices, num_heads, **own)
+        super().__init__(whole, devices, num_heads, "heads", **own)
         self.supports_masking = True
 
     def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:

@@ -10,12 +10,12 @@ import keras
 from hvdkit.parallel.devices.divided import (
     Arrays,
     DividedLayer,
-    Joiner,
     concatenated,
     own_arguments,
     require_way,
     sliced,
 )
+from hvdkit.parallel.devices.joiner import Joiner
 from hvdkit.parallel.devices.placement import do_not_convert
 
 
@@ -40,8 +40,8 @@ class SplitDense(DividedLayer):
         inputs: a tensor of the shape (..., features).
 
     Raises:
-        ValueError: a device does not exist, or there are more than units; another `split`; a
-            constraint, or a regularizer other than L1, L2 and L1L2.
+        ValueError: a device does not exist, or there are more than units (by rows, features);
+            another `split`; a constraint, or a regularizer other than L1, L2 and L1L2.
 
     Example:
         >>> layer = hvd.parallel.SplitDense(4096, ["GPU:0", "GPU:1"], activation="relu")
@@ -58,13 +58,13 @@ class SplitDense(DividedLayer):
         require_way(split)
         own = own_arguments(kwargs)
         whole = keras.layers.Dense(units, **kwargs, **own)
-        super().__init__(whole, devices, units, **own)
+        super().__init__(whole, devices, units if split == "columns" else None, **own)
         self.split = split
 
     def build(self, input_shape: Any) -> None:
         """Make the weights on their devices."""
         if self.split == "rows":
-            self.divide_over(int(input_shape[-1]))
+            self.divide_over(int(input_shape[-1]), "features")
         self.build_pieces(input_shape)
 
     @do_not_convert

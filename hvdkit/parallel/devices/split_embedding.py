@@ -11,12 +11,12 @@ import tensorflow as tf
 from hvdkit.parallel.devices.divided import (
     Arrays,
     DividedLayer,
-    Joiner,
     concatenated,
     own_arguments,
     require_way,
     sliced,
 )
+from hvdkit.parallel.devices.joiner import Joiner
 from hvdkit.parallel.devices.placement import do_not_convert
 
 
@@ -58,7 +58,8 @@ class SplitEmbedding(DividedLayer):
         require_way(split)
         own = own_arguments(kwargs)
         whole = keras.layers.Embedding(input_dim, output_dim, **kwargs, **own)
-        super().__init__(whole, devices, output_dim if split == "columns" else input_dim, **own)
+        count = output_dim if split == "columns" else input_dim
+        super().__init__(whole, devices, count, split, **own)
         self.split = split
         self.mask_zero = whole.mask_zero
         self.supports_masking = whole.mask_zero

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
+import zipfile
 from pathlib import Path
 
 import checks.parallel_devices.devices  # noqa: F401  (before TensorFlow starts)
@@ -92,6 +94,24 @@ def require_saved_for_any_number(model, inputs) -> None:
         other.load_weights(weights)
     np.testing.assert_allclose(other(inputs), model(inputs), rtol=1e-4, atol=1e-6)
     assert set(devices_of(other.variables)) == {"CPU:0", "CPU:1"}
+
+
+def loaded_on(devices, model) -> keras.Model:
+    """What comes of the model's file, with other devices written into it."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved, changed = Path(folder) / "saved.keras", Path(folder) / "changed.keras"
+        model.save(saved)
+        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(changed, "w") as target:
+            for name in source.namelist():
+                content = source.read(name)
+                if name == "config.json":
+                    config = json.loads(content)
+                    for layer in config["config"]["layers"]:
+                        if "devices" in layer["config"]:
+                            layer["config"]["devices"] = devices
+                    content = json.dumps(config).encode()
+                target.writestr(name, content)
+        return hvd.load_model(changed)
 
 
 def require_same_losses(whole, divided):
@@ -220,10 +240,10 @@ def check_examples_of_the_documentation_run():
 def check_divided_layers_refuse_what_they_cannot_do():
     for make, message in (
         (lambda: parallel.SplitDense(2, DEVICES), r"over 3 devices: it has 2 units"),
-        (lambda: parallel.SplitMultiHeadAttention(2, 4, DEVICES), r"it has 2 units, heads"),
+        (lambda: parallel.SplitMultiHeadAttention(2, 4, DEVICES), r"it has 2 heads"),
         (lambda: parallel.SplitDense(8, ["GPU:5"]), r"'GPU:5' does not exist"),
         (lambda: parallel.SplitDense(8, DEVICES, "diagonal"), r'"columns" or "rows"'),
-        (lambda: parallel.SplitDense(8, DEVICES, "rows")(tf.ones((1, 2))), r"2 rows"),
+        (lambda: parallel.SplitDense(8, DEVICES, "rows")(tf.ones((1, 2))), r"2 features"),
         (lambda: parallel.SplitDense(8, DEVICES, kernel_constraint="max_norm"), "whole weights"),
         (
             lambda: parallel.SplitDense(8, DEVICES, kernel_regularizer="orthogonal_regularizer"),
@@ -232,6 +252,27 @@ def check_divided_layers_refuse_what_they_cannot_do():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def check_training_goes_on_with_any_number_of_devices():
+    ids = keras.Input((4,), dtype="int32")
+    x = parallel.SplitEmbedding(10, 8, DEVICES, "rows")(ids)
+    x = parallel.SplitMultiHeadAttention(4, 2, DEVICES)(x, x)
+    x = layers.Flatten()(parallel.SplitDense(8, DEVICES, "columns", activation="tanh")(x))
+    model = keras.Model(ids, parallel.SplitDense(2, DEVICES, "rows")(x))
+    adam = keras.optimizers.Adam(0.02, use_ema=True)
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.LossScaleOptimizer(adam)), loss="mse")
+    fit = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
+    model.fit(IDS, rows(20)[1], **fit)
+    others = [loaded_on(devices, model) for devices in (["CPU:0"], ["CPU:3", "CPU:1"])]
+    for each in (model, *others):
+        each.fit(IDS, rows(20)[1], **fit)
+    for mine, *theirs in zip(*(each.layers for each in (model, *others)), strict=True):
+        if isinstance(mine, layers.Flatten | layers.InputLayer):
+            continue
+        for weights in zip(*(layer.unsplit_weights() for layer in (mine, *theirs)), strict=True):
+            for other in weights[1:]:
+                np.testing.assert_allclose(other, weights[0], rtol=1e-3, atol=3e-5)
 
 
 def check_what_looks_at_a_whole_variable_is_refused_for_pieces():
