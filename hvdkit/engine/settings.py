@@ -83,7 +83,8 @@ def before_start(
         *_cycle_and_fusion_settings(cycle_time_ms, may_start_again=may_start_again),
         _watch_settings(stall_timeout) if watched else _stall_settings(stall_timeout),
     ]
-    # Process sets that are added later cost nothing until they are used.
+    # So that hvd.Mesh and hvd.add_process_set work in every job. What it costs, hvdkit's build of
+    # Horovod mends (horovod_repairs.h).
     os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
     if launch.is_elastic:
         settings.append(

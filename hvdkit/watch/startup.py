@@ -7,6 +7,7 @@ import dataclasses
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -132,6 +133,8 @@ def stop(why: str = "left the job", *, final: bool = True) -> None:
     global _running
     if _running is None or _running.pid != os.getpid():  # a forked child has no threads
         return
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()  # who reads it need not wait for the other ranks
     _running.member.tell({"type": "leaving", "why": why})
     with activity.doing(LEAVING, None):
         _running.member.wait_for_others()

@@ -1,4 +1,4 @@
-// Forced in before every file of Horovod (CXXFLAGS=-include): mends three of its mistakes.
+// Forced in before every file of Horovod (CXXFLAGS=-include): mends four of its mistakes.
 #pragma once
 
 #include <chrono>
@@ -28,3 +28,18 @@
 #define HVDKIT_CONTEXT_const const
 #define HVDKIT_CONTEXT_global_gloo_context (gloo_context.Enable(), global_gloo_context)
 #define HVDKIT_CONTEXT_global_mpi_context global_mpi_context
+
+// Where process sets may come and go (HOROVOD_DYNAMIC_PROCESS_SETS), Horovod asks all ranks in each
+// cycle whether one did, and holds a lock meanwhile that every operation of a script needs. A
+// cycle follows the other at once, so where cores are scarce an operation can wait for that lock
+// for seconds. Here it asks in one cycle of 32: all ranks go through the cycles together, and the
+// count begins anew with the thread that does.
+#define Allgather2Ints(pair, ...) HVDKIT_GATHER_##pair, __VA_ARGS__)
+#define HVDKIT_GATHER_std Allgather2Ints(std
+#define HVDKIT_GATHER_pair_to_transmit                                                         \
+  GetSize();                                                                                   \
+  static thread_local unsigned hvdkit_cycles = 0;                                              \
+  if (removal_status.type() == ABORTED && hvdkit_cycles++ % 32 != 0) { /* not at the end */    \
+    return 0;                                                                                  \
+  }                                                                                            \
+  global_controller.Allgather2Ints(pair_to_transmit
