@@ -41,7 +41,7 @@ def _rows(folder: Path) -> list[tuple[int, ...]]:
     return [tuple(map(int, line.split())) for line in lines]
 
 
-@pytest.mark.parametrize("launcher", ["mpi", "gloo"])
+@pytest.mark.parametrize("launcher", ["mpi", pytest.param("gloo", marks=pytest.mark.long)])
 def test_killed_and_started_again(launcher: str, tmp_path: Path) -> None:
     """One rank is killed while it writes; then the job goes on with 3 ranks."""
     killed = train(launcher, 3, tmp_path, "--kill-while-saving", "1")
