@@ -85,12 +85,18 @@ class Source(Protocol):
 
 
 def pipeline_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Prefetch, and leave autotune out.
+    """Prefetch, in a fixed order, and leave autotuning out."""
+    options = tf.data.Options()
+    options.deterministic = True
+    return without_autotuning(dataset.prefetch(2).with_options(options))
 
-    With autotune on, releasing an iterator can wait for a thread that sleeps for up to seconds,
-    and in a synchronous job every rank waits for the slowest.
+
+def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Leave TensorFlow's autotuning out.
+
+    Where ranks fill the cores, the thread that tunes may miss the end of its iterator, and whoever
+    deletes the iterator then waits for it, for up to a minute, and with it all ranks.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.deterministic = True
-    return dataset.prefetch(2).with_options(options)
+    return dataset.with_options(options)

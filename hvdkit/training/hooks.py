@@ -4,6 +4,7 @@ This is the only place where hvdkit changes Keras, and it changes nothing for a 
 trains alone with plain data:
 
 - `fit`, `evaluate` and `predict` take what `hvd.shard` returns, and give results of all ranks;
+- arrays are read without TensorFlow's autotuning where there are several ranks;
 - progress bars (`verbose="auto"`) are drawn by rank 0 only;
 - a model that is not built yet is built before callbacks are called, so that its variables can
   be broadcast before the first step;
@@ -30,6 +31,7 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochItera
 
 from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
+from hvdkit.data import plain
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import (
     explained_in_graph,
@@ -68,9 +70,9 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for module in (loss_scaling, placement, pieces, optimizer_state):
-        for optimizer, name, hook in module.HOOKS:
-            _wrap(optimizer, name, hook)
+    for module in (plain, loss_scaling, placement, pieces, optimizer_state):
+        for cls, name, hook in module.HOOKS:
+            _wrap(cls, name, hook)
 
 
 def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:

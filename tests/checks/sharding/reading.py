@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
+import tensorflow as tf
 from checks.reference import BATCH
 from checks.sharding.reference import number_of_rows
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 import hvdkit as hvd
 
@@ -40,3 +43,21 @@ def check_drop() -> None:
     assert [len(batch) for batch in own] == [BATCH] * 3
     seen = [i for batches in hvd.allgather_object(own) for batch in batches for i in batch]
     assert len(set(seen)) == len(seen) == 3 * BATCH * hvd.size()
+
+
+def check_plain_data_is_not_autotuned_on_several_ranks() -> None:
+    class Rows(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            return np.zeros((2, 3))
+
+    def is_tuned(data) -> bool:
+        found = EpochIterator(data, batch_size=2).data_adapter.get_tf_dataset()
+        return found.options().autotune.enabled is not False
+
+    rows = np.zeros((4, 3))
+    assert is_tuned(tf.data.Dataset.from_tensors(rows))
+    for plain in (rows, Rows(), ((batch,) for batch in [rows])):
+        assert is_tuned(plain) == (hvd.size() == 1), type(plain)

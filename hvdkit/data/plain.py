@@ -1,0 +1,27 @@
+"""Data that is not from `hvd.shard` and that Keras makes a dataset of: arrays and PyDatasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+from hvdkit.data.source import without_autotuning
+from hvdkit.engine import is_initialized, topology
+
+
+def get_tf_dataset(original: Callable[..., Any], adapter: Any) -> Any:
+    """Leave autotuning out where there are several ranks."""
+    dataset = original(adapter)
+    several_ranks = is_initialized() and topology.size() > 1
+    return without_autotuning(dataset) if several_ranks else dataset
+
+
+HOOKS = tuple(
+    (adapter, "get_tf_dataset", get_tf_dataset)
+    for adapter in (ArrayDataAdapter, GeneratorDataAdapter, PyDatasetAdapter)
+)
+"""Of which class which method is replaced by which function here."""
