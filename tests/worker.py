@@ -50,10 +50,10 @@ def read_without_autotuning() -> None:
     """
     import tensorflow as tf
 
-    options = tf.data.Options()
-    options.autotune.enabled = False
+    from hvdkit.data.source import without_autotuning
+
     start = tf.data.Dataset.__iter__
-    tf.data.Dataset.__iter__ = lambda dataset: start(dataset.with_options(options))
+    tf.data.Dataset.__iter__ = lambda dataset: start(without_autotuning(dataset))
 
 
 def checks_in(module: ModuleType) -> dict[str, Callable[[], None]]:

@@ -10,14 +10,13 @@ from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDat
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from hvdkit.data.source import without_autotuning
-from hvdkit.engine import is_initialized, topology
+from hvdkit.engine import several_ranks
 
 
 def get_tf_dataset(original: Callable[..., Any], adapter: Any) -> Any:
     """Leave autotuning out where there are several ranks."""
     dataset = original(adapter)
-    several_ranks = is_initialized() and topology.size() > 1
-    return without_autotuning(dataset) if several_ranks else dataset
+    return without_autotuning(dataset) if several_ranks() else dataset
 
 
 HOOKS = tuple(

@@ -228,6 +228,11 @@ def is_initialized() -> bool:
     return bool(mpi_ops.is_initialized())
 
 
+def several_ranks() -> bool:
+    """Whether this process is one of several ranks."""
+    return is_initialized() and size() > 1
+
+
 def start_timeline(file_path: str, mark_cycles: bool = False) -> None:
     """Record what Horovod does, as a Chrome trace (open it in Perfetto or chrome://tracing).
 

@@ -35,8 +35,8 @@ from hvdkit.data import plain
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import (
     explained_in_graph,
-    is_initialized,
     logger,
+    several_ranks,
     topology,
 )
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
@@ -86,11 +86,6 @@ def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:
 
     setattr(method, _MARK, original)
     setattr(cls, name, method)
-
-
-def several_ranks() -> bool:
-    """Whether this process is one of several ranks."""
-    return is_initialized() and topology.size() > 1
 
 
 def _arguments(original: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> dict[str, Any]:

@@ -20,11 +20,33 @@ from hvdkit.parallel.devices.placement import slot_of
 
 
 @dataclass
+class _Plain:
+    """A variable that belongs to no divided layer."""
+
+    variable: Any
+    count = 1
+
+    def values(self) -> list[np.ndarray]:
+        """Its value."""
+        return [keras.ops.convert_to_numpy(self.variable)]
+
+    def assign(self, values: Sequence[np.ndarray]) -> None:
+        """The opposite of `values`."""
+        self.variable.assign(values[0])
+
+
+@dataclass
 class _Slots:
     """The slots of one kind, such as Adam's momentums, for all weights of a divided layer."""
 
     layer: Any
     variables: dict[tuple[int, int], Any] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many weights the undivided layer has: those of a piece, and the joiner's."""
+        piece, *_, joiner = self.layer.holders()
+        return len(piece.weights) + len(joiner.weights)
 
     def values(self) -> list[np.ndarray]:
         """Those of the undivided weights."""
@@ -46,7 +68,7 @@ def save(original: Callable[..., Any], optimizer: Any, store: Any) -> None:
     if not any(isinstance(entry, _Slots) for entry in entries):
         original(optimizer, store)
         return
-    for i, value in enumerate(value for entry in entries for value in _values(entry)):
+    for i, value in enumerate(value for entry in entries for value in entry.values()):
         store[str(i)] = value
 
 
@@ -56,21 +78,19 @@ def load(original: Callable[..., Any], optimizer: Any, store: Any) -> None:
     if not any(isinstance(entry, _Slots) for entry in entries):
         original(optimizer, store)
         return
-    counts = [len(_values(entry)) for entry in entries]
-    if len(store.keys()) != sum(counts):
+    expected = sum(entry.count for entry in entries)
+    if len(store.keys()) != expected:
         warnings.warn(
             f"The optimizer {optimizer.name!r} starts without the saved state: that has "
-            f"{len(store.keys())} variables, and this optimizer {sum(counts)}.",
+            f"{len(store.keys())} variables, and this optimizer {expected}.",
             stacklevel=2,
         )
         return
-    values = iter([np.asarray(store[str(i)]) for i in range(sum(counts))])
-    for entry, count in zip(entries, counts, strict=True):
-        own = [next(values) for _ in range(count)]
-        if isinstance(entry, _Slots):
-            entry.assign(own)
-        else:
-            entry.assign(own[0])
+    position = 0
+    for entry in entries:
+        stop = position + entry.count
+        entry.assign([np.asarray(store[str(i)]) for i in range(position, stop)])
+        position = stop
 
 
 HOOKS = (
@@ -80,16 +100,16 @@ HOOKS = (
 """Of which class which method is replaced by which function here."""
 
 
-def _entries(optimizer: Any) -> list[Any]:
+def _entries(optimizer: Any) -> list[_Plain | _Slots]:
     """The optimizer's variables; slots of a divided layer together, where the first of them is."""
-    entries: list[Any] = []
+    entries: list[_Plain | _Slots] = []
     slots: dict[tuple[int, int], _Slots] = {}
     kinds: Counter[int] = Counter()
     for variable in optimizer.variables:
         weight = slot_of(variable)
         piece = piece_of(weight)
         if piece is None:
-            entries.append(variable)
+            entries.append(_Plain(variable))
             continue
         kind = kinds[id(weight)]
         kinds[id(weight)] += 1
@@ -99,9 +119,3 @@ def _entries(optimizer: Any) -> list[Any]:
             entries.append(slots[key])
         slots[key].variables[piece.part, piece.position] = variable
     return entries
-
-
-def _values(entry: Any) -> list[np.ndarray]:
-    if isinstance(entry, _Slots):
-        return entry.values()
-    return [keras.ops.convert_to_numpy(entry)]

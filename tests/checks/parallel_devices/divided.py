@@ -77,6 +77,13 @@ def require_same(whole, divided, place, inputs) -> None:
         assert slots.count(device) == own
 
 
+def put_on(devices, config) -> None:
+    """Write other devices into the configuration of a model."""
+    for layer in config["layers"]:
+        if "devices" in layer["config"]:
+            layer["config"]["devices"] = devices
+
+
 def require_saved_for_any_number(model, inputs) -> None:
     """The file loads, and its weights load with other devices."""
     with tempfile.TemporaryDirectory() as folder:
@@ -87,9 +94,7 @@ def require_saved_for_any_number(model, inputs) -> None:
         np.testing.assert_array_equal(loaded(inputs), model(inputs))
         assert devices_of(loaded.variables) == devices_of(model.variables)
         config = model.get_config()
-        for layer in config["layers"]:
-            if "devices" in layer["config"]:
-                layer["config"]["devices"] = ["CPU:0", "CPU:1"]
+        put_on(["CPU:0", "CPU:1"], config)
         other = keras.Model.from_config(config)
         other.load_weights(weights)
     np.testing.assert_allclose(other(inputs), model(inputs), rtol=1e-4, atol=1e-6)
@@ -106,9 +111,7 @@ def loaded_on(devices, model) -> keras.Model:
                 content = source.read(name)
                 if name == "config.json":
                     config = json.loads(content)
-                    for layer in config["config"]["layers"]:
-                        if "devices" in layer["config"]:
-                            layer["config"]["devices"] = devices
+                    put_on(devices, config["config"])
                     content = json.dumps(config).encode()
                 target.writestr(name, content)
         return hvd.load_model(changed)
