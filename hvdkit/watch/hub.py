@@ -188,13 +188,17 @@ class Hub:
         else:
             self._report_stall(*self._stall, now, patience)
 
+    def _left(self) -> dict[int, str]:
+        """Why the ranks that have left did so."""
+        return {rank: s.left for rank, s in self._states.items() if s.left is not None}
+
     def _dismiss(self) -> None:
         """Let the ranks go that have left: when all have, or when one of them is waited for.
 
         The first that goes ends Horovod on all ranks: its process sets, and every collective, also
         of ranks that could do without it. Those that can't shall know without delay.
         """
-        left = {rank for rank, state in self._states.items() if state.left is not None}
+        left = set(self._left())
         if not self._dismissed and left != set(self._who) and not find_needed(self._states):
             return
         for rank in left - self._dismissed:
@@ -204,7 +208,7 @@ class Hub:
 
     def _look_at_exceptions(self, now: float, patience: float) -> None:
         quiet, all_seconds = now - self._raised_at[-1], now - self._raised_at[0]
-        alone = {r: s.left for r, s in self._states.items() if s.left is not None}
+        alone = self._left()
         causes = any(not raised["secondary"] for raised in self._raised.values())
         if causes:
             everyone = len(self._raised) + len(alone) >= len(self._who)
@@ -225,8 +229,7 @@ class Hub:
 
     def _look_at_exits(self, now: float, patience: float) -> None:
         rank, (status, since) = next(iter(self._exited.items()))
-        left = {r for r, s in self._states.items() if s.left is not None}
-        if left | set(self._exited) == set(self._who):
+        if set(self._left()) | set(self._exited) == set(self._who):
             self._exited.clear()
             self._tell({"type": "leave"})  # with whatever status, they all end together
         # An exception of another rank may be why this one ends.
