@@ -1,0 +1,1 @@
+"""What a training consists of besides the variables of one model and one optimizer."""
