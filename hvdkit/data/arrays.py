@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch, batch_scale_of, rank_rows
+from hvdkit.data.contents import Content, samples_of
 from hvdkit.data.source import Part, pipeline_options
 
 
@@ -36,6 +37,10 @@ class ArraySource:
         """Rows, shapes and types."""
         arrays = keras.tree.flatten(self.data)
         return [f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in arrays]
+
+    def contents(self, *, sampled: bool) -> list[Content]:
+        """See `Source.contents`."""
+        return list(samples_of(self.data, "the data")) if sampled else []
 
     def check(self, part: Part) -> None:
         """See `Source.check`."""

@@ -9,11 +9,19 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.contents import Content, Fact
+from hvdkit.data.peek import peek
 from hvdkit.data.source import Part, pipeline_options
+from hvdkit.data.unseeded import problem_with_order, seeds_of
 
 SHUFFLE_BLOCK_ROWS = 10_000
 
 _BATCHING = ("BatchDataset", "_BatchDataset", "ParallelBatchDataset", "PaddedBatchDataset")
+_SEED_REMEDY = (
+    "Give all ranks the same seed. Keras's image_dataset_from_directory and its like draw one on "
+    "each rank if they get none: write image_dataset_from_directory(..., seed=1), or "
+    "hvd.set_random_seed(1) at the start"
+)
 _UNBATCHING = ("UnbatchDataset", "FlatMapDataset", "InterleaveDataset")
 
 
@@ -44,21 +52,19 @@ class DatasetSource:
 
     @property
     def identity(self) -> list[object]:
-        """The cardinality, the types, and the seeds of shuffling."""
-        return [
-            f"cardinality {int(self.source.cardinality())}",
-            str(self.source.element_spec),
-            *(f"shuffle with TensorFlow's seeds {s}" for s in _shuffle_seeds(self.source)),
-        ]
+        """The cardinality and the types."""
+        return [f"cardinality {int(self.source.cardinality())}", str(self.source.element_spec)]
+
+    def contents(self, *, sampled: bool) -> list[Content]:
+        """See `Source.contents`."""
+        seeds = "; ".join(seeds_of(self.source)) or "no seed"
+        order: list[Content] = [Fact("the order of the dataset", seeds, _SEED_REMEDY)]
+        return order + (peek(self.source).contents if sampled else [])
 
     def check(self, part: Part) -> None:
         """See `Source.check`."""
-        if (0, 0) in _shuffle_seeds(self.source):
-            raise ValueError(
-                "the dataset is shuffled without a seed, so each rank would see another order: "
-                "write .shuffle(buffer_size, seed=...), or leave the shuffling to "
-                "hvd.shard(..., shuffle=True)."
-            )
+        if problem := problem_with_order(self.source):
+            raise ValueError(problem)
         if self._rows_per_rank(part) is None:
             raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
         length = self._length()
@@ -213,13 +219,3 @@ def _batch_size_of(dataset: tf.data.Dataset) -> int | None:
         if name in _BATCHING:
             return int(step._batch_size)
     return None
-
-
-def _shuffle_seeds(dataset: tf.data.Dataset) -> list[tuple[int, int]]:
-    """The (global seed, operation's seed) of each `shuffle` in the dataset."""
-    found = []
-    for step in _ancestors(dataset):
-        if "Shuffle" in type(step).__name__ and hasattr(step, "_seed"):
-            pair = [tf.get_static_value(tf.convert_to_tensor(s)) for s in (step._seed, step._seed2)]
-            found.append((int(pair[0] or 0), int(pair[1] or 0)))
-    return found

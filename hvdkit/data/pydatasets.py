@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch, batch_scale_of
+from hvdkit.data.contents import Content, samples_of
 from hvdkit.data.source import Part, pipeline_options
 
 
@@ -36,8 +37,10 @@ class PyDatasetSource:
         self.shuffle = shuffle and self.count is not None
         self.seed = seed
         first = self._load(0)
+        last = self._load(self.count - 1) if self.count else first
         self.rows = _rows(first)
-        self.last_rows = _rows(self._load(self.count - 1)) if self.count else self.rows
+        self.last_rows = _rows(last)
+        self._seen: list[Content] | None = self._samples(first, last)
         self.spec = keras.tree.map_structure(
             lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), first
         )
@@ -46,6 +49,21 @@ class PyDatasetSource:
     def identity(self) -> list[object]:
         """The number of batches and their rows."""
         return [f"{self.count} batches", f"{self.rows} and at the end {self.last_rows} rows"]
+
+    def contents(self, *, sampled: bool) -> list[Content]:
+        """See `Source.contents`; a second call loads the batches again."""
+        if not sampled:
+            return []
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            return seen
+        return self._samples(self._load(0), self._load(self.count - 1) if self.count else None)
+
+    def _samples(self, first: Any, last: Any) -> list[Content]:
+        samples: list[Content] = list(samples_of(first, "batch 0 of the PyDataset"))
+        if self.count:
+            samples += samples_of(last, f"batch {self.count - 1} of the PyDataset")
+        return samples
 
     def check(self, part: Part) -> None:
         """See `Source.check`."""

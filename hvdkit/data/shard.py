@@ -9,11 +9,14 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.arrays import ArraySource
+from hvdkit.data.contents import require_same_contents
 from hvdkit.data.datasets import SHUFFLE_BLOCK_ROWS, DatasetSource
+from hvdkit.data.misuse import require_batch_size, require_data
 from hvdkit.data.pydatasets import PyDatasetSource
 from hvdkit.data.sharded import ShardedData
 from hvdkit.data.source import Part, Source
 from hvdkit.engine import (
+    HvdkitError,
     ProcessSet,
     global_process_set,
     raise_everywhere,
@@ -21,6 +24,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
+from hvdkit.engine.agreement import ranks_are_compared
 from hvdkit.engine.elastic import require_inside
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.randomness import shared_seed
@@ -89,18 +93,39 @@ def shard(
     )
     source, problem = _try_source(data, part, shuffle, seed, remainder, batched)
     if part.size > 1:
-        kind = TypeError if isinstance(problem, TypeError) else ValueError
-        raise_everywhere(None if problem is None else str(problem), kind, process_set)
+        _raise_everywhere(problem, process_set)
         assert source is not None
         require_same(
             "the sharded data",
             [*source.identity, f"batch_size {batch_size}", f"seed {seed}", f"shuffle {shuffle}"],
             process_set,
         )
+        require_same_contents(lambda: source.contents(sampled=ranks_are_compared()), process_set)
     elif problem is not None:
         raise problem
     assert source is not None
     return ShardedData(source, part)
+
+
+def _raise_everywhere(problem: Exception | None, process_set: ProcessSet) -> None:
+    """Raise on every rank what is wrong on any; what the user's own code raised stays what it is.
+
+    Raises:
+        ValueError, TypeError: on every rank: the data can't be divided.
+        HvdkitError: on ranks where nothing is wrong: the data of another can't be read.
+    """
+    foreign = problem is not None and not isinstance(problem, (ValueError, TypeError))
+    kind: type[Exception] = HvdkitError if foreign else TypeError
+    if isinstance(problem, ValueError):
+        kind = ValueError
+    text = f"the data can't be read: {type(problem).__name__}: {problem}" if foreign else problem
+    try:
+        raise_everywhere(None if problem is None else str(text), kind, process_set)
+    except Exception:
+        if foreign:
+            assert problem is not None
+            raise problem from None
+        raise
 
 
 def _try_source(
@@ -110,8 +135,10 @@ def _try_source(
     seed: int,
     remainder: str,
     batched: bool | None,
-) -> tuple[Source | None, ValueError | TypeError | None]:
+) -> tuple[Source | None, Exception | None]:
     try:
+        require_data(data)
+        require_batch_size(part.batch_size)
         if remainder not in ("pad", "drop"):
             raise ValueError(f'remainder is "pad" or "drop", not {remainder!r}.')
         size: Any = part.batch_size  # NumPy's integers are welcome
@@ -119,7 +146,7 @@ def _try_source(
             raise ValueError(f"batch_size is a positive number of rows, not {size!r}.")
         source = _source(data, shuffle, seed, batched)
         source.check(part)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # the user's own, too: the other ranks wait to hear of it
         return None, error
     return source, None
 

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.data.contents import Content
+
 
 @dataclass(frozen=True)
 class Part:
@@ -33,6 +35,16 @@ class Source(Protocol):
     @property
     def identity(self) -> list[object]:
         """What must be equal on all ranks, such as the number of rows."""
+        ...
+
+    def contents(self, *, sampled: bool) -> list[Content]:
+        """What the data holds, in a few numbers, to be compared with that of the other ranks.
+
+        A second call looks again: what is another then is drawn at random.
+
+        Args:
+            sampled: whether to look at rows.
+        """
         ...
 
     def check(self, part: Part) -> None:
