@@ -11,6 +11,7 @@ trains alone with plain data:
 - where the model is compiled by XLA, the reduction stays outside;
 - `LossScaleOptimizer` asks all ranks whether the gradients are finite;
 - `fit` can start in the middle of an epoch, where `BackupAndRestore` or an elastic job has stopped;
+- `fit` checks that the ranks make equally many steps, and says where they read the same rows;
 - `fit` checks once that the ranks hold the same variables, and averages moving statistics at the
   end of an epoch;
 - after `hvd.set_random_seed`, seed generators differ between ranks;
@@ -46,7 +47,7 @@ from hvdkit.parallel.batch_size import require_whole_micro_batches
 from hvdkit.parallel.devices import optimizer_state, pieces, placement
 from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
-from hvdkit.training import loss_scaling
+from hvdkit.training import comparison, loss_scaling
 from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
 from hvdkit.training.divided import require_distributed
@@ -54,6 +55,7 @@ from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.position import FitPosition, current_position, positioned
 from hvdkit.training.prediction import predict_over_ranks
+from hvdkit.training.refusals import refuse_beside_sharded, refuse_sharded_inside
 from hvdkit.training.steps import split_at_optimizer, with_sharded_batches
 
 _MARK = "_hvdkit_original"
@@ -70,7 +72,7 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for module in (plain, loss_scaling, placement, pieces, optimizer_state):
+    for module in (plain, comparison, loss_scaling, placement, pieces, optimizer_state):
         for cls, name, hook in module.HOOKS:
             _wrap(cls, name, hook)
 
@@ -103,20 +105,23 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     arguments = _arguments(original, model, args, kwargs)
     data, validation = arguments["x"], arguments["validation_data"]
     sharded = isinstance(data, ShardedData)
+    refuse_sharded_inside(arguments, "fit")
     require_whole_micro_batches(model, data, arguments["batch_size"])
     backup = _save_last(arguments)
     if several_ranks() or backup is not None:
         build_from_data(model, data)
     if sharded:
-        _refuse(arguments, "fit", "y", "sample_weight", "batch_size")
+        refuse_beside_sharded(arguments, "fit", "y", "sample_weight", "batch_size")
         require_exact_loss(model, data)
         _follow_epochs(data, arguments)
         arguments["x"] = _adapter(model, data, class_weight=arguments.pop("class_weight"))
         arguments["shuffle"] = False
     require_distributed(model)
-    position = FitPosition(arguments["x"] if sharded else None)
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
+    position = FitPosition(
+        arguments["x"] if sharded else None, comparison.FitComparison(model, arguments)
+    )
     add_checks(model, arguments, several_ranks())
     with (
         _reading(model, sharded, trains=True),
@@ -190,8 +195,9 @@ def _follow_epochs(data: ShardedData, arguments: dict[str, Any]) -> None:
 def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     arguments = _arguments(original, model, args, kwargs)
     data = arguments["x"]
+    refuse_sharded_inside(arguments, "evaluate")
     if isinstance(data, ShardedData):
-        _refuse(arguments, "evaluate", "y", "sample_weight", "batch_size")
+        refuse_beside_sharded(arguments, "evaluate", "y", "sample_weight", "batch_size")
         arguments["x"] = _adapter(model, data, in_order=True)
     sharded = isinstance(arguments["x"], ShardedAdapter)
     with (
@@ -205,10 +211,11 @@ def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: An
 def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     arguments = _arguments(original, model, args, kwargs)
     data = arguments["x"]
+    refuse_sharded_inside(arguments, "predict")
     with positioned(None):
         if not isinstance(data, ShardedData):
             return original(model, **arguments)
-        _refuse(arguments, "predict", "batch_size")
+        refuse_beside_sharded(arguments, "predict", "batch_size")
         adapter = _adapter(model, data, in_order=True, only_real=True)
         outputs = original(model, **{**arguments, "x": adapter})
     return predict_over_ranks(outputs, adapter) if adapter.part.size > 1 else outputs
@@ -217,15 +224,6 @@ def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
 def _adapter(model: Any, data: ShardedData, **options: Any) -> ShardedAdapter:
     devices = model.distribute_strategy.num_replicas_in_sync
     return ShardedAdapter(data, local_devices=devices, **options)
-
-
-def _refuse(arguments: dict[str, Any], method: str, *names: str) -> None:
-    for name in names:
-        if arguments.get(name) is not None:
-            raise ValueError(
-                f"{method}({name}=...) does not go with data from hvd.shard: "
-                f"give {name} to hvd.shard."
-            )
 
 
 @contextlib.contextmanager
@@ -243,7 +241,9 @@ def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
     position = current_position()
     steps = remaining_steps(original, iterator)
-    return steps if position is None else position.follow(iterator, steps)
+    if position is None:
+        return steps
+    return position.comparison.follow(iterator, position.follow(iterator, steps))
 
 
 def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
@@ -251,6 +251,8 @@ def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
     if position is not None and position.resumed and not logs:  # no batch was left of the epoch
         logs = model.get_metrics_result()
     if vars(model).get("_hvdkit_trains"):
+        if position is not None:
+            position.comparison.end_epoch()
         # The steps of an epoch are done: before validation, callbacks, and files they write, and
         # on every rank, whether it validates or not.
         average_statistics(model)
