@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch, batch_scale_of, rank_rows
 from hvdkit.data.contents import Content, samples_of
+from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.source import Part, pipeline_options
 
 
@@ -22,6 +23,8 @@ class ArraySource:
         shuffle: whether to shuffle each epoch.
         seed: seed of the shuffling.
     """
+
+    first_batch: FirstBatch | None = None
 
     def __init__(self, data: Any, shuffle: bool, seed: int) -> None:
         self.data = keras.tree.map_structure(_as_array, data)

@@ -96,7 +96,7 @@ class Sample:
         if isinstance(mine, bytes) or isinstance(theirs, bytes):
             return bool(mine == theirs)
         limit = self.tolerance * max(mine[1], theirs[1])
-        return mine[2] == theirs[2] and abs(mine[0] - theirs[0]) <= limit
+        return bool(mine[2] == theirs[2] and abs(mine[0] - theirs[0]) <= limit)
 
 
 def samples_of(data: Any, name: str) -> list[Sample]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch
 from hvdkit.data.contents import Content, Fact
+from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.peek import peek
 from hvdkit.data.source import Part, pipeline_options
 from hvdkit.data.unseeded import problem_with_order, seeds_of
@@ -46,6 +47,7 @@ class DatasetSource:
         self.batched = self.batching is not None if batched is None else batched
         self.shuffle = shuffle
         self.seed = seed
+        self.first_batch: FirstBatch | None = None
         for spec in tf.nest.flatten(dataset.element_spec):
             if isinstance(spec, tf.SparseTensorSpec):
                 raise TypeError("hvd.shard takes no sparse tensors; make them dense first.")
@@ -59,7 +61,11 @@ class DatasetSource:
         """See `Source.contents`."""
         seeds = "; ".join(seeds_of(self.source)) or "no seed"
         order: list[Content] = [Fact("the order of the dataset", seeds, _SEED_REMEDY)]
-        return order + (peek(self.source).contents if sampled else [])
+        if not sampled:
+            return order
+        found = peek(self.source)
+        self.first_batch = None if found.complete else FirstBatch(found.draws)
+        return order + found.contents
 
     def check(self, part: Part) -> None:
         """See `Source.check`."""
@@ -128,7 +134,10 @@ class DatasetSource:
         dataset = _in_batches(dataset, batched, width, drop_remainder=part.drop_remainder)
         if part.size > 1:
             keep = _keep_rows(part, tag=self.may_be_uneven(part, first), first_step=first == 0)
-            dataset = dataset.enumerate().map(keep)
+            numbered = dataset.enumerate()
+            if self.first_batch is not None:
+                numbered = self.first_batch.noted(numbered)
+            dataset = numbered.map(keep)
         count = self.num_batches(part, first)
         if count is not None:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))

@@ -58,7 +58,8 @@ class Operation:
 
     def value(self) -> bytes:
         """What tells it from another: its kind, and the value of a constant."""
-        return f"{self.kind} ".encode() + self._node.attr["value"].tensor.SerializeToString()
+        constant: bytes = self._node.attr["value"].tensor.SerializeToString()
+        return self.kind.encode() + constant
 
     def _constant(self, position: int) -> int | None:
         tensor = self._constants.get(self._node.input[position].split(":")[0])

@@ -55,11 +55,13 @@ class Peek:
         contents: to be compared with what other ranks know of theirs.
         functions: what tells the functions of the dataset from others, such as filters.
         complete: whether nothing of it is hidden, as what a Python generator gives.
+        draws: whether a `map` may draw random numbers.
     """
 
     contents: list[Content]
     functions: list[bytes]
     complete: bool
+    draws: bool
 
 
 def peek(dataset: tf.data.Dataset) -> Peek:
@@ -80,7 +82,12 @@ def peek(dataset: tf.data.Dataset) -> Peek:
     for step in _readable(steps):
         contents += _first_elements(step.dataset)
     functions = [value for step in steps for value in _function_values(step)]
-    return Peek(contents, functions, complete=not any(map(_hides_rows, steps)))
+    return Peek(
+        contents,
+        functions,
+        complete=not any(map(_hides_rows, steps)),
+        draws=any(step.kind in _KEEP_ROWS and not _is_readable(step) for step in steps),
+    )
 
 
 def _remedy(step: Step) -> str | None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch, batch_scale_of
 from hvdkit.data.contents import Content, samples_of
+from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.source import Part, pipeline_options
 
 
@@ -28,6 +29,8 @@ class PyDatasetSource:
         shuffle: whether to shuffle the order of the batches.
         seed: seed of the shuffling.
     """
+
+    first_batch: FirstBatch | None = None
 
     def __init__(self, dataset: keras.utils.PyDataset, shuffle: bool, seed: int) -> None:
         self.source = dataset

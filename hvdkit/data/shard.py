@@ -70,7 +70,7 @@ def shard(
 
     Raises:
         ValueError: on every rank: batch_size is not positive, fewer samples than ranks, a
-            dataset that is shuffled without a seed.
+            dataset whose order or choice of rows is drawn without a seed.
         TypeError: on every rank: data that can't be divided.
         RankMismatchError: on every rank: the ranks have different data or arguments.
         HvdkitError: called in an elastic job before the function that `hvd.elastic.run` runs.
@@ -104,7 +104,7 @@ def shard(
     elif problem is not None:
         raise problem
     assert source is not None
-    return ShardedData(source, part)
+    return ShardedData(source, part, process_set)
 
 
 def _raise_everywhere(problem: Exception | None, process_set: ProcessSet) -> None:

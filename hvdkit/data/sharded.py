@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch, with_row_weights
 from hvdkit.data.source import Part, Source
+from hvdkit.engine import ProcessSet, global_process_set
 
 
 class ShardedData:
@@ -24,12 +25,14 @@ class ShardedData:
     Attributes:
         source: the whole data.
         part: which part of it is this rank's.
+        ranks: those that divide it.
         epoch: the number of the next epoch, which decides its order.
     """
 
-    def __init__(self, source: Source, part: Part) -> None:
+    def __init__(self, source: Source, part: Part, ranks: ProcessSet = global_process_set) -> None:
         self.source = source
         self.part = part
+        self.ranks = ranks
         self.epoch = 0
         self._first = 0
         self._pass = (0, 0)
@@ -85,6 +88,15 @@ class ShardedData:
     def dataset(self, part: Part, *, in_order: bool = False, first: int = 0) -> tf.data.Dataset:
         """The rank's batches of an epoch; `ShardedBatch` where ranks may have unequal rows."""
         return self.source.dataset(part, self.next_epoch, in_order=in_order, first=first)
+
+    def compare_first_batch(self) -> None:
+        """Compare what can be seen only once it is read; all ranks call it after a step.
+
+        Raises:
+            RankMismatchError: on every rank: they have read different data.
+        """
+        if self.source.first_batch is not None and self.part.size > 1:
+            self.source.first_batch.require_same(self.ranks)
 
     def part_for(self, local_devices: int) -> Part:
         """The part, for a process that trains on several local devices (MirroredStrategy)."""

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.data.contents import Content
+from hvdkit.data.first_batch import FirstBatch
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,13 @@ class Part:
 
 
 class Source(Protocol):
-    """Arrays, a `tf.data.Dataset`, or a `keras.utils.PyDataset`."""
+    """Arrays, a `tf.data.Dataset`, or a `keras.utils.PyDataset`.
+
+    Attributes:
+        first_batch: what was seen of data that can be read once only; None for all other data.
+    """
+
+    first_batch: FirstBatch | None
 
     @property
     def identity(self) -> list[object]:

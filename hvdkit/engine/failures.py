@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
-from hvdkit.engine.errors import CollectiveError, HvdkitError, RankMismatchError
+from hvdkit.engine.errors import (
+    CollectiveError,
+    HvdkitError,
+    JoinedError,
+    RankMismatchError,
+)
 from hvdkit.engine.native import ProcessSet, global_process_set
 from hvdkit.engine.topology import process_set_ranks, rank
 from hvdkit.watch.activity import activity
@@ -18,6 +23,8 @@ from hvdkit.watch.activity import activity
 # The second is what Gloo's messages begin with: the file that found the connection broken.
 _LOST_RANK = re.compile(r"Horovod has been shut down|[\w./-]*/gloo/[\w./-]*:\d+\]")
 _MISMATCH = re.compile(r"Mismatched [^\n]*?\.(?=\s|$)")
+# Horovod answers for a rank that has joined in allreduces only.
+_JOINED = re.compile(r"\w+ is not supported with Join")
 _NODE = re.compile(r"node ([\w./-]+)")
 
 
@@ -53,6 +60,8 @@ def explained(
             raise _mismatch(
                 f"{what} of {mine} {detail}".strip(), mismatch[0], process_set
             ) from None
+        if _JOINED.search(error.message):
+            raise _joined(what) from None
         if _LOST_RANK.search(error.message):
             raise _ended(what, time.monotonic() - started) from None
         raise
@@ -98,6 +107,8 @@ def explained_in_graph(what: str, progress: Callable[[], str] | None = None) -> 
         inside = f"{what} (in {node[1]})" if node else what
         if mismatch := _MISMATCH.search(error.message):
             raise RankMismatchError(f"{inside}: the ranks differ. {mismatch[0]}") from None
+        if _JOINED.search(error.message):
+            raise _joined(inside) from None
         if _LOST_RANK.search(error.message):
             raise _ended(inside, None) from None
         raise
@@ -113,6 +124,14 @@ def _mismatch(mine: str, reason: str, process_set: ProcessSet) -> RankMismatchEr
         for r, call in zip(process_set_ranks(process_set), everyone, strict=True)
     )
     return RankMismatchError(f"the ranks differ in a collective: {calls}. {reason}")
+
+
+def _joined(what: str) -> JoinedError:
+    return JoinedError(
+        f"rank {rank()} could not do {what}: another rank has no more data (it called hvd.join, or "
+        "its epoch is over), and Horovod answers for it in allreduces only. Give all ranks equally "
+        "many batches."
+    )
 
 
 def _ended(what: str, waited: float | None) -> HvdkitError:

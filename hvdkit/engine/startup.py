@@ -71,7 +71,8 @@ def init(
             default 300.
         pin_gpu: give each local rank one GPU, whose memory grows as it is needed.
         consistency_check: whether `fit` checks that the ranks hold the same model, see
-            `hvd.callbacks.ConsistencyCheck` (HVDKIT_CONSISTENCY_CHECK); default True.
+            `hvd.callbacks.ConsistencyCheck`, and `hvd.shard` that they read the same rows
+            (HVDKIT_CONSISTENCY_CHECK); default True.
         deterministic: whether two runs with the same `hvd.set_random_seed`, ranks and threads are
             equal to the bit on CPUs, which costs time (HVDKIT_DETERMINISTIC); default False.
         watch: whether the ranks watch each other, and end together with one message when one of

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import keras
+import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import (
+    JoinedError,
     ProcessSet,
     RankMismatchError,
+    Sum,
     allgather_object,
     is_initialized,
     logger,
@@ -30,6 +35,7 @@ from hvdkit.training.even_steps import (
 from hvdkit.training.same_rows import (
     Seen,
     advice,
+    problem_in_replicas,
     ranks_with_same_rows,
     seen_of,
     without_drawn,
@@ -51,12 +57,14 @@ class FitComparison:
         self._arguments = arguments
         self._ranks: ProcessSet | None = None
         self._compared = False
+        self._has_read = False
         self._joins = False
         self._epoch = 0
         self._steps = 0
+        self._iterator: Any = None
 
     def follow(self, iterator: Any, steps: Iterator[Any]) -> Iterator[Any]:
-        """The steps of an epoch, counted; before the first one the ranks are compared.
+        """The steps of an epoch; before the first one the ranks are compared.
 
         Args:
             iterator: Keras's epoch iterator.
@@ -72,9 +80,37 @@ class FitComparison:
             if self._ranks is not None:
                 self._compare(iterator, self._ranks)
         self._epoch, self._steps = self._epoch + 1, 0
-        for step in steps:
-            yield step
-            self._steps += iterator.steps_per_execution
+        self._iterator = iterator
+        yield from steps
+
+    def count_step(self) -> None:
+        """A step is done; after the first one it is known what the data held.
+
+        Raises:
+            RankMismatchError: on every rank: one has no data at all, or they read different data.
+        """
+        self._steps += self._iterator.steps_per_execution
+        if self._has_read:
+            return
+        self._has_read = True
+        if self._joins and self._ranks is not None:
+            # A sum, which a rank that has joined takes part in, unlike all that follows.
+            made = ops.allreduce(
+                tf.constant(1), Sum, name="hvdkit.first_step", process_set=self._ranks
+            )
+            if int(made) < topology.process_set_size(self._ranks):
+                self.end_epoch()
+        if isinstance(self._iterator.data_adapter, ShardedAdapter):
+            self._iterator.data_adapter.data.compare_first_batch()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let a rank that can't go on, as another has no more data, find that one at its end."""
+        try:
+            yield
+        except JoinedError:
+            self.end_epoch()
+            raise
 
     def end_epoch(self) -> None:
         """Compare the steps that the ranks have made, where that was not known before.
@@ -90,21 +126,21 @@ class FitComparison:
             raise RankMismatchError(problem)
 
     def _compare(self, iterator: Any, ranks: ProcessSet) -> None:
-        looks = ranks_are_compared() and "rows" not in _said
+        # Join is for all ranks, and a pipeline's messages don't know it.
+        divided = replica_of(topology.size() - 1) < topology.size() - 1
+        looks = ranks_are_compared() and (divided or "rows" not in _said)
         adapter = iterator.data_adapter
-        seen = seen_of(adapter) if looks else Seen(type(adapter).__name__, [])
+        seen = seen_of(adapter, divided) if looks else Seen(type(adapter).__name__, [])
         plan = plan_of(iterator, self._arguments, self._validation())
         everyone = self._gathered("hvdkit.fit_data", (plan, seen), ranks)
         plans = {rank: plan for rank, (plan, _) in everyone.items()}
-        if problem := problem_with(plans):
+        all_seen = {rank: seen for rank, (_, seen) in everyone.items()}
+        problem = problem_with(plans) or (problem_in_replicas(all_seen, replica_of))
+        if problem:
             raise RankMismatchError(problem)
-        # Join is for all ranks, and a pipeline's messages don't know it.
-        whole_job = ranks.process_set_id == 0 and replica_of(1) == 1
-        self._joins = whole_job and may_differ_later(plans)
-        if looks:
-            self._say_same_rows(
-                {rank: seen for rank, (_, seen) in everyone.items()}, adapter, ranks
-            )
+        self._joins = ranks.process_set_id == 0 and not divided and may_differ_later(plans)
+        if looks and "rows" not in _said:
+            self._say_same_rows(all_seen, adapter, ranks)
 
     def _say_same_rows(self, seen: dict[int, Seen], adapter: Any, ranks: ProcessSet) -> None:
         # Ranks of one replica of the model need the same rows.
@@ -113,7 +149,7 @@ class FitComparison:
         groups = ranks_with_same_rows(first)
         kinds = {one.kind for one in seen.values()}
         if not groups and kinds == {"PyDatasetAdapter"}:
-            again = self._gathered("hvdkit.fit_data_again", seen_of(adapter), ranks)
+            again = self._gathered("hvdkit.fit_data_again", seen_of(adapter, False), ranks)
             groups = ranks_with_same_rows(without_drawn(first, again))
         if groups:
             _said.add("rows")
@@ -135,15 +171,31 @@ class FitComparison:
                     adapter.part.size,
                 )
 
-    def _validation(self) -> tuple[Any, ...] | None:
-        data = self._arguments["validation_data"]
-        if not isinstance(data, ShardedAdapter):
-            return None
-        return self._arguments["validation_steps"], self._arguments["validation_freq"]
+    def _validation(self) -> str:
+        if not isinstance(self._arguments["validation_data"], ShardedAdapter):
+            return "none on data from hvd.shard"
+        names = ("validation_steps", "validation_freq")
+        return ", ".join(f"{name}={self._arguments[name]}" for name in names)
 
     def _gathered(self, name: str, value: Any, ranks: ProcessSet) -> dict[int, Any]:
         everyone = allgather_object(value, name=name, process_set=ranks)
         return dict(zip(topology.process_set_ranks(ranks), everyone, strict=True))
+
+
+class CountSteps(keras.callbacks.Callback):
+    """Count the steps of a `fit`; it comes before callbacks that exchange something.
+
+    Args:
+        comparison: of this `fit`.
+    """
+
+    def __init__(self, comparison: FitComparison) -> None:
+        super().__init__()
+        self._comparison = comparison
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """One more."""
+        self._comparison.count_step()
 
 
 def _say(text: str, ranks: ProcessSet) -> None:

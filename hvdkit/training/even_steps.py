@@ -30,14 +30,14 @@ class Plan:
         steps_per_epoch: as `fit` got it.
         batches: of one pass over the data; None where that is not known.
         endless: whether the data has no end.
-        validation: for data from `hvd.shard`: steps and frequency of validation; None without.
+        validation: with data from `hvd.shard`, in words.
     """
 
     epochs: int
     steps_per_epoch: int | None
     batches: int | None
     endless: bool
-    validation: tuple[Any, ...] | None
+    validation: str
 
     @property
     def is_certain(self) -> bool:
@@ -47,9 +47,7 @@ class Plan:
         return self.endless or (self.batches or 0) >= self.steps_per_epoch * self.epochs
 
 
-def plan_of(
-    iterator: Any, arguments: Mapping[str, Any], validation: tuple[Any, ...] | None
-) -> Plan:
+def plan_of(iterator: Any, arguments: Mapping[str, Any], validation: str) -> Plan:
     """The plan of this rank.
 
     Args:
@@ -79,13 +77,13 @@ def problem_with(plans: Mapping[int, Plan]) -> str | None:
     Returns:
         What differs between which ranks, and what to do; None where nothing does.
     """
-    for what, values in (
-        ("fit is given other numbers of epochs", _each(plans, "epochs")),
-        ("fit is given another steps_per_epoch", _each(plans, "steps_per_epoch")),
-        ("fit validates otherwise (validation_data, _steps, _freq)", _each(plans, "validation")),
-    ):
+    for name in ("epochs", "steps_per_epoch", "validation"):
+        values = {rank: getattr(plan, name) for rank, plan in plans.items()}
         if len(set(values.values())) > 1:
-            return f"{what}: {by_rank(values)}. {_REMEDY}."
+            return (
+                f"the ranks give fit different {name}: {by_rank(values)}. Every step needs all "
+                "ranks: give fit the same on all of them."
+            )
     plan = next(iter(plans.values()))
     if plan.steps_per_epoch is not None and all(each.is_certain for each in plans.values()):
         return None
@@ -123,10 +121,5 @@ def by_rank(values: Mapping[int, Any]) -> str:
     for rank, value in values.items():
         holders.setdefault(value, []).append(rank)
     return ", ".join(
-        f"{'unknown' if value is None else value} on rank {', '.join(map(str, ranks))}"
-        for value, ranks in holders.items()
+        f"{value} on rank {', '.join(map(str, ranks))}" for value, ranks in holders.items()
     )
-
-
-def _each(plans: Mapping[int, Plan], name: str) -> dict[int, Any]:
-    return {rank: getattr(plan, name) for rank, plan in plans.items()}

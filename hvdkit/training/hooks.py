@@ -34,12 +34,7 @@ from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data import plain
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
-from hvdkit.engine import (
-    explained_in_graph,
-    logger,
-    several_ranks,
-    topology,
-)
+from hvdkit.engine import explained_in_graph, logger, several_ranks, topology
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import average_over_ranks, metrics_over_ranks
 from hvdkit.optimizers.mixins import is_distributed
@@ -119,12 +114,14 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     require_distributed(model)
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
-    position = FitPosition(
-        arguments["x"] if sharded else None, comparison.FitComparison(model, arguments)
-    )
+    compared = comparison.FitComparison(model, arguments)
+    position = FitPosition(arguments["x"] if sharded else None, compared)
     add_checks(model, arguments, several_ranks())
+    if several_ranks():
+        add_callback(arguments, comparison.CountSteps(compared), first=True)
     with (
         _reading(model, sharded, trains=True),
+        position.comparison.together(),
         positioned(position),
         _releasing_signals(backup),
         explained_in_graph("a training step of fit", lambda: _training_step(model)),
@@ -205,7 +202,10 @@ def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: An
         positioned(None),
         explained_in_graph("a step of evaluate"),
     ):
-        return original(model, **arguments)
+        results = original(model, **arguments)
+    if isinstance(data, ShardedData):
+        data.compare_first_batch()
+    return results
 
 
 def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -218,6 +218,7 @@ def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
         refuse_beside_sharded(arguments, "predict", "batch_size")
         adapter = _adapter(model, data, in_order=True, only_real=True)
         outputs = original(model, **{**arguments, "x": adapter})
+    data.compare_first_batch()
     return predict_over_ranks(outputs, adapter) if adapter.part.size > 1 else outputs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from hvdkit.data.contents import Content, Fact, Sample, first_difference, samples_of
 from hvdkit.data.peek import peek
+from hvdkit.data.sharded import ShardedAdapter
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,17 @@ class Seen:
     contents: Sequence[Content]
 
 
-def seen_of(adapter: Any) -> Seen:
+def seen_of(adapter: Any, sharded: bool) -> Seen:
     """Look at the data that Keras reads for a `fit`.
 
     Args:
         adapter: Keras's data adapter.
+        sharded: look at data from `hvd.shard`, too, which has been compared among those that
+            divide it.
     """
     kind = type(adapter).__name__
+    if isinstance(adapter, ShardedAdapter):
+        return Seen(kind, adapter.data.source.contents(sampled=True) if sharded else [])
     if isinstance(adapter, ArrayDataAdapter):
         return Seen(kind, samples_of(_leaves(adapter._inputs), "x"))
     if isinstance(adapter, TFDatasetAdapter):
@@ -50,6 +55,27 @@ def seen_of(adapter: Any) -> Seen:
     if isinstance(adapter, GeneratorDataAdapter):  # Keras has looked at its first batches
         return Seen(kind, samples_of(_leaves(adapter._first_batches), "batches"))
     return Seen(kind, [])
+
+
+def problem_in_replicas(seen: Mapping[int, Seen], replica_of: Callable[[int], int]) -> str | None:
+    """What differs between ranks that hold parts of one model, and so need the same rows.
+
+    Args:
+        seen: what each rank sees of its data.
+        replica_of: which replica of the model a rank holds a part of.
+    """
+    first: dict[int, int] = {}
+    for rank, one in seen.items():
+        other = first.setdefault(replica_of(rank), rank)
+        if one.kind == PyDatasetAdapter.__name__:  # it may augment, and is read once
+            continue
+        found = first_difference(seen[other].contents, one.contents, other, rank)
+        if found is not None:
+            return (
+                f"ranks {other} and {rank} hold parts of one model, and read different rows: "
+                f"{found[0]}. Give the data of all ranks the same seed and the same files."
+            )
+    return None
 
 
 def without_drawn(seen: Mapping[int, Seen], again: Mapping[int, Seen]) -> dict[int, Seen]:

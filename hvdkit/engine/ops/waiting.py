@@ -26,6 +26,7 @@ def join() -> int:
     """
     require_initialized("hvd.join()")
     # Horovod's operation has no inputs and is not marked as stateful, so TensorFlow runs it once
-    # and keeps the result. In a new function it runs again.
+    # and keeps the result. In a new function it runs again. Called as a concrete one, it is not
+    # taken for a function that is traced again and again.
     with tf.init_scope(), explained("join"):
-        return int(tf.function(lambda: mpi_ops.join())())
+        return int(tf.function(lambda: mpi_ops.join()).get_concrete_function()())

@@ -9,4 +9,8 @@ MODULES = (
     "evaluation",
     "models",
     "loops",
+    "orders",
+    "contents",
+    "plain_data",
+    "misuse",
 )
