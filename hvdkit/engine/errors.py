@@ -25,10 +25,6 @@ class RankMismatchError(HvdkitError, ValueError):
     """The ranks do not hold the same thing where they must; raised alike on every rank."""
 
 
-class JoinedError(RankMismatchError):
-    """A collective that needs all ranks came after one of them had joined."""
-
-
 class CollectiveError(HvdkitError):
     """A collective ended without a result: another rank left the job, or did not come in time."""
 

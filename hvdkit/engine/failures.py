@@ -10,12 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
-from hvdkit.engine.errors import (
-    CollectiveError,
-    HvdkitError,
-    JoinedError,
-    RankMismatchError,
-)
+from hvdkit.engine.errors import CollectiveError, HvdkitError, RankMismatchError
 from hvdkit.engine.native import ProcessSet, global_process_set
 from hvdkit.engine.topology import process_set_ranks, rank
 from hvdkit.watch.activity import activity
@@ -126,8 +121,8 @@ def _mismatch(mine: str, reason: str, process_set: ProcessSet) -> RankMismatchEr
     return RankMismatchError(f"the ranks differ in a collective: {calls}. {reason}")
 
 
-def _joined(what: str) -> JoinedError:
-    return JoinedError(
+def _joined(what: str) -> RankMismatchError:
+    return RankMismatchError(
         f"rank {rank()} could not do {what}: another rank has no more data (it called hvd.join, or "
         "its epoch is over), and Horovod answers for it in allreduces only. Give all ranks equally "
         "many batches."

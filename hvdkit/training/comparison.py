@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import (
-    JoinedError,
     ProcessSet,
     RankMismatchError,
     Sum,
@@ -23,7 +21,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.agreement import ranks_are_compared
-from hvdkit.mesh.mesh import replica_of
+from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.optimizers.mixins import reductions
 from hvdkit.state.reachable import optimizers_of
 from hvdkit.training.even_steps import (
@@ -35,7 +33,7 @@ from hvdkit.training.even_steps import (
 from hvdkit.training.same_rows import (
     Seen,
     advice,
-    problem_in_replicas,
+    problem_in_groups,
     ranks_with_same_rows,
     seen_of,
     without_drawn,
@@ -103,15 +101,6 @@ class FitComparison:
         if isinstance(self._iterator.data_adapter, ShardedAdapter):
             self._iterator.data_adapter.data.compare_first_batch()
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Let a rank that can't go on, as another has no more data, find that one at its end."""
-        try:
-            yield
-        except JoinedError:
-            self.end_epoch()
-            raise
-
     def end_epoch(self) -> None:
         """Compare the steps that the ranks have made, where that was not known before.
 
@@ -126,8 +115,8 @@ class FitComparison:
             raise RankMismatchError(problem)
 
     def _compare(self, iterator: Any, ranks: ProcessSet) -> None:
-        # Join is for all ranks, and a pipeline's messages don't know it.
-        divided = replica_of(topology.size() - 1) < topology.size() - 1
+        mesh = current_mesh()
+        divided = mesh is not None and mesh.divides_models
         looks = ranks_are_compared() and (divided or "rows" not in _said)
         adapter = iterator.data_adapter
         seen = seen_of(adapter, divided) if looks else Seen(type(adapter).__name__, [])
@@ -135,9 +124,12 @@ class FitComparison:
         everyone = self._gathered("hvdkit.fit_data", (plan, seen), ranks)
         plans = {rank: plan for rank, (plan, _) in everyone.items()}
         all_seen = {rank: seen for rank, (_, seen) in everyone.items()}
-        problem = problem_with(plans) or (problem_in_replicas(all_seen, replica_of))
+        problem = problem_with(plans)
+        if problem is None and mesh is not None:  # the stages of a pipeline compare all of a batch
+            problem = problem_in_groups(all_seen, mesh.tensor)
         if problem:
             raise RankMismatchError(problem)
+        # Join is for all ranks, and a divided model's messages don't know it.
         self._joins = ranks.process_set_id == 0 and not divided and may_differ_later(plans)
         if looks and "rows" not in _said:
             self._say_same_rows(all_seen, adapter, ranks)

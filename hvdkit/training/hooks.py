@@ -121,7 +121,6 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         add_callback(arguments, comparison.CountSteps(compared), first=True)
     with (
         _reading(model, sharded, trains=True),
-        position.comparison.together(),
         positioned(position),
         _releasing_signals(backup),
         explained_in_graph("a training step of fit", lambda: _training_step(model)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,22 +57,22 @@ def seen_of(adapter: Any, sharded: bool) -> Seen:
     return Seen(kind, [])
 
 
-def problem_in_replicas(seen: Mapping[int, Seen], replica_of: Callable[[int], int]) -> str | None:
-    """What differs between ranks that hold parts of one model, and so need the same rows.
+def problem_in_groups(seen: Mapping[int, Seen], tensor: int) -> str | None:
+    """What differs between ranks that divide the layers of one model, and so need the same rows.
 
     Args:
         seen: what each rank sees of its data.
-        replica_of: which replica of the model a rank holds a part of.
+        tensor: how many ranks divide a layer; they are next to each other.
     """
     first: dict[int, int] = {}
     for rank, one in seen.items():
-        other = first.setdefault(replica_of(rank), rank)
+        other = first.setdefault(rank // tensor, rank)
         if one.kind == PyDatasetAdapter.__name__:  # it may augment, and is read once
             continue
         found = first_difference(seen[other].contents, one.contents, other, rank)
         if found is not None:
             return (
-                f"ranks {other} and {rank} hold parts of one model, and read different rows: "
+                f"ranks {other} and {rank} divide the layers of one model, and read other rows: "
                 f"{found[0]}. Give the data of all ranks the same seed and the same files."
             )
     return None
