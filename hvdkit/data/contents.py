@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, RankMismatchError, allgather_object, topology
 
@@ -125,7 +126,11 @@ def sample_of(array: Any, name: str) -> Sample:
     kind = getattr(dtype, "name", dtype) or type(array).__name__
     shape = "x".join(map(str, getattr(array, "shape", (count,))))
     narrow = getattr(dtype, "itemsize", getattr(dtype, "size", 8)) <= 2
-    values = tuple(_value(_row(array, row)) for row in rows)
+    if isinstance(array, tf.Tensor):
+        picked = list(tf.gather(array, rows).numpy()) if rows else []
+    else:
+        picked = [array[row] for row in rows]
+    values = tuple(_value(np.asarray(row)) for row in picked)
     return Sample(f"{name} ({kind} {shape})", rows, values, 1e-2 if narrow else 1e-5)
 
 
@@ -186,11 +191,6 @@ def _differences(
         for rank, other in zip(ranks[1:], everyone[1:], strict=True)
     }
     return {rank: found for rank, found in compared.items() if found is not None}
-
-
-def _row(array: Any, row: int) -> np.ndarray:
-    picked = array[row]
-    return np.asarray(picked.numpy() if hasattr(picked, "numpy") else picked)
 
 
 def _value(row: np.ndarray) -> bytes | tuple[float, float, int]:

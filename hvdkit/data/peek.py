@@ -80,6 +80,8 @@ def peek(dataset: tf.data.Dataset) -> Peek:
         tensors = [tensor for tensor in tensors_of(step.dataset) if tensor.shape.rank]
         contents += [sample_of(tensor, "the dataset's tensor") for tensor in tensors]
     for step in _readable(steps):
+        if tensors_of(step.dataset):
+            continue  # they have been looked at
         contents += _first_elements(step.dataset)
     functions = [value for step in steps for value in _function_values(step)]
     return Peek(
@@ -162,7 +164,10 @@ def _first_elements(dataset: tf.data.Dataset) -> Iterator[Content]:
         for element in without_autotuning(dataset.take(_PEEKED_ELEMENTS)):
             parts = tf.nest.flatten(element, expand_composites=True)
             found += [
-                sample_of(part[tf.newaxis], f"element {count} of the dataset, part {i}")
+                sample_of(
+                    np.asarray(part.numpy())[np.newaxis],
+                    f"element {count} of the dataset, part {i}",
+                )
                 for i, part in enumerate(parts)
             ]
             count += 1
@@ -171,6 +176,12 @@ def _first_elements(dataset: tf.data.Dataset) -> Iterator[Content]:
         error = type(raised).__name__
     yield Fact(name, f"{count}, and then {error}" if error else count)
     yield from found
+
+
+def _row(part: tf.Tensor) -> np.ndarray:
+    value = part.numpy()
+    kind = object if isinstance(value, bytes) else None
+    return np.asarray(value, kind)[np.newaxis]
 
 
 def _holds_datasets(dataset: tf.data.Dataset) -> bool:

@@ -119,11 +119,13 @@ class FitComparison:
         divided = mesh is not None and mesh.divides_models
         looks = ranks_are_compared() and (divided or "rows" not in _said)
         adapter = iterator.data_adapter
-        seen = seen_of(adapter, divided) if looks else Seen(type(adapter).__name__, [])
+        seen = seen_of(adapter, divided) if looks else None
         plan = plan_of(iterator, self._arguments, self._validation())
         everyone = self._gathered("hvdkit.fit_data", (plan, seen), ranks)
         plans = {rank: plan for rank, (plan, _) in everyone.items()}
-        all_seen = {rank: seen for rank, (_, seen) in everyone.items()}
+        # Some ranks may have been told in a training of fewer ranks.
+        all_look = all(seen is not None for _, seen in everyone.values())
+        all_seen = {rank: seen for rank, (_, seen) in everyone.items()} if all_look else {}
         problem = problem_with(plans)
         if problem is None and mesh is not None:  # the stages of a pipeline compare all of a batch
             problem = problem_in_groups(all_seen, mesh.tensor)
@@ -131,7 +133,7 @@ class FitComparison:
             raise RankMismatchError(problem)
         # Join is for all ranks, and a divided model's messages don't know it.
         self._joins = ranks.process_set_id == 0 and not divided and may_differ_later(plans)
-        if looks and "rows" not in _said:
+        if all_seen and "rows" not in _said:
             self._say_same_rows(all_seen, adapter, ranks)
 
     def _say_same_rows(self, seen: dict[int, Seen], adapter: Any, ranks: ProcessSet) -> None:
