@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -101,15 +100,21 @@ class Sample:
 
 
 def samples_of(data: Any, name: str) -> list[Sample]:
-    """A sample of each array of a structure.
+    """A sample of each array of a structure; of ragged and sparse tensors, of their components.
 
     Args:
-        data: arrays (or lists) with a row for each sample.
+        data: arrays and tensors with a row for each sample, and None.
         name: what messages call it; the arrays are numbered.
     """
-    arrays = keras.tree.flatten(data)
+    arrays = [a for a in tf.nest.flatten(data, expand_composites=True) if np.ndim(a)]
     names = [name] if len(arrays) == 1 else [f"{name}, array {i}" for i in range(len(arrays))]
     return [sample_of(array, each) for array, each in zip(arrays, names, strict=True)]
+
+
+def sampled_rows(count: int) -> tuple[int, ...]:
+    """The numbers of the rows that are looked at, of so many: the first and the last among them."""
+    spread = np.linspace(0, count - 1, min(count, SAMPLED_ROWS)) if count else np.zeros(0)
+    return tuple(int(row) for row in spread)
 
 
 def sample_of(array: Any, name: str) -> Sample:
@@ -119,12 +124,10 @@ def sample_of(array: Any, name: str) -> Sample:
         array: has a length, and gives a row for an index.
         name: what messages call it.
     """
-    count = len(array)
-    spread = np.linspace(0, count - 1, min(count, SAMPLED_ROWS)) if count else np.zeros(0)
-    rows = tuple(int(row) for row in spread)
+    rows = sampled_rows(len(array))
     dtype = getattr(array, "dtype", None)
     kind = getattr(dtype, "name", dtype) or type(array).__name__
-    shape = "x".join(map(str, getattr(array, "shape", (count,))))
+    shape = "x".join(map(str, getattr(array, "shape", (len(array),))))
     narrow = getattr(dtype, "itemsize", getattr(dtype, "size", 8)) <= 2
     if isinstance(array, tf.Tensor):
         picked = list(tf.gather(array, rows).numpy()) if rows else []

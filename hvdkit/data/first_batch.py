@@ -28,25 +28,25 @@ class FirstBatch:
         self._seen: list[Sample] = []
 
     def noted(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """The same dataset, whose first batch is looked at in passing.
+        """The same batches, of which the first is looked at in passing.
 
         Args:
-            batches: elements of (number, part of the batch, ...), as of `enumerate`.
+            batches: those of all ranks.
         """
 
         def note(*parts: np.ndarray) -> np.int64:
             self._seen = [sample_of(part, f"part {i}") for i, part in enumerate(parts)]
             return np.int64(0)
 
-        def pass_on(step: tf.Tensor, *elements: Any) -> Any:
-            parts = tf.nest.flatten(elements, expand_composites=True)
-            rows = [part for part in parts if part.shape.rank != 0]
+        def pass_on(step: tf.Tensor, batch: Any) -> Any:
+            parts = tf.nest.flatten(batch, expand_composites=True)
+            rows = [part for part in parts if part is not None and part.shape.rank != 0]
             number = tf.cond(
                 step == 0, lambda: tf.numpy_function(note, rows, tf.int64), lambda: step
             )
-            return (tf.ensure_shape(number, []), *elements)
+            return number, batch
 
-        return batches.map(pass_on)
+        return batches.enumerate().map(pass_on).map(lambda _, batch: batch)
 
     def require_same(self, process_set: ProcessSet) -> None:
         """Raise on every rank unless the ranks have read the same batch; all of them call it.

@@ -31,13 +31,12 @@ class Part:
 
 
 class Source(Protocol):
-    """Arrays, a `tf.data.Dataset`, or a `keras.utils.PyDataset`.
+    """Arrays, a `tf.data.Dataset`, or a `keras.utils.PyDataset`."""
 
-    Attributes:
-        first_batch: what was seen of data that can be read once only; None for all other data.
-    """
-
-    first_batch: FirstBatch | None
+    @property
+    def first_batch(self) -> FirstBatch | None:
+        """What was seen of data that can be read once only; None for all other data."""
+        ...
 
     @property
     def identity(self) -> list[object]:
@@ -90,8 +89,12 @@ class Source(Protocol):
         """
         ...
 
-    def positions(self, part: Part, rows: int) -> np.ndarray:
-        """Where the first `rows` rows that this rank reads in order stand in the whole data."""
+    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+        """Where the rows that this rank reads in a step, in order, stand in the whole data.
+
+        Returns:
+            Two integers for each row, which sort all rows of all ranks into the order of the data.
+        """
         ...
 
     def on_epoch_begin(self) -> None:
