@@ -107,7 +107,7 @@ def samples_of(data: Any, name: str) -> list[Sample]:
         name: what messages call it; the arrays are numbered.
     """
     arrays = [a for a in tf.nest.flatten(data, expand_composites=True) if np.ndim(a)]
-    names = [name] if len(arrays) == 1 else [f"{name}, array {i}" for i in range(len(arrays))]
+    names = [name] if len(arrays) == 1 else [f"{name}, part {i}" for i in range(len(arrays))]
     return [sample_of(array, each) for array, each in zip(arrays, names, strict=True)]
 
 

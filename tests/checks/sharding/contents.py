@@ -121,7 +121,7 @@ def check_arrays_with_nan() -> None:
     hvd.shard(x, BATCH)
     if hvd.rank() == 1:
         x[-1, 0] = 1.0
-    with pytest.raises(hvd.RankMismatchError, match=f"row {ROWS - 1} of the data"):
+    with pytest.raises(hvd.RankMismatchError, match=f"row {ROWS - 1} of array 0 of the data"):
         hvd.shard(x, BATCH)
 
 
