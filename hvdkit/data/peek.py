@@ -8,6 +8,7 @@ others; and never a Python generator, which may be read once only.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ class Peek:
     """
 
     contents: list[Content]
-    functions: list[bytes]
+    functions: str
     complete: bool
     draws: bool
 
@@ -83,10 +84,13 @@ def peek(dataset: tf.data.Dataset) -> Peek:
         if tensors_of(step.dataset):
             continue  # they have been looked at
         contents += _first_elements(step.dataset)
-    functions = [value for step in steps for value in _function_values(step)]
+    functions = hashlib.blake2b(digest_size=8)
+    for step in steps:
+        for value in _function_values(step):
+            functions.update(value)
     return Peek(
         contents,
-        functions,
+        functions.hexdigest(),
         complete=not any(map(_hides_rows, steps)),
         draws=any(step.kind in _KEEP_ROWS and not _is_readable(step) for step in steps),
     )
