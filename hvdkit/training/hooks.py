@@ -202,8 +202,8 @@ def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: An
         explained_in_graph("a step of evaluate"),
     ):
         results = original(model, **arguments)
-    if isinstance(data, ShardedData):
-        data.compare_first_batch()
+    if sharded:
+        arguments["x"].data.compare_first_batch()
     return results
 
 
