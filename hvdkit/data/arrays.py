@@ -58,11 +58,6 @@ class ArraySource:
                 f"the data has {self.rows} rows, fewer than the {part.size} ranks: "
                 "start fewer ranks, or give more data."
             )
-        if part.drop_remainder and self.rows < self._global_batch(part):
-            raise ValueError(
-                f"the data has {self.rows} rows, less than one global batch of {part.size} x "
-                f'{part.batch_size}: choose a smaller batch_size, or remainder="pad".'
-            )
 
     def num_batches(self, part: Part, first: int = 0) -> int:
         """See `Source.num_batches`."""

@@ -94,7 +94,7 @@ class MappedSource:
             mapped = mapped.apply(tf.data.experimental.assert_cardinality(count))
         options = tf.data.Options()
         # A function that waits, for a file say, keeps no thread from the training step.
-        options.threading.private_threadpool_size = _threads()
+        options.threading.private_threadpool_size = _threads() + 1
         return pipeline_options(mapped.with_options(options))
 
 

@@ -162,8 +162,7 @@ class PyDatasetSource:
     ) -> Iterator[list[int]]:
         """The batches of all ranks in each step."""
         if self.count is None:
-            for step in itertools.count():
-                start = first + step * part.size
+            for start in itertools.count(first, part.size):
                 yield list(range(start, start + part.size))
             return
         order = list(range(self.count)) if in_order else self.order(next_epoch())

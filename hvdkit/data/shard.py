@@ -157,6 +157,11 @@ def _try_source(
             raise ValueError(f"batch_size is a positive number of rows, not {size!r}.")
         source = _source(data, part, shuffle, seed, batched, function)
         source.check(part)
+        if source.num_batches(part) == 0:
+            raise ValueError(
+                f"the data is less than one batch on each of the {part.size} ranks, and "
+                'remainder="drop" leaves it out: choose a smaller batch_size, or remainder="pad".'
+            )
     except Exception as error:  # the user's own, too: the other ranks wait to hear of it
         return None, error
     return source, None
