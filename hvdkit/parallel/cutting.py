@@ -7,8 +7,9 @@ are the outputs of the part before and the inputs of the part after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -40,7 +41,7 @@ class Part:
     @property
     def layers(self) -> list[Any]:
         """Its layers, each once; operations such as `keras.ops.add` are not among them."""
-        return [op for op in _operations(self.steps) if isinstance(op, keras.layers.Layer)]
+        return [op for op in operations_of(self.steps) if isinstance(op, keras.layers.Layer)]
 
     @property
     def masked(self) -> list[bool]:
@@ -63,6 +64,8 @@ class Line:
         outputs: the model's outputs, in its order.
         input_structure: `inputs` as the model takes them, alone, in a list or in a dictionary.
         output_structure: `outputs` as the model returns them.
+        inside: of steps of nested models, by the step's id, the names of these models, outermost
+            first.
     """
 
     name: str
@@ -71,80 +74,102 @@ class Line:
     outputs: tuple[KerasTensor, ...]
     input_structure: Any
     output_structure: Any
+    inside: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def places(self) -> list[int]:
-        """Where it can be cut: place `p` is before step `p`; not between layers with one weight."""
-        return [p for p in range(1, len(self.steps)) if self._shared_across(p) is None]
+        """Where it is cut by default: place `p` is before step `p`.
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """What is between the places: for each block its first step and the one after its last."""
-        ends = [0, *self.places(), len(self.steps)]
+        One or two variables that are needed on both sides, such as an embedding that is also the
+        last layer's kernel, do not stand in the way. More do: models that are called twice stay
+        together.
+        """
+        return [p for p in range(1, len(self.steps)) if len(self.tied_across(p)) <= 2]
+
+    def blocks(self, also: Iterable[int] = ()) -> list[tuple[int, int]]:
+        """What is between the places: for each block its first step and the one after its last.
+
+        Args:
+            also: more places.
+        """
+        ends = [0, *sorted({*self.places(), *also}), len(self.steps)]
         return list(pairwise(ends))
 
     def place_after(self, layer_name: str) -> int:
-        """The place after the last call of a layer.
+        """The place after the last call of a layer, or of a nested model.
+
+        Args:
+            layer_name: its name; with those of the nested models that it is in, as in
+                "encoder/dense", where several have the same.
 
         Raises:
-            ValueError: there is no such layer, or it is the last.
+            ValueError: there is no such layer, there are several, or it is the last.
         """
-        calls = [i for i, step in enumerate(self.steps) if step.operation.name == layer_name]
-        if not calls:
+        ends = {path: i + 1 for i, step in enumerate(self.steps) for path in self._paths(step)}
+        found = [path for path in ends if path == layer_name] or [
+            path for path in ends if path.endswith(f"/{layer_name}")
+        ]
+        if not found:
+            names = dict.fromkeys(self._paths(step)[-1] for step in self.steps)
             raise ValueError(
                 f"model {self.name!r} has no layer {layer_name!r} to cut after; its layers are "
-                f"{', '.join(op.name for op in _operations(self.steps))}."
+                f"{', '.join(names)}."
             )
-        if calls[-1] + 1 == len(self.steps):
+        if len(found) > 1:
+            raise ValueError(
+                f"model {self.name!r} has several layers {layer_name!r}: name one of "
+                f"{', '.join(found)}."
+            )
+        if ends[found[0]] == len(self.steps):
             raise ValueError(
                 f"{layer_name!r} is the last layer of model {self.name!r}: no part is after it."
             )
-        return calls[-1] + 1
+        return ends[found[0]]
 
     def cut(self, places: Iterable[int]) -> list[Part]:
         """The parts between some places, at most one more than there are places.
 
         Raises:
-            ValueError: a place is at an end or outside, or separates layers that share weights.
+            ValueError: a place is at an end or outside.
         """
         ends = sorted(set(places))
-        for place in ends:
-            self._require_allowed(place)
+        if outside := [p for p in ends if not 0 < p < len(self.steps)]:
+            raise ValueError(
+                f"place {outside[0]} is not inside model {self.name!r}, which has the places 1 to "
+                f"{len(self.steps) - 1}."
+            )
         starts, stops = [0, *ends], [*ends, len(self.steps)]
-        borders = [self.inputs, *(self._crossing(p) for p in ends), self.outputs]
+        borders = [self.inputs, *(self.crossing(p) for p in ends), self.outputs]
         return [
             Part(self.steps[start:stop], borders[i], borders[i + 1])
             for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
         ]
 
-    def _crossing(self, place: int) -> tuple[KerasTensor, ...]:
+    def crossing(self, place: int) -> tuple[KerasTensor, ...]:
+        """The tensors that are there before a place and needed after it."""
         made = [*self.inputs, *(t for step in self.steps[:place] for t in step.outputs)]
         later = [t for step in self.steps[place:] for t in step.input_tensors]
         needed = {id(t) for t in [*later, *self.outputs]}
         return tuple(t for t in made if id(t) in needed)
 
-    def _require_allowed(self, place: int) -> None:
-        if not 0 < place < len(self.steps):
-            raise ValueError(
-                f"place {place} is not inside model {self.name!r}, which has the places 1 to "
-                f"{len(self.steps) - 1}."
-            )
-        shared = self._shared_across(place)
-        if shared is None:
-            return
-        before = self.steps[place - 1].operation.name
-        allowed = [self.steps[p - 1].operation.name for p in self.places()]
-        raise ValueError(
-            f"model {self.name!r} can't be cut after {before!r}: layer {shared!r} would be needed "
-            "on both sides with the same weights. Places that can be cut are after: "
-            f"{', '.join(allowed) or 'none of its layers'}."
-        )
+    def tied_across(self, place: int) -> list[Any]:
+        """The variables of layers on both sides of a place."""
+        return [v for v, first, last in self._uses if first < place <= last]
 
-    def _shared_across(self, place: int) -> str | None:
-        """The name of a layer after the place that shares weights with one before it."""
-        before = {id(v) for step in self.steps[:place] for v in _variables(step)}
-        for step in self.steps[place:]:
-            if any(id(v) in before for v in _variables(step)):
-                return str(step.operation.name)
-        return None
+    @cached_property
+    def _uses(self) -> list[tuple[Any, int, int]]:
+        """Each variable with the first and the last step that uses it."""
+        of_operation = {id(op): variables_of_operation(op) for op in operations_of(self.steps)}
+        uses: dict[int, tuple[Any, int, int]] = {}
+        for i, step in enumerate(self.steps):
+            for variable in of_operation[id(step.operation)]:
+                _, first, _ = uses.get(id(variable), (None, i, i))
+                uses[id(variable)] = variable, first, i
+        return list(uses.values())
+
+    def _paths(self, step: Step) -> list[str]:
+        """What a step's nested models are called, and last the step itself."""
+        names = [*self.inside.get(id(step), ()), step.operation.name]
+        return ["/".join(names[: i + 1]) for i in range(len(names))]
 
 
 def line_of(model: keras.Model) -> Line:
@@ -161,7 +186,7 @@ def line_of(model: keras.Model) -> Line:
         >>> first, second = line.cut([line.place_after("dense_3")])
         >>> keras_models = [part_model(part, name="part") for part in (first, second)]
     """
-    graph = _graph_of(model)
+    graph = graph_of(model)
     order = {id(op): i for i, op in enumerate(graph.operations)}
     steps = [
         (-depth, order[id(node.operation)], node.operation._inbound_nodes.index(node), node)
@@ -190,8 +215,12 @@ def parts_of(model: keras.Model, after: Sequence[str]) -> list[Part]:
     return line.cut(line.place_after(name) for name in after)
 
 
-def _graph_of(model: Any) -> Any:
-    """Keras's graph of a model: a `Functional` whose call is its own."""
+def graph_of(model: Any) -> Any:
+    """Keras's graph of a model: a `Functional` whose call is its own.
+
+    Raises:
+        ValueError: the model is not built, or has Python code of its own that can't be cut.
+    """
     name = getattr(model, "name", repr(model))
     if isinstance(model, keras.Sequential):
         if model._functional is not None:
@@ -209,9 +238,17 @@ def _graph_of(model: Any) -> Any:
     )
 
 
-def _operations(steps: Iterable[Step]) -> list[Any]:
+def operations_of(steps: Iterable[Step]) -> list[Any]:
+    """The layers and operations of some steps, each once."""
     return list({id(step.operation): step.operation for step in steps}.values())
 
 
-def _variables(step: Step) -> list[Any]:
-    return getattr(step.operation, "variables", [])
+def variables_of(steps: Iterable[Step]) -> list[Any]:
+    """The variables of the layers of some steps, each once."""
+    found = {id(v): v for op in operations_of(steps) for v in variables_of_operation(op)}
+    return list(found.values())
+
+
+def variables_of_operation(operation: Any) -> list[Any]:
+    """The variables of a layer; none of an operation."""
+    return list(getattr(operation, "variables", []))

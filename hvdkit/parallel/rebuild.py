@@ -1,68 +1,86 @@
-"""Keras models of the parts that `cutting` has found, with the layers themselves or copies."""
+"""Keras models of the parts that `cutting` has found, made of the layers themselves."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 
-from hvdkit.parallel.cutting import Line, Part, line_of
+from hvdkit.parallel.cutting import Line, Part, Step
 
 _COUNTS = "object_name_uids"  # Keras's, of the names that it has given
 
 
-def part_model(part: Part, name: str, *, copy: bool = False) -> keras.Model:
-    """A functional model of a part, which takes and returns lists of tensors.
+@keras.saving.register_keras_serializable("hvdkit")
+class PartModel(Functional):
+    """A functional model that takes its inputs as they come.
+
+    The model that it is a part of has checked and converted them, and inside of a model Keras
+    checks no static shapes, which are not always true.
+    """
+
+    _penalized_elsewhere: frozenset[int] = frozenset()
+
+    def leave_penalties_of(self, variables: Iterable[Any]) -> None:
+        """Let another part compute what the regularizers of some variables add to the loss."""
+        self.__dict__["_penalized_elsewhere"] = frozenset(id(variable) for variable in variables)
+
+    def _get_regularization_losses(self) -> list[Any]:
+        return [
+            variable.regularizer(variable)
+            for variable in self.trainable_weights
+            if variable.regularizer is not None and id(variable) not in self._penalized_elsewhere
+        ]
+
+    @property
+    def input_spec(self) -> None:
+        """Nothing is checked."""
+        return None
+
+    def get_config(self) -> Any:
+        """As of every functional model, with layers of different names."""
+        with distinct_names(self.operations):
+            return super().get_config()
+
+    def _assert_input_compatibility(self, *args: Any) -> None:
+        pass
+
+    def _standardize_inputs(self, inputs: Any) -> list[Any]:
+        flat: list[Any] = keras.tree.flatten(inputs)
+        return flat
+
+
+def part_model(part: Part, name: str) -> PartModel:
+    """A functional model of a part, with its layers, which takes and returns lists of tensors.
 
     Args:
         part: a part of a model, from `Line.cut`.
         name: the new model's name.
-        copy: whether it gets new layers with the same names, weights and states of seed
-            generators, made on the device whose scope this is called in. The original's layers are
-            used otherwise.
 
     Returns:
         A model from `part.inputs` to `part.outputs`.
-
-    Raises:
-        ValueError: a layer's configuration does not describe its weights, so it can't be copied.
     """
-    copies = _Copies()
-    pick = copies.of if copy else _itself
     with undrawn():
         inputs = [_input_like(t, f"{name}_input{i}") for i, t in enumerate(part.inputs)]
         tensors = {id(old): new for old, new in zip(part.inputs, inputs, strict=True)}
-        _replay(part.steps, tensors, pick)
-        model = keras.Model(inputs, [tensors[id(t)] for t in part.outputs], name=name)
-    copies.take_weights()
-    return model
+        for step in part.steps:
+            replay(step, tensors)
+        outputs = [tensors[id(t)] for t in part.outputs]
+        with distinct_names(operations_behind(outputs)):
+            return PartModel(inputs, outputs, name=name)
 
 
-def flattened(model: keras.Model) -> keras.Model:
-    """The same model with the layers of nested models as its own, for more places to cut.
-
-    The layers are the original's, so weights are shared with it. A nested model with Python code
-    of its own stays whole.
-
-    Raises:
-        ValueError: the model can't be cut, or layers in different nested models have one name.
-    """
-    line = line_of(model)
-    if not any(_inner_line(step.operation) for step in line.steps):
-        return model
-
-    def between(inputs: list[Any]) -> list[Any]:
-        tensors = {id(old): new for old, new in zip(line.inputs, inputs, strict=True)}
-        _replay_flat(line.steps, tensors)
-        return [tensors[id(t)] for t in line.outputs]
-
-    return model_like(line, between)
+def inputs_like(line: Line) -> list[Any]:
+    """New inputs as a model has them, with the same names."""
+    return [_input_like(t, t._keras_history.operation.name) for t in line.inputs]
 
 
 def model_like(line: Line, between: Callable[[list[Any]], Sequence[Any]]) -> keras.Model:
@@ -72,12 +90,15 @@ def model_like(line: Line, between: Callable[[list[Any]], Sequence[Any]]) -> ker
         line: the other model's.
         between: gives the list of outputs for the list of inputs, both in the model's order.
     """
-    inputs = [_input_like(t, t._keras_history.operation.name) for t in line.inputs]
+    return keras.Model(*ends_like(line, between), name=line.name)
+
+
+def ends_like(line: Line, between: Callable[[list[Any]], Sequence[Any]]) -> tuple[Any, Any]:
+    """The inputs and outputs of `model_like`, in the structure of the other model's."""
+    inputs = inputs_like(line)
     outputs = list(between(inputs))
     pack = keras.tree.pack_sequence_as
-    return keras.Model(
-        pack(line.input_structure, inputs), pack(line.output_structure, outputs), name=line.name
-    )
+    return pack(line.input_structure, inputs), pack(line.output_structure, outputs)
 
 
 @contextlib.contextmanager
@@ -108,80 +129,77 @@ def uncounted() -> Iterator[None]:
         global_state.set_global_attribute(_COUNTS, defaultdict(int, counts))
 
 
-class _Copies:
-    """Layers made from the configurations of others, each once."""
+@contextlib.contextmanager
+def distinct_names(operations: Sequence[Any]) -> Iterator[None]:
+    """While inside, layers have different names, as Keras asks of those of one model.
 
-    def __init__(self) -> None:
-        self._made: dict[int, tuple[Any, Any]] = {}
-
-    def of(self, operation: Any) -> Any:
-        if id(operation) not in self._made:
-            copy = type(operation).from_config(operation.get_config())
-            self._made[id(operation)] = operation, copy
-        return self._made[id(operation)][1]
-
-    def take_weights(self) -> None:
-        for original, copy in self._made.values():
-            if isinstance(original, keras.layers.Layer):
-                copy_variables(original, copy)
-
-
-def copy_variables(original: Any, copy: Any) -> None:
-    """Give all variables of a layer, states of seed generators among them, to its copy.
-
-    Raises:
-        ValueError: they do not have the same variables.
+    Those of different nested models may have the same.
     """
-    made, given = copy.variables, original.variables
-    if [tuple(v.shape) for v in made] != [tuple(v.shape) for v in given]:
-        raise ValueError(
-            f"layer {original.name!r} ({type(original).__name__}) can't be copied: made again from "
-            "its get_config() it has other variables. Let get_config() hold all that __init__ "
-            "takes, or split the model before the layer is changed."
-        )
-    for new, old in zip(made, given, strict=True):
-        new.assign(old)
+    names = [op.name for op in operations]
+    taken: set[str] = set()
+    try:
+        for operation, name in zip(operations, names, strict=True):
+            others = taken.union(names) if name in taken else taken
+            choices = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
+            operation.name = next(choice for choice in choices if choice not in others)
+            taken.add(operation.name)
+        yield
+    finally:
+        for operation, name in zip(operations, names, strict=True):
+            operation.name = name
 
 
-def _itself(operation: Any) -> Any:
-    return operation
+def operations_behind(outputs: Iterable[Any]) -> list[Any]:
+    """All operations whose results are needed for some tensors."""
+    found: dict[int, Any] = {}
+    histories = [tensor._keras_history for tensor in outputs]
+    waiting = [history.operation._inbound_nodes[history.node_index] for history in histories]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            waiting += node.parent_nodes
+    return list({id(node.operation): node.operation for node in found.values()}.values())
 
 
 def _input_like(tensor: Any, name: str) -> Any:
+    optional = getattr(tensor._keras_history.operation, "optional", False)
     return keras.Input(
-        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        ragged=tensor.ragged,
+        optional=optional,
+        name=name,
     )
 
 
-def _replay(steps: tuple[Any, ...], tensors: dict[int, Any], pick: Callable[[Any], Any]) -> None:
-    """Call each step's layer again, on the tensors that stand for its own."""
-    for step in steps:
-        args, kwargs = step.arguments.fill_in(tensors)
-        _put(tensors, step, pick(step.operation)(*args, **kwargs))
+def replay(
+    step: Step,
+    tensors: dict[int, Any],
+    operation: Any = None,
+    training: bool | None = None,
+) -> Any:
+    """Call a step's layer again, on the tensors that stand for its own.
+
+    Args:
+        step: the step.
+        tensors: what stands for each tensor, by its id; what the layer returns is added.
+        operation: another layer to call instead.
+        training: whether to call it in training mode; None for what it was called with.
+
+    Returns:
+        Keras's node of the call.
+    """
+    operation = step.operation if operation is None else operation
+    args, kwargs = step.arguments.fill_in(tensors)
+    if training is not None and "training" in getattr(operation, "_call_context_args", ()):
+        kwargs["training"] = training
+    put(tensors, step, operation(*args, **kwargs))
+    return operation._inbound_nodes[-1]
 
 
-def _replay_flat(steps: tuple[Any, ...], tensors: dict[int, Any]) -> None:
-    for step in steps:
-        inner = _inner_line(step.operation)
-        if inner is None:
-            _replay((step,), tensors, _itself)
-            continue
-        given = [tensors[id(t)] for t in keras.tree.flatten(step.arguments.args)]
-        inside = {id(old): new for old, new in zip(inner.inputs, given, strict=True)}
-        _replay_flat(inner.steps, inside)
-        _put(tensors, step, [inside[id(t)] for t in inner.outputs])
-
-
-def _put(tensors: dict[int, Any], step: Any, outputs: Any) -> None:
+def put(tensors: dict[int, Any], step: Step, outputs: Any) -> None:
+    """Note what a step's layer has returned."""
     for old, new in zip(step.outputs, keras.tree.flatten(outputs), strict=True):
         tensors[id(old)] = new
-
-
-def _inner_line(operation: Any) -> Line | None:
-    """The line of a nested model, or None for a layer or a model that can't be cut."""
-    if not isinstance(operation, keras.Model):
-        return None
-    try:
-        return line_of(operation)
-    except ValueError:
-        return None

@@ -54,7 +54,9 @@ def check_models_of_many_kinds_train_as_undivided():
         y = RNG.normal(size=(20, 2)).astype("float32")
         keras.utils.set_random_seed(1)
         model = make()
-        divided = hvd.parallel.split(model, DEVICES, micro_batches=micro_batches, verbose=False)
+        divided = hvd.parallel.split(
+            model, DEVICES, micro_batches=micro_batches, copy=True, verbose=False
+        )
         assert set(devices_of(divided.variables)) == set(DEVICES)
         losses = []
         for each in (model, divided):

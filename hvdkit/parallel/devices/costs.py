@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.parallel.cutting import Line
+from hvdkit.parallel.cutting import Line, variables_of
 from hvdkit.parallel.rebuild import part_model
 
 Range = tuple[int, int]
@@ -54,12 +54,6 @@ def memory(line: Line, blocks: Sequence[Range], rows: int, slots: int) -> list[f
     return [
         _weights(line.steps[a:b], slots) + _activations(line.steps[a:b], rows) for a, b in blocks
     ]
-
-
-def variables_of(steps: Sequence[Any]) -> list[Any]:
-    """The variables of the layers of some steps, each once."""
-    found = {id(v): v for step in steps for v in getattr(step.operation, "variables", [])}
-    return list(found.values())
 
 
 def _weights(steps: Sequence[Any], slots: int) -> float:

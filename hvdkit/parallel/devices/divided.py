@@ -19,7 +19,8 @@ from hvdkit.engine import logger
 from hvdkit.parallel.devices.local import existing_devices, local_devices, refuse_strategy
 from hvdkit.parallel.devices.pieces import mark_pieces
 from hvdkit.parallel.devices.placement import real_variables
-from hvdkit.parallel.devices.relay import Stage, claimed, run
+from hvdkit.parallel.devices.relay import run
+from hvdkit.parallel.devices.stage import Stage, claimed
 from hvdkit.parallel.rebuild import undrawn
 
 Arrays = list[np.ndarray]

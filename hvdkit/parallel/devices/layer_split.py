@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import tensorflow as tf
 from hvdkit.engine import logger
 from hvdkit.parallel.devices.local import existing_devices, local_devices, refuse_strategy, spread
 from hvdkit.parallel.devices.placement import do_not_convert, real_variables
-from hvdkit.parallel.devices.relay import Stage, claimed, run
+from hvdkit.parallel.devices.relay import run
+from hvdkit.parallel.devices.stage import Stage, claimed
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -20,7 +22,8 @@ class LayerSplit(keras.layers.Layer):
 
     The weights, operations, gradients and optimizer slots of a part are on its device; between
     devices go only activations and their gradients. The losses and weights are those of the same
-    layers on one device.
+    layers on one device. A weight that several parts use (tied embeddings) lies on the device of
+    the first of them, the others read it there, and their gradients are summed.
 
     With several micro-batches the rows of a batch go through the parts one block after the other,
     so that the devices work at the same time on different blocks (GPipe, Huang et al., 2019,
@@ -49,8 +52,8 @@ class LayerSplit(keras.layers.Layer):
         training: whether in training mode.
 
     Raises:
-        ValueError: a device does not exist; a part is not a layer; two parts share weights; the
-            scope of a `tf.distribute` strategy.
+        ValueError: a device does not exist; a part is not a layer; the scope of a `tf.distribute`
+            strategy.
 
     Example:
         >>> x = keras.Input((64,))
@@ -84,6 +87,17 @@ class LayerSplit(keras.layers.Layer):
         if all(part.built for part in self.parts):
             self._claim_variables()
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether weights have regularizers, whose losses the parts make."""
+        return any(stage.penalties for stage in self._stages)
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether weights are used by several parts."""
+        counts = Counter(id(variable) for part in self.parts for variable in part.variables)
+        return any(count > 1 for count in counts.values())
+
     def build(self, input_shape: Any) -> None:
         """Nothing: the parts are built with the first inputs, whose dtypes they may need."""
 
@@ -109,7 +123,17 @@ class LayerSplit(keras.layers.Layer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """The parts with their configurations, the devices, and the number of micro-batches."""
+        """The parts with their configurations, the devices, and the number of micro-batches.
+
+        Raises:
+            ValueError: parts share weights, which their configurations do not tell.
+        """
+        if self.shares_weights:
+            raise ValueError(
+                f"{self.name!r} can't be written into a file with its layers: its parts share "
+                "weights, and made again they would not. Use save_weights and load_weights, or "
+                "hvd.parallel.split, whose models are then saved as the undivided model."
+            )
         return {
             **super().get_config(),
             "parts": [keras.saving.serialize_keras_object(part) for part in self.parts],
@@ -142,17 +166,11 @@ class LayerSplit(keras.layers.Layer):
         self._claim_variables()
 
     def _claim_variables(self) -> None:
-        owner: dict[int, str] = {}
-        for part in self.parts:
-            for variable in part.variables:
-                if id(variable) in owner:
-                    raise ValueError(
-                        f"variable {variable.path!r} is in two parts of {self.name!r}, "
-                        f"{owner[id(variable)]!r} and {part.name!r}: a weight lies on one "
-                        "device. Put the layers that share it into one part."
-                    )
-            owner.update({id(variable): part.name for variable in part.variables})
-        self._stages = [claimed(p, d) for p, d in zip(self.parts, self.devices, strict=True)]
+        """Put each part's variables on its device; what several parts use, on that of the first."""
+        claimed_before: list[Any] = []
+        for part, device in zip(self.parts, self.devices, strict=True):
+            self._stages.append(claimed(part, device, claimed_before))
+            claimed_before += part.variables
 
 
 def _checked_parts(parts: Any) -> list[keras.layers.Layer]:

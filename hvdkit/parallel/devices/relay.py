@@ -25,47 +25,9 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from tensorflow.python.eager import record
 
 from hvdkit.parallel.devices.micro_batches import Rows, joined, rows_of
-from hvdkit.parallel.devices.placement import move_to, tf_variable
+from hvdkit.parallel.devices.stage import Stage
 
 Gradient = Any
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a model and where it runs.
-
-    Attributes:
-        part: a layer or model.
-        device: name of its device.
-        penalties: variables with regularizers, whose losses are made here, beside the variables.
-    """
-
-    part: Any
-    device: str
-    penalties: tuple[tuple[Any, Any], ...] = ()
-
-    @property
-    def trained(self) -> list[tf.Variable]:
-        """The variables of it that are trained."""
-        return [tf_variable(v) for v in self.part.trainable_variables]
-
-
-def claimed(part: Any, device: str) -> Stage:
-    """A built part with its variables on a device, and their regularizers taken from Keras.
-
-    Keras would make their losses on the first device, which needs a copy of the weights there.
-    Layers in the part that have placed their own variables keep them.
-    """
-    inner = [x for x in part._flatten_layers() if getattr(x, "places_itself", False)]
-    placed = {id(variable) for layer in inner for variable in layer.variables}
-    for variable in part.variables:
-        if id(variable) not in placed:
-            move_to(device, variable)
-    regularized = [v for v in part.variables if v.regularizer is not None]
-    penalties = tuple((v, v.regularizer) for v in regularized)
-    for variable in regularized:
-        variable.regularizer = None
-    return Stage(part, device, penalties)
 
 
 @dataclass(frozen=True)
@@ -197,24 +159,28 @@ class _Backward:
 
     def __call__(
         self, of_outputs: list[Gradient], of_loss: Gradient
-    ) -> tuple[list[Gradient], list[list[Gradient]]]:
-        """Gradients of the inputs, and for each part those of its trained variables."""
+    ) -> tuple[list[Gradient], list[Gradient]]:
+        """Gradients of the inputs, and of the trained variables of all parts."""
         inputs: list[list[Gradient]] = []
-        variables: list[list[list[Gradient]]] = [[] for _ in self.stages]
+        own: dict[int, list[Gradient]] = {id(v): [] for v in self.trained}
         for relay, block in zip(self.runs, self.blocks, strict=True):
             with tf.device(self.stages[-1].device):
                 flowing = [None if g is None else block.of_gradient(g) for g in of_outputs]
-            for number, made in reversed(list(enumerate(relay))):
-                flowing, own = made.gradients(flowing, of_loss)
-                variables[number].append(own)
+            for made in reversed(relay):
+                flowing, of_variables = made.gradients(flowing, of_loss)
+                for variable, gradient in zip(made.stage.trained, of_variables, strict=True):
+                    own[id(variable)].append(gradient)
             inputs.append(flowing)
         with tf.device(self.stages[0].device):
             of_inputs = [
                 _joined_gradients(column, self.blocks) for column in zip(*inputs, strict=True)
             ]
-        return of_inputs, [
-            _totals(stage, columns) for stage, columns in zip(self.stages, variables, strict=True)
-        ]
+        return of_inputs, [_total_of(variable, own[id(variable)]) for variable in self.trained]
+
+    @property
+    def trained(self) -> list[tf.Variable]:
+        """The trained variables of all parts, those of several parts once."""
+        return list({id(v): v for stage in self.stages for v in stage.trained}.values())
 
 
 def _record(
@@ -225,14 +191,14 @@ def _record(
     sources = [i for i, t in enumerate(given) if _differentiable(t)]
     results = [outputs[i] for i in places] + ([] if loss is None else [loss])
     # A variable's handle stands for it on a tape.
-    handles = [v.handle for stage in backward.stages for v in stage.trained]
+    handles = [v.handle for v in backward.trained]
 
     def gradient_function(*gradients: Gradient) -> list[Gradient]:
         of_outputs: list[Gradient] = [None] * len(outputs)
         for place, gradient in zip(places, gradients[: len(places)], strict=True):
             of_outputs[place] = gradient
         of_inputs, of_variables = backward(of_outputs, None if loss is None else gradients[-1])
-        return [of_inputs[i] for i in sources] + [g for own in of_variables for g in own]
+        return [of_inputs[i] for i in sources] + of_variables
 
     record.record_operation(
         "LayerSplit", results, [given[i] for i in sources] + handles, gradient_function
@@ -253,12 +219,10 @@ def total(gradients: Sequence[Gradient]) -> Gradient:
     return tf.add_n([tf.convert_to_tensor(g) for g in there])
 
 
-def _totals(stage: Stage, micro_batches: list[list[Gradient]]) -> list[Gradient]:
-    totals = []
-    for variable, column in zip(stage.trained, zip(*micro_batches, strict=True), strict=True):
-        with tf.device(variable.device):
-            totals.append(total(column))
-    return totals
+def _total_of(variable: tf.Variable, gradients: list[Gradient]) -> Gradient:
+    """The sum of a variable's gradients, of all parts and micro-batches, where it lies."""
+    with tf.device(variable.device):
+        return total(gradients)
 
 
 def _joined_gradients(pieces: Sequence[Gradient], blocks: list[Rows]) -> Gradient:
@@ -294,6 +258,6 @@ def _quiet_about_masks() -> Iterator[None]:
     """Keras warns that a model drops the mask of its inputs; its layers do get it."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", message="Layer .* .of type (Functional|Sequential). was passed an"
+            "ignore", message="Layer .* .of type (PartModel|Functional|Sequential). was passed an"
         )
         yield

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,12 +13,15 @@ from tensorflow.python.client import device_lib
 
 from hvdkit.engine import broadcast_object, is_initialized, topology
 from hvdkit.parallel.balance import balance, size_text
-from hvdkit.parallel.cutting import Line, Part, line_of
-from hvdkit.parallel.devices.costs import estimated_times, measured_times, memory, variables_of
+from hvdkit.parallel.cutting import Line, Part, variables_of
+from hvdkit.parallel.devices.copies import copied
+from hvdkit.parallel.devices.costs import estimated_times, measured_times, memory
+from hvdkit.parallel.devices.given import divided_like, give_away, require_kept_whole
 from hvdkit.parallel.devices.layer_split import LayerSplit
 from hvdkit.parallel.devices.local import existing_devices, refuse_strategy, short_name
 from hvdkit.parallel.devices.plan import Plan, PlannedPart
-from hvdkit.parallel.rebuild import flattened, model_like, part_model
+from hvdkit.parallel.flattening import flattened
+from hvdkit.parallel.rebuild import part_model
 
 _TIMES = {"measure": measured_times, "flops": estimated_times}
 
@@ -30,6 +32,7 @@ def split(
     *,
     micro_batches: int = 1,
     after: Sequence[str] | None = None,
+    copy: bool = False,
     batch_size: int = 32,
     times: str = "measure",
     capacities: Sequence[float | None] | None = None,
@@ -39,19 +42,31 @@ def split(
 ) -> keras.Model:
     """Divide the layers of a model over devices: consecutive layers that take about equally long.
 
-    The new model has copies of the layers, with their weights, each made on its device; the model
-    that was given stays as it is. Layers that share weights stay together. Compile the new model
-    as you would the other: it has the same inputs and outputs, and trains in the same way. In a job
-    of several ranks every rank calls it, with devices of its own; rank 0's times decide.
+    The new model uses the layers of the one that was given, whose weights move to their devices: a
+    step of one changes the other. It is not compiled; compile it as you would the other: it has the
+    same inputs and outputs, and trains in the same way. A class of your own is kept, with its
+    `train_step`, `compute_loss` and the like, and with the attributes of the model that was given.
+    In a job of several ranks every rank calls it, with devices of its own; rank 0's times decide.
+
+    The model that was given can still be used, and trained where its weights have no regularizers,
+    which the new model computes on their devices. A `tf.function` of your own that was traced
+    before it was split has the weights of then.
+
+    Layers that share weights stay together, but for one or two weights, such as tied embeddings:
+    these lie on the first of their devices, the other layers read them there, and the gradients are
+    summed.
 
     Args:
-        model: a built functional or Sequential model. The layers of nested models count as its own
-            if their names differ from all others.
+        model: a built functional or Sequential model. The layers of nested models count as its own.
         devices: names such as "GPU:0", a part for each; None for all of this process's GPUs, or
             logical CPU devices if it has none.
         micro_batches: see `hvd.parallel.LayerSplit`, which also says what then differs.
-        after: names of the layers after which to cut, one fewer than there are devices. None for
+        after: names of the layers after which to cut, one fewer than there are devices
+            ("encoder/dense" for a layer of a nested model whose name others have too). None for
             the cuts for which the slowest part is fastest.
+        copy: make copies of the layers, with their weights and all else that they know, and leave
+            the model that was given as it is. Layers have to be able to be made again from their
+            `get_config`.
         batch_size: rows of a batch, for times and memory.
         times: "measure" runs each layer on the first device; "flops" counts operations.
         capacities: for each device the bytes that the model may use there, None for no limit. By
@@ -62,12 +77,13 @@ def split(
             `pip install 'hvdkit[plot]'`.
 
     Returns:
-        A functional model of one `LayerSplit`, not compiled.
+        A functional model of one `LayerSplit`, not compiled. One of a class of your own, or with
+        weights that parts share, is saved as the undivided model that it was made from.
 
     Raises:
-        ValueError: the model can't be cut; a device does not exist; a layer does not fit on its
-            device; there are more devices than places to cut; the scope of a `tf.distribute`
-            strategy.
+        ValueError: the model can't be cut, or copied; a device does not exist; a layer does not fit
+            on its device; there are more devices than places to cut; the scope of a
+            `tf.distribute` strategy.
         ImportError: `plot` without matplotlib.
 
     Example:
@@ -78,8 +94,13 @@ def split(
     places = existing_devices(devices)
     if times not in _TIMES:
         raise ValueError(f"times={times!r}: choose one of {', '.join(map(repr, _TIMES))}.")
-    line = _finest_line(model)
-    blocks = line.blocks()
+    require_kept_whole(model)
+    if copy:
+        with tf.device("CPU:0"):
+            model = copied(model)
+    line = flattened(model)
+    asked = [] if after is None else sorted({line.place_after(name) for name in after})
+    blocks = line.blocks(asked)
     costs = _of_rank_0(_TIMES[times](line, blocks, batch_size, places))
     sizes = memory(line, blocks, batch_size, slots)
     if after is None:
@@ -88,7 +109,7 @@ def split(
         limits = _limits(capacities, places)
         ranges = balance(costs, sizes, len(places), limits, names=names, devices=places)
     else:
-        ranges = _ranges_after(line, blocks, after)
+        ranges = _ranges_after(blocks, asked)
         places = _for_parts(places, len(ranges))
         _require_fit(ranges, sizes, _limits(capacities, places), places)
     parts = line.cut(blocks[start][0] for start, _ in ranges[1:])
@@ -98,23 +119,12 @@ def split(
             plan.print()
         if plot is not None:
             plan.draw(plot)
-    layer = LayerSplit(
-        _models(parts, places, line.name), places, micro_batches, name=f"{line.name}_split"
-    )
-
-    def between(inputs: list[Any]) -> Sequence[Any]:
-        outputs = layer(inputs)
-        return outputs if isinstance(outputs, (list, tuple)) else [outputs]
-
-    return model_like(line, between)
-
-
-def _finest_line(model: keras.Model) -> Line:
-    """The model's layers, those of nested models as its own where they have names of their own."""
-    try:
-        return line_of(flattened(model))
-    except ValueError:
-        return line_of(model)
+    models = [part_model(part, f"{line.name}_part{i}") for i, part in enumerate(parts)]
+    layer = LayerSplit(models, places, micro_batches, name=f"{line.name}_split")
+    divided = divided_like(model, line, layer)
+    if not copy:
+        give_away(model, divided, layer)
+    return divided
 
 
 def _of_rank_0(times: list[float]) -> list[float]:
@@ -125,20 +135,10 @@ def _of_rank_0(times: list[float]) -> list[float]:
     return agreed
 
 
-def _models(parts: Sequence[Part], places: Sequence[str], name: str) -> list[keras.Model]:
-    models = []
-    for number, (part, place) in enumerate(zip(parts, places, strict=True)):
-        with tf.device(place):
-            models.append(part_model(part, f"{name}_part{number}", copy=True))
-    return models
-
-
 def _ranges_after(
-    line: Line, blocks: Sequence[tuple[int, int]], after: Sequence[str]
+    blocks: Sequence[tuple[int, int]], places: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """The blocks of each part, for the cuts that a user asks for."""
-    places = sorted({line.place_after(name) for name in after})
-    line.cut(places)  # says which of them separates layers that share weights
+    """The blocks of each part, for the places that a user asks for."""
     first = [0, *(next(i for i, b in enumerate(blocks) if b[0] == p) for p in places)]
     return list(pairwise([*first, len(blocks)]))
 

@@ -45,6 +45,12 @@ def _digest(data: Any) -> str:
     leaves = [leaf for leaf in keras.tree.flatten(data) if isinstance(leaf, tf.Tensor)]
     crc = 0
     for leaf in leaves:
-        crc = zlib.crc32(np.ascontiguousarray(leaf.numpy()).reshape(-1).view(np.uint8), crc)
+        crc = zlib.crc32(_bytes(leaf), crc)
     shapes = ", ".join(f"{leaf.dtype.name} {tuple(leaf.shape)}" for leaf in leaves)
     return f"{shapes} with checksum {crc:08x}"
+
+
+def _bytes(tensor: tf.Tensor) -> bytes | np.ndarray:
+    if tensor.dtype == tf.string:
+        return tf.io.serialize_tensor(tensor).numpy()  # type: ignore[no-any-return]
+    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)

@@ -79,44 +79,38 @@ class LocalBorder:
 class RemoteBorder:
     """Between two pieces of different ranks.
 
-    A message with the loss so far and the sizes of the tensors goes ahead of them; then both sides
-    know all shapes.
+    A message with the loss so far and the tensors' types and shapes goes ahead of them: what Keras
+    knows of these before there is a batch need not be all, nor true.
 
     Args:
         messages: the ranks of the pipeline.
         number: which border it is, the same on both ranks.
         peer: the place of the other rank in the pipeline.
-        tensors: what goes over it.
+        count: how many tensors go over it.
     """
 
-    def __init__(
-        self, messages: PointToPoint, number: int, peer: int, tensors: Sequence[Tensor]
-    ) -> None:
+    def __init__(self, messages: PointToPoint, number: int, peer: int, count: int) -> None:
         self._messages = messages
         self._forward_tag, self._backward_tag = 2 * number, 2 * number + 1
         self._peer = peer
-        self._tensors = list(tensors)
-        # All are sent: where shapes broadcast, Keras may take None for 1.
-        self._sizes = sum(len(t.shape) for t in tensors)
+        self._count = count
         self._buffers = _Buffers()
 
     def send_forward(self, tensors: Sequence[tf.Tensor], loss: float) -> None:
         """See `Border`."""
-        sizes = [size for tensor in tensors for size in tensor.shape]
-        self._send(np.array([loss, *sizes], np.float64), self._forward_tag)
+        self._send(np.array([loss, *described(tensors)], np.float64), self._forward_tag)
         for tensor in tensors:
             self._send(tensor.numpy(), self._forward_tag)
 
     def receive_forward(self) -> tuple[list[tf.Tensor], float]:
         """See `Border`."""
-        header = self._receive((1 + self._sizes,), np.float64, self._forward_tag)
-        loss, sizes = float(header[0]), iter(header[1:].astype(int).tolist())
-        shapes = [tuple(next(sizes) for _ in t.shape) for t in self._tensors]
+        size = 1 + self._count * DESCRIPTION
+        header = self._receive((size,), np.float64, self._forward_tag).tolist()
         received = [
-            self._tensor(shape, tensor.dtype, self._forward_tag)
-            for shape, tensor in zip(shapes, self._tensors, strict=True)
+            self._tensor(tensor.shape, tensor.dtype, self._forward_tag)
+            for tensor in from_description(header[1:])
         ]
-        return received, loss
+        return received, header[0]
 
     def send_backward(self, gradients: Sequence[tf.Tensor]) -> None:
         """See `Border`."""
@@ -137,6 +131,36 @@ class RemoteBorder:
     def _tensor(self, shape: Sequence[Any], dtype: tf.DType, tag: int) -> tf.Tensor:
         # TensorFlow copies the array, so the buffer is free again.
         return tf.constant(self._receive(tuple(shape), dtype.as_numpy_dtype, tag))
+
+
+_MOST_DIMENSIONS = 8
+DESCRIPTION = 2 + _MOST_DIMENSIONS
+"""How many numbers describe a tensor: its type, its number of dimensions, and these."""
+
+
+def described(tensors: Sequence[Any]) -> list[float]:
+    """The types and shapes of tensors as numbers that can be sent.
+
+    Raises:
+        ValueError: a tensor has more than 8 dimensions.
+    """
+    numbers: list[float] = []
+    for tensor in tensors:
+        shape = tuple(tensor.shape)
+        if len(shape) > _MOST_DIMENSIONS:
+            raise ValueError(f"a tensor of shape {shape} can't be sent from stage to stage.")
+        filled = [*shape, *[0] * (_MOST_DIMENSIONS - len(shape))]
+        numbers += [float(n) for n in (tensor.dtype.as_datatype_enum, len(shape), *filled)]
+    return numbers
+
+
+def from_description(numbers: Sequence[float]) -> list[Tensor]:
+    """The opposite of `described`."""
+    found = []
+    for start in range(0, len(numbers), DESCRIPTION):
+        dtype, rank, *shape = (int(n) for n in numbers[start : start + DESCRIPTION])
+        found.append(Tensor(tuple(shape[:rank]), tf.as_dtype(dtype)))
+    return found
 
 
 class _Buffers:

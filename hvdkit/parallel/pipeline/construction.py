@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from hvdkit.engine import HvdkitError, raise_everywhere, require_initialized, require_same, topology
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.mesh.mesh import Mesh, current_mesh
-from hvdkit.parallel.cutting import Line, Part
-from hvdkit.parallel.pipeline.borders import Border, LocalBorder, RemoteBorder, Tensor
-from hvdkit.parallel.pipeline.deferred import deferred, initialize, release
+from hvdkit.parallel.cutting import Line, Part, variables_of
+from hvdkit.parallel.pipeline.borders import Border, LocalBorder, RemoteBorder
+from hvdkit.parallel.pipeline.deferred import deferred, initialize, is_released, release
+from hvdkit.parallel.pipeline.given_values import GivenValues
 from hvdkit.parallel.pipeline.layout import cut
 from hvdkit.parallel.pipeline.schedules import Schedule
+from hvdkit.parallel.pipeline.tied import Tied, tied_variables
 from hvdkit.parallel.pipeline.weights import WholeModel
 from hvdkit.parallel.rebuild import part_model
+from hvdkit.state import outside_variables
 
 ModelOrFunction = Any
 """A Keras model, or a function without arguments that builds one."""
@@ -49,12 +51,14 @@ class Split:
         whole: the unsplit model.
         chunks: this rank's pieces.
         messages: to the other stages.
+        tied: weights that several stages use.
         masked: whether Keras attaches a mask to one of the unsplit model's outputs.
     """
 
     whole: WholeModel
     chunks: list[Chunk]
     messages: PointToPoint
+    tied: Tied
     masked: bool
 
 
@@ -102,30 +106,44 @@ def split(
         RankMismatchError: on every rank: the ranks give different models or settings.
         HvdkitError: on every rank: there is no MPI to send over.
     """
-    whole, line, parts = _cut_alike(model, mesh, schedule, micro_batches, cuts)
+    whole, given, line, parts = _cut_alike(model, mesh, schedule, micro_batches, cuts)
     _require_same(whole, parts, schedule, micro_batches)
     messages = PointToPoint(mesh.pipeline_set)
     inputs = {id(tensor): i for i, tensor in enumerate(line.inputs)}
     borders = [None, *_borders(parts, inputs, mesh, messages), None]
     numbers = range(mesh.pipeline_index, len(parts), mesh.pipeline)
+    models = [part_model(parts[n], f"{whole.name}_piece_{n}") for n in numbers]
     chunks = [
         Chunk(
-            part_model(parts[n], f"{whole.name}_piece_{n}"),
+            model,
             [inputs.get(id(tensor)) for tensor in parts[n].inputs],
             before=borders[n],
             after=borders[n + 1],
         )
-        for n in numbers
+        for n, model in zip(numbers, models, strict=True)
     ]
-    _keep_only(whole, [variable for chunk in chunks for variable in chunk.model.variables])
-    owners = {
-        id(variable): n % mesh.pipeline
-        for n, part in enumerate(parts)
-        for layer in part.layers
-        for variable in layer.variables
-    }
-    masked = any(parts[-1].masked)
-    return Split(WholeModel(whole, owners, messages), chunks, messages, masked)
+    for n, part in zip(numbers, models, strict=True):
+        part.leave_penalties_of(v for before in parts[:n] for v in variables_of(before.steps))
+    owners = _owners(whole, parts, mesh.pipeline)
+    own = [variable for part in models for variable in part.variables]
+    if mesh.pipeline_index == 0:  # it has what no layer in the graph has
+        own += [v for v in whole.variables if id(v) not in owners]
+    _keep_only(whole, own, given)
+    for part in models:
+        outside_variables.renew(part)
+    tied = Tied(tied_variables(parts, mesh.pipeline), messages, mesh.pipeline_set)
+    tied.refresh()
+    unsplit = WholeModel(whole, owners, messages, mesh.pipeline_set)
+    return Split(unsplit, chunks, messages, tied, any(parts[-1].masked))
+
+
+def _owners(whole: Any, parts: list[Part], stages: int) -> dict[int, int]:
+    """The stage of each variable, by its id: the first of those that use it."""
+    owners: dict[int, int] = {}
+    for n, part in enumerate(parts):
+        for variable in variables_of(part.steps):
+            owners[id(variable)] = min(owners.get(id(variable), stages), n % stages)
+    return owners
 
 
 def _cut_alike(
@@ -134,36 +152,63 @@ def _cut_alike(
     schedule: Schedule,
     micro_batches: int,
     cuts: Sequence[str] | None,
-) -> tuple[Any, Line, list[Part]]:
+) -> tuple[Any, GivenValues, Line, list[Part]]:
     """The unsplit model and its pieces; what is wrong on one rank is an error on all."""
-    problem, found = None, None
+    problem, cause, found = None, None, None
     try:
         _require_schedule(schedule, mesh.pipeline, micro_batches)
-        whole = _built(model)
-        found = whole, *cut(whole, mesh.pipeline * schedule.chunks, cuts)
-    except (TypeError, ValueError) as error:
-        problem = str(error)
-    raise_everywhere(problem, ValueError)
+        whole, given = _built(model)
+        found = whole, given, *cut(whole, mesh.pipeline * schedule.chunks, cuts)
+    except Exception as error:
+        problem, cause = _text_of(error), error
+    try:
+        raise_everywhere(problem, ValueError)
+    except ValueError as error:
+        raise error from cause
     assert found is not None
     return found
 
 
-def _keep_only(whole: Any, variables: list[Any]) -> None:
+def _text_of(error: Exception) -> str:
+    """What went wrong when the model was built or cut."""
+    if isinstance(error, ValueError):
+        return str(error)
+    return (
+        f"{type(error).__name__}: {error} (while the model was built without values; if the "
+        "function works by itself, give PipelineModel the model: PipelineModel(build()))"
+    )
+
+
+def _keep_only(whole: Any, variables: list[Any], given: GivenValues) -> None:
     """Give these variables of a model their first values, and take the values of the others."""
-    initialize(variables)
+    initialize(variables, given)
     kept = {id(variable) for variable in variables}
     release(variable for variable in whole.variables if id(variable) not in kept)
 
 
-def _built(model: ModelOrFunction) -> Any:
+def _built(model: ModelOrFunction) -> tuple[Any, GivenValues]:
+    """The unsplit model, and the values that its variables were given while it was built."""
     if isinstance(model, keras.Model):
-        return model
+        if any(is_released(variable) for variable in model.variables):
+            raise ValueError(
+                f"model {model.name!r} was given to another PipelineModel, where it has lost the "
+                "weights of other stages. Build it anew for each."
+            )
+        return model, GivenValues()
     if not callable(model):
         raise ValueError(
             f"PipelineModel takes a Keras model or a function that builds one, not {model!r}."
         )
-    with deferred():
-        return model()
+    with deferred() as given:
+        whole = model()
+    if not isinstance(whole, keras.Model):
+        raise ValueError(f"a pipeline is made from a Keras model, not {type(whole).__name__}.")
+    optimizer = getattr(whole, "optimizer", None)
+    later = [*whole.variables, *([] if optimizer is None else optimizer.variables)]
+    ids = {id(variable) for variable in later}
+    whole.optimizer, whole.compiled = None, False  # the function may have compiled it
+    initialize((v for v in given.still_made() if id(v) not in ids), given)
+    return whole, given
 
 
 def _require_schedule(schedule: Schedule, stages: int, micro_batches: int) -> None:
@@ -189,11 +234,7 @@ def _borders(
     stage = mesh.pipeline_index
 
     def border(number: int, part: Part) -> Border:
-        sent = [
-            Tensor(tuple(t.shape), tf.as_dtype(t.dtype))
-            for t in part.outputs
-            if id(t) not in inputs
-        ]
+        sent = sum(id(tensor) not in inputs for tensor in part.outputs)
         sends = number % mesh.pipeline == stage
         peer = (stage + 1 if sends else stage - 1) % mesh.pipeline
         return RemoteBorder(messages, number, peer, sent)

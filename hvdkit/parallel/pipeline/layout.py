@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import keras
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from hvdkit.parallel.balance import balance
-from hvdkit.parallel.cutting import Line, Part, Step, line_of
+from hvdkit.parallel.cutting import Line, Part, Step, operations_of
+from hvdkit.parallel.flattening import flattened
 
 
 def cut(model: keras.Model, pieces: int, after: Sequence[str] | None) -> tuple[Line, list[Part]]:
@@ -21,7 +23,7 @@ def cut(model: keras.Model, pieces: int, after: Sequence[str] | None) -> tuple[L
     model's inputs: every stage has those from the data.
 
     Args:
-        model: a functional or Sequential model.
+        model: a functional or Sequential model; the layers of nested models count as its own.
         pieces: how many.
         after: names of the layers to cut after; None to let all pieces compute about as much.
 
@@ -29,13 +31,16 @@ def cut(model: keras.Model, pieces: int, after: Sequence[str] | None) -> tuple[L
         ValueError: there are too few layers, too many or too few cuts, or the model can't be cut.
     """
     require_plain(model)
-    line = line_of(model)
+    line = flattened(model)
     if after is not None and len(after) != pieces - 1:
         raise ValueError(
             f"{len(after)} cuts make {len(after) + 1} pieces, but the pipeline has {pieces}: give "
             f"cuts the names of {pieces - 1} layers, or leave it out."
         )
     places = balanced(line, pieces) if after is None else [line.place_after(n) for n in after]
+    for place in places:
+        if problem := _problem(line, place):
+            raise ValueError(problem)
     parts = line.cut(places)
     if len(parts) != pieces:
         raise ValueError(f"the cuts {list(after or [])} name one place twice.")
@@ -74,15 +79,47 @@ def balanced(line: Line, pieces: int) -> list[int]:
     Raises:
         ValueError: the model has fewer blocks that can be separated than there are pieces.
     """
-    blocks = line.blocks()
+    ends = [0, *(p for p in line.places() if _problem(line, p) is None), len(line.steps)]
+    blocks = list(pairwise(ends))
     if len(blocks) < pieces:
         raise ValueError(
-            f"model {line.name!r} can be cut into {len(blocks)} pieces at most (layers that share "
-            f"weights stay together), but the pipeline needs {pieces} (stages times chunks)."
+            f"model {line.name!r} can be cut into {len(blocks)} pieces at most (models that are "
+            "called twice stay together, and text can't be sent), but the pipeline needs "
+            f"{pieces} (stages times chunks)."
         )
     costs = [sum(_operations(step) for step in line.steps[a:b]) for a, b in blocks]
     sizes = [sum(_parameters(step) for step in line.steps[a:b]) for a, b in blocks]
     return [blocks[first][0] for first, _ in balance(costs, sizes, pieces)[1:]]
+
+
+def _problem(line: Line, place: int) -> str | None:
+    """Why a pipeline can't be cut at a place; None if it can."""
+    where = f"model {line.name!r} can't be cut after {line.steps[place - 1].operation.name!r}: "
+    given = {id(tensor) for tensor in line.inputs}
+    for tensor in line.crossing(place):
+        if id(tensor) not in given and (tensor.dtype == "string" or tensor.sparse or tensor.ragged):
+            kind = "text" if tensor.dtype == "string" else "sparse or ragged tensors"
+            return (
+                f"{where}what {tensor._keras_history.operation.name!r} returns would have to be "
+                f"sent, and stages send no {kind}. Cut after the layer that makes numbers of it."
+            )
+    state = {id(v): op for op in operations_of(line.steps[place:]) for v in _state_of(op)}
+    changed = next((state[id(v)] for v in line.tied_across(place) if id(v) in state), None)
+    if changed is None:
+        return None
+    return (
+        f"{where}layer {changed.name!r} ({type(changed).__name__}) would be needed on both sides, "
+        "and it changes variables of its own when it is called (statistics, or the state of a "
+        "random generator). Cut elsewhere, or use two layers."
+    )
+
+
+def _state_of(operation: Any) -> list[Any]:
+    """The variables of a layer that are no weights, frozen or not."""
+    if not isinstance(operation, keras.layers.Layer):
+        return []
+    weights = {id(v) for layer in operation._flatten_layers() for v in layer._trainable_variables}
+    return [v for v in operation.variables if id(v) not in weights]
 
 
 def _operations(step: Step) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import ops, raise_everywhere
 from hvdkit.mesh.mesh import Mesh
@@ -16,6 +17,7 @@ from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, required_mesh, split
 from hvdkit.parallel.pipeline.losses import Share, share_of
+from hvdkit.parallel.pipeline.metrics import build_metrics
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 from hvdkit.parallel.pipeline.schedules import OneForwardOneBackward, Schedule
 from hvdkit.parallel.pipeline.steps import Settings, Steps
@@ -151,6 +153,22 @@ class PipelineModel(keras.Model):
             "predict, evaluate or fit, which all ranks call together."
         )
 
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """Those that this rank's optimizer updates: of tied weights, the first stage's does."""
+        return self._split.tied.own(super().trainable_variables)
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        """As `trainable_variables`, which layers have no other."""
+        return self._split.tied.own(super().trainable_weights)
+
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Make the variables of the metrics for a batch, as the first step would."""
+        x, y, sample_weight = unpack_x_y_sample_weight(data_batch)
+        rows = keras.tree.flatten(x)[0].shape[0]
+        build_metrics(self, self._split.whole.outputs(rows), y, sample_weight)
+
     def make_train_function(self, force: bool = False) -> None:
         """Make the function that `fit` calls for each step."""
         steps = self._fresh_steps(force)
@@ -238,6 +256,7 @@ class PipelineModel(keras.Model):
             if whole is not None:
                 with pause("reading the unsplit model"):
                     whole.load_weights(filepath, *args, **options)
+        self._have_other_weights()
 
     def gather_weights(self) -> list[np.ndarray] | None:
         """The unsplit model's weights (`get_weights`) on the first stage; every rank calls it.
@@ -263,6 +282,12 @@ class PipelineModel(keras.Model):
         with self._split.whole.scattered() as whole:
             if whole is not None:
                 assign_whole_values(whole.weights, weights or [])
+        self._have_other_weights()
+
+    def _have_other_weights(self) -> None:
+        """Let tied weights be alike; traced functions hold constants made of the weights before."""
+        self._split.tied.refresh()
+        self.__dict__["_steps"] = None
 
     def _write(self, write: Callable[[keras.Model], None]) -> None:
         """Write from the first stage of the first replica; all ranks return when it is done."""

@@ -36,7 +36,8 @@ class Piece:
 
     Args:
         model: a functional model that takes and returns lists of tensors.
-        received: for each input, whether another piece sends it, so that it needs a gradient.
+        received: for each input, whether another piece sends it, so that it needs a gradient if it
+            holds floats.
         head: the loss, for the last piece; None for the others.
         compiled: turns a function into a `tf.function`, or leaves it as it is.
 
@@ -52,10 +53,7 @@ class Piece:
         compiled: Callable[[Any], Any],
     ) -> None:
         self.model = model
-        self._received = [
-            sent and tf.as_dtype(tensor.dtype).is_floating
-            for sent, tensor in zip(received, model.inputs, strict=True)
-        ]
+        self._received = list(received)
         self._head = head
         self._train = compiled(functools.partial(self._compute, training=True))
         self._test = compiled(functools.partial(self._compute, training=False))
@@ -93,8 +91,9 @@ class Piece:
         return [*self.model.non_trainable_variables, *of_head]
 
     def differentiable(self, inputs: Sequence[Any]) -> list[Any]:
-        """Those of its inputs, or of something in their order, that need a gradient."""
-        return [x for x, needed in zip(inputs, self._received, strict=True) if needed]
+        """Those of its inputs that need a gradient."""
+        pairs = zip(inputs, self._received, strict=True)
+        return [tensor for tensor, sent in pairs if sent and tensor.dtype.is_floating]
 
 
 class Pass(Protocol):

@@ -16,7 +16,9 @@ from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.mixins import leaves
 from hvdkit.parallel.pipeline.actions import Action
 from hvdkit.parallel.pipeline.batches import as_tensors, require_same_batch
+from hvdkit.parallel.pipeline.borders import DESCRIPTION, described, from_description
 from hvdkit.parallel.pipeline.construction import Chunk, Split
+from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.losses import LossHead, Share
 from hvdkit.parallel.pipeline.metrics import build_metrics, share_states
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches, rows_of
@@ -24,6 +26,7 @@ from hvdkit.parallel.pipeline.pieces import KeptPass, Piece, RecomputedPass
 from hvdkit.parallel.pipeline.runner import Outputs, Place, Stage
 from hvdkit.parallel.pipeline.schedules import Schedule, fitting
 from hvdkit.parallel.pipeline.trace import Clock
+from hvdkit.reduction.gradients import Gradient
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,12 @@ class Steps:
 
     def train(self, data: Any) -> dict[str, Any]:
         """One step of `fit`; returns the metrics."""
+        self._split.tied.refresh()
         batch, actions = self._begin(data)
         optimizer = self._model.optimizer
         if not self._trains:
             self._require_variables(optimizer)
+            self._split.tied.require_same_flags()
             if not optimizer.built:
                 optimizer.build(self._model.trainable_variables)
             self._trains = True
@@ -95,7 +100,7 @@ class Steps:
         with self._messages.during("a training step of the pipeline"):
             seed = optimizer.scale_loss(tf.ones([], tf.float32))
             result = self._stage.train(batch, actions, seed, self._metrics_of(batch))
-            self._apply([gradient for own in result.gradients for gradient in own])
+            self._apply(self._gradients(result.gradients))
             self._end(batch, result.loss)
         self.kept = result.kept
         metrics: dict[str, Any] = self._model.get_metrics_result()
@@ -103,6 +108,7 @@ class Steps:
 
     def test(self, data: Any) -> dict[str, Any]:
         """One step of `evaluate`; returns the metrics."""
+        self._refresh_at_first()
         batch, actions = self._begin(data)
         with self._messages.during("a step of evaluate in the pipeline"):
             result = self._stage.test(batch, actions, self._metrics_of(batch), with_targets=True)
@@ -112,6 +118,7 @@ class Steps:
 
     def predict(self, data: Any) -> Any:
         """One step of `predict`; returns the outputs, on all stages."""
+        self._refresh_at_first()
         batch, actions = self._begin(data)
         found: dict[int, list[tf.Tensor]] = {}
         with self._messages.during("a step of predict in the pipeline"):
@@ -120,6 +127,11 @@ class Steps:
             outputs = self._sent_to_all([tf.concat(list(tensors), 0) for tensors in parts])
             self._messages.flush()
         return self._packed(outputs)
+
+    def _refresh_at_first(self) -> None:
+        """In a pass without training the weights stay as they are."""
+        if self._unchecked:
+            self._split.tied.refresh()
 
     def _begin(self, data: Any) -> tuple[MicroBatches, Sequence[Action]]:
         x, y, sample_weight = unpack_x_y_sample_weight(as_tensors(data))
@@ -156,15 +168,25 @@ class Steps:
             self._model._compile_metrics.update_state(y, self._packed(outputs), sample_weight)
 
     def _build_metrics(self, rows: int, y: Any, sample_weight: Any) -> None:
-        symbolic = [
-            keras.KerasTensor((rows, *tensor.shape[1:]), tensor.dtype)
-            for tensor in self._split.whole.graph.outputs
-        ]
-        build_metrics(self._model, self._packed(symbolic), y, sample_weight)
+        build_metrics(self._model, self._split.whole.outputs(rows), y, sample_weight)
+
+    def _trained(self) -> list[Any]:
+        """The variables that this stage's optimizer updates."""
+        variables = {id(v): v for piece in self._pieces for v in piece.trainable_variables}
+        return self._split.tied.own(list(variables.values()))
+
+    def _gradients(self, of_chunks: list[list[Gradient]]) -> list[Gradient]:
+        """The gradients of `_trained`, of all chunks and stages that use them."""
+        sums: dict[int, Gradient] = {}
+        for piece, gradients in zip(self._pieces, of_chunks, strict=True):
+            for variable, gradient in zip(piece.trainable_variables, gradients, strict=True):
+                (sums[id(variable)],) = added([sums.get(id(variable))], [gradient])
+        sums = self._split.tied.summed(sums)
+        return [sums[id(variable)] for variable in self._trained()]
 
     def _apply_gradients(self, gradients: list[Any]) -> None:
         optimizer = self._model.optimizer
-        variables = [v for piece in self._pieces for v in piece.trainable_variables]
+        variables = self._trained()
         if variables:
             optimizer.apply_gradients(zip(gradients, variables, strict=True))
         else:
@@ -198,21 +220,19 @@ class Steps:
 
     def _packed(self, flat: Sequence[Any]) -> Any:
         """The model's outputs in the structure of the unsplit model."""
-        return keras.tree.pack_sequence_as(self._split.whole.graph.output, list(flat))
+        return self._split.whole.packed(flat)
 
     def _sent_to_all(self, outputs: list[tf.Tensor]) -> list[tf.Tensor]:
         """The last stage's outputs, on all stages."""
         if self._messages.size == 1:
             return outputs
-        expected = self._split.whole.graph.outputs
-        shapes = np.zeros(sum(len(tensor.shape) for tensor in expected), np.int64)
+        header = np.zeros(len(self._split.whole.graph.outputs) * DESCRIPTION, np.float64)
         if self._is_last:
-            shapes[:] = [size for tensor in outputs for size in tensor.shape]
-        self._messages.broadcast([shapes], self._last)
-        ends = np.cumsum([len(tensor.shape) for tensor in expected])
+            header[:] = described(outputs)
+        self._messages.broadcast([header], self._last)
         arrays = [tensor.numpy() for tensor in outputs] or [
-            np.empty(tuple(shape), tf.as_dtype(tensor.dtype).as_numpy_dtype)
-            for shape, tensor in zip(np.split(shapes, ends[:-1]), expected, strict=True)
+            np.empty(tensor.shape, tensor.dtype.as_numpy_dtype)
+            for tensor in from_description(header.tolist())
         ]
         self._messages.broadcast(arrays, self._last)
         return [tf.constant(array) for array in arrays]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.engine import ProcessSet, allgather_object
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.parallel.pipeline.deferred import fill, is_released, release
+from hvdkit.state import outside_variables
 
 _TAG = 0
 
@@ -23,22 +25,37 @@ class WholeModel:
         model: the unsplit model; on each stage only its own variables have values.
         owners: the stage of each variable, by the variable's id.
         messages: the stages.
+        stages: the ranks of the stages.
 
     Attributes:
         model: the unsplit model.
     """
 
     def __init__(
-        self, model: keras.Model, owners: Mapping[int, int], messages: PointToPoint
+        self,
+        model: keras.Model,
+        owners: Mapping[int, int],
+        messages: PointToPoint,
+        stages: ProcessSet,
     ) -> None:
         self.model = model
         self._owners = dict(owners)
         self._messages = messages
+        self._stages = stages
 
     @property
     def graph(self) -> Any:
         """The model's graph of layers; that of a Sequential model is inside it."""
         return getattr(self.model, "_functional", self.model)
+
+    def packed(self, flat: Sequence[Any]) -> Any:
+        """Outputs in the model's structure."""
+        return keras.tree.pack_sequence_as(self.graph.output, list(flat))
+
+    def outputs(self, rows: int | None) -> Any:
+        """What stands for the outputs for so many rows, in the model's structure."""
+        tensors = self.graph.outputs
+        return self.packed([keras.KerasTensor((rows, *t.shape[1:]), t.dtype) for t in tensors])
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[keras.Model | None]:
@@ -61,6 +78,8 @@ class WholeModel:
     def scattered(self) -> Iterator[keras.Model | None]:
         """Give all stages the values that the first has at the end; all stages call it.
 
+        What layers keep outside of variables, such as vocabularies, goes with them.
+
         Yields:
             The unsplit model on the first stage, None on the others. Its variables have values,
             those of other stages zeros.
@@ -74,13 +93,21 @@ class WholeModel:
             yield self.model if first else None
             with self._messages.during("the distribution of the whole model's weights"):
                 self._distribute()
+            states = outside_variables.read(self.model) if first else []
+            states = allgather_object(
+                states, name="hvdkit.outside_variables", process_set=self._stages
+            )[0]
         finally:
             release(foreign)
+        held = [not any(map(is_released, x.variables)) for x in self.model._flatten_layers()]
+        outside_variables.write(
+            self.model, [s if own else None for s, own in zip(states, held, strict=True)]
+        )
 
     def _collect(self) -> None:
         own = self._messages.place
         for variable in self.model.variables:
-            owner = self._owners[id(variable)]
+            owner = self._owners.get(id(variable), 0)
             if owner == 0:
                 continue
             if own == owner:
@@ -93,7 +120,7 @@ class WholeModel:
     def _distribute(self) -> None:
         own = self._messages.place
         for variable in self.model.variables:
-            owner = self._owners[id(variable)]
+            owner = self._owners.get(id(variable), 0)
             if owner == 0:
                 continue
             if own == 0:

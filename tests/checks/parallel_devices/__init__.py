@@ -1,3 +1,3 @@
 """One model over four logical CPU devices of one process."""
 
-MODULES = ("cutting", "layer_split", "splitting", "divided")
+MODULES = ("cutting", "layer_split", "splitting", "given_models", "divided")

@@ -11,7 +11,9 @@ import pytest
 
 from hvdkit.parallel.balance import balance
 from hvdkit.parallel.cutting import line_of, parts_of
-from hvdkit.parallel.rebuild import flattened, part_model
+from hvdkit.parallel.devices.copies import copied
+from hvdkit.parallel.flattening import flattened
+from hvdkit.parallel.rebuild import part_model
 
 layers = keras.layers
 
@@ -36,7 +38,7 @@ def shared_model():
 
 
 def run_parts(models, inputs):
-    tensors = list(inputs)
+    tensors = [None if x is None else keras.ops.convert_to_tensor(x) for x in inputs]
     for model in models:
         tensors = model(tensors)
         tensors = tensors if isinstance(tensors, (list, tuple)) else [tensors]
@@ -52,7 +54,7 @@ def check_every_cut_of_a_model_with_skips_gives_its_outputs():
     places = line.places()
     assert places == list(range(1, len(line.steps)))
     for cuts in [(p,) for p in places] + list(itertools.combinations(places, 3))[::4]:
-        models = [part_model(part, f"part{i}", copy=True) for i, part in enumerate(line.cut(cuts))]
+        models = [part_model(part, f"part{i}") for i, part in enumerate(line.cut(cuts))]
         for found, value in zip(run_parts(models, inputs), expected, strict=True):
             np.testing.assert_allclose(found, value, rtol=1e-6)
     names = [layer.name for part in line.cut(places[1::2]) for layer in part.layers]
@@ -64,30 +66,36 @@ def check_copies_are_other_layers_with_the_same_names_weights_and_random_states(
     x = np.ones((6, 4), "float32")
     model(x, training=True)  # the seed generator moves on
     before = np.random.get_state()[1].tolist()
-    (part,) = line_of(model).cut([])
-    copy = part_model(part, "copy", copy=True)
+    copy = copied(model)
     assert np.random.get_state()[1].tolist() == before
     for new, old in zip(copy.variables, model.variables, strict=True):
         assert old.name == new.name, (old.path, new.path)
         assert new is not old
-    np.testing.assert_array_equal(copy([x], training=True), model(x, training=True))
-    copy.layers[1].kernel.assign(np.zeros((4, 4)))
+    np.testing.assert_array_equal(copy(x, training=True), model(x, training=True))
+    copy.layers[0].kernel.assign(np.zeros((4, 4)))
     assert np.abs(np.array(model.layers[0].kernel)).sum() > 0
+    (part,) = line_of(model).cut([])
     same = part_model(part, "same")
     assert same.layers[1] is model.layers[0]
 
 
-def check_layers_that_share_weights_stay_together():
-    model = shared_model()
-    line = line_of(model)
-    assert [line.steps[p - 1].operation.name for p in line.places()] == ["first", "shared"]
-    assert line.blocks() == [(0, 1), (1, 4), (4, 5)]
-    with pytest.raises(ValueError, match=r"cut after 'between'.*layer 'shared'"):
-        parts_of(model, ["between"])
+def check_models_that_are_called_twice_stay_together():
+    inputs = keras.Input((4,))
+    twice = keras.Sequential(
+        [layers.Dense(4, name="one"), layers.Dense(4, name="two")], name="twice"
+    )
+    x = layers.Dense(4, name="first")(inputs)
+    x = layers.Dense(4, name="between")(twice(x))
+    line = flattened(keras.Model(inputs, layers.Dense(1, name="last")(twice(x))))
+    names = [line.steps[p - 1].operation.name for p in line.places()]
+    assert names == ["first", "one", "one", "two"], names
+    tied = line_of(shared_model())
+    names = [tied.steps[p - 1].operation.name for p in tied.places()]
+    assert names == ["first", "shared", "between", "shared"], names
     with pytest.raises(ValueError, match="no layer 'nowhere'"):
-        parts_of(model, ["nowhere"])
+        parts_of(shared_model(), ["nowhere"])
     with pytest.raises(ValueError, match="'last' is the last layer"):
-        parts_of(model, ["last"])
+        parts_of(shared_model(), ["last"])
 
 
 def check_masks_cross_a_cut():
@@ -103,16 +111,72 @@ def check_masks_cross_a_cut():
         np.testing.assert_allclose(run_parts(models, [ids])[0], model(ids), rtol=1e-6)
 
 
+def run_line(line, inputs):
+    """The outputs of a line that is cut everywhere, for flat inputs."""
+    parts = line.cut(range(1, len(line.steps)))
+    models = [part_model(part, f"part{i}") for i, part in enumerate(parts)]
+    return run_parts(models, inputs)
+
+
 def check_nested_models_are_one_block_or_flattened():
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.ReLU(), layers.Dense(4)])
     inputs = keras.Input((4,), name="x")
     model = keras.Model({"x": inputs}, layers.Dense(1)(inner(layers.Dense(4)(inputs))))
     assert len(line_of(model).steps) == 3
     flat = flattened(model)
-    assert len(line_of(flat).steps) == 5
+    assert len(flat.steps) == 5
     x = np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
-    np.testing.assert_allclose(flat({"x": x}), model({"x": x}), rtol=1e-6)
-    assert {id(v) for v in flat.variables} == {id(v) for v in model.variables}
+    np.testing.assert_allclose(run_line(flat, [x])[0], model({"x": x}), rtol=1e-6)
+    assert {id(op) for op in (s.operation for s in flat.steps)} >= {id(x) for x in inner.layers}
+
+
+def block(name):
+    """Two inputs in another order than that of their names, of which one is optional; a mask."""
+    b = keras.Input((5, 3), name="b")
+    a = keras.Input((5, 3), name="a", optional=True)
+
+    class Minus(layers.Layer):
+        def call(self, one, other=None):
+            return one if other is None else one - 2.0 * other
+
+    x = layers.Dropout(0.5, name="drop")(layers.LSTM(3, return_sequences=True, name="lstm")(b))
+    return keras.Model([b, a], Minus(name="minus")(x, a), name=name)
+
+
+def check_nested_models_get_what_they_are_called_with():
+    """By name, with masks and `training`, and without what is optional."""
+    ids, other = keras.Input((5,), dtype="int32"), keras.Input((5, 3), optional=True)
+    x = layers.Embedding(7, 3, mask_zero=True, name="embed")(ids)
+    x = block("one")({"a": layers.Dense(3, name="more")(x), "b": x}, training=True)
+    x = block("two")([x, other], training=False)
+    model = keras.Model([ids, other], {"out": layers.Dense(1)(x)})
+    line = flattened(model)
+    names = [name for step in line.steps for name in line.inside[id(step)]]
+    assert set(names) == {"one", "two"}, names
+    rng = np.random.default_rng(1)
+    tokens = np.array([[1, 2, 0, 0, 0], [3, 1, 4, 0, 0]])
+    second = rng.normal(size=(2, 5, 3)).astype("float32")
+    seed = model.get_layer("one").get_layer("drop").seed_generator.state
+    for given in ([tokens, second], [tokens, None]):
+        before = np.array(seed)
+        expected = model(given)["out"]
+        assert not np.array_equal(before, seed), "dropout in training"
+        seed.assign(before)
+        np.testing.assert_allclose(run_line(line, given)[0], expected, rtol=1e-6)
+    assert line.place_after("one") < line.place_after("two") < len(line.steps)
+    assert line.place_after("one/lstm") < line.place_after("one")
+    with pytest.raises(ValueError, match=r"several layers 'lstm': name one of one/lstm, two/lstm"):
+        line.place_after("lstm")
+
+
+def check_nested_models_that_convert_stay_whole():
+    inner = keras.Sequential([keras.Input((), dtype="int32"), layers.Embedding(5, 3)])
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, layers.Dense(1)(inner(inputs)))
+    line = flattened(model)
+    assert [type(s.operation) for s in line.steps] == [keras.Sequential, layers.Dense]
+    x = np.array([[1.0], [4.0]], "float32")
+    np.testing.assert_allclose(run_line(line, [x])[0], model(x), rtol=1e-6)
 
 
 def check_what_cannot_be_cut_says_why():
@@ -137,7 +201,25 @@ def check_what_cannot_be_cut_says_why():
 
     model = keras.Sequential([keras.Input((2,)), Changed(2, scales=1, name="changed")])
     with pytest.raises(ValueError, match=r"layer 'changed'.*get_config"):
-        part_model(line_of(model).cut([])[0], "copy", copy=True)
+        copied(model)
+    model = keras.Sequential([keras.Input((2,)), Changed(2, name="changed")])
+    model.layers[0].scales = 7  # Let get_config hold it.
+    with pytest.raises(ValueError, match=r"layer 'changed'.*attribute 'scales'.*copy=True out"):
+        copied(model)
+
+    class NeedsMore(layers.Layer):
+        def __init__(self, more):
+            super().__init__(name="needs")
+
+        def get_config(self):
+            return {}
+
+        def call(self, x):
+            return x
+
+    model = keras.Sequential([keras.Input((2,)), NeedsMore(1)])
+    with pytest.raises(ValueError, match=r"(?s)layer 'needs' \(NeedsMore\).*missing 1.*copy=True"):
+        copied(model)
 
 
 def check_balance_finds_the_best_division():

@@ -46,8 +46,9 @@ def check_a_split_model_trains_as_the_model_did():
     model = nested_model()
     inputs = {"a": rows(20)[0], "b": rows(20, seed=1)[0]}
     targets = {"y": rows(20)[1], "z": rows(20)[1][:, :1]}
-    divided = hvd.parallel.split(model, DEVICES, micro_batches=2, **QUIET)
+    divided = hvd.parallel.split(model, DEVICES, micro_batches=2, copy=True, **QUIET)
     assert set(devices_of(divided.trainable_variables)) == set(DEVICES)
+    assert set(devices_of(model.trainable_variables)) == {"CPU:0"}
     np.testing.assert_allclose(fit(divided, (inputs, targets)), fit(model, (inputs, targets)), 1e-4)
     mine, theirs = divided.get_weights(), model.get_weights()
     order = {v.name + str(v.shape) + v.path.split("/")[-2]: i for i, v in enumerate(model.weights)}
@@ -91,10 +92,15 @@ def check_memory_decides_where_time_does_not():
 def check_what_cannot_be_split_says_why():
     with pytest.raises(ValueError, match=r"'GPU:7' does not exist.*CPU:0"):
         hvd.parallel.split(shared_model(), ["CPU:0", "GPU:7"])
-    with pytest.raises(ValueError, match=r"4 parts.*into 3"):
-        hvd.parallel.split(shared_model(), ["CPU:0", *DEVICES], **QUIET)
-    with pytest.raises(ValueError, match=r"'shared' would be needed on both sides"):
-        hvd.parallel.split(shared_model(), DEVICES, after=["between"], **QUIET)
+    with pytest.raises(ValueError, match=r"6 parts.*into 5"):
+        hvd.parallel.split(shared_model(), ["CPU:0", *DEVICES, *DEVICES[:2]], **QUIET)
+
+    class Steps(keras.Sequential):
+        def train_step(self, data):
+            return {}
+
+    with pytest.raises(ValueError, match=r"Sequential model with its own train_step"):
+        hvd.parallel.split(Steps([keras.Input((2,)), layers.Dense(2)]), DEVICES, **QUIET)
 
     class Own(keras.Model):
         def call(self, x):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -34,6 +36,38 @@ def check_backup_and_restore() -> None:
     backup = [hvd.callbacks.BackupAndRestore(folder)]
     history = resumed.fit(x, y, epochs=4, callbacks=backup, **options)
     assert history.epoch == [0, 1, 2, 3] or history.epoch == [2, 3]
+    for mine, theirs in zip(
+        resumed.gather_weights() or [], whole.gather_weights() or [], strict=True
+    ):
+        require_close("weights", mine, theirs)
+
+
+def check_an_epoch_is_resumed_in_its_middle() -> None:
+    """Metrics go on where they were; they are built without calling the model."""
+    x, y = data()
+    folder = Path(hvd.broadcast_object(tempfile.mkdtemp()))
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    def fit(*callbacks: keras.callbacks.Callback):
+        model = pipeline_model(build, micro_batches=2)
+        model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+        backup = hvd.callbacks.BackupAndRestore(folder, save_freq=2)
+        rows = hvd.shard((x, y), batch_size=4, shuffle=False)
+        history = model.fit(rows, epochs=2, verbose=0, callbacks=[*callbacks, backup])
+        return model, history.history
+
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(Stop())
+    resumed, found = fit()
+    shutil.rmtree(folder, ignore_errors=True)
+    hvd.barrier()
+    whole, expected = fit()
+    for name, values in expected.items():
+        require_close(name, found[name], values)
     for mine, theirs in zip(
         resumed.gather_weights() or [], whole.gather_weights() or [], strict=True
     ):

@@ -5,6 +5,8 @@ MODULES = (
     "training",
     "precision",
     "files",
+    "built",
+    "tied",
     "refusals",
     "measured",
 )

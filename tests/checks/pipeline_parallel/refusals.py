@@ -90,13 +90,36 @@ def check_models_that_can_not_be_cut() -> None:
         cell = keras.layers.GRU(3, stateful=True, name="remembers")
         return keras.Sequential([keras.Input((5, 6), batch_size=2), cell, keras.layers.Dense(1)])
 
-    def shared() -> keras.Model:
+    def with_statistics_twice() -> keras.Model:
         inputs = keras.Input((6,))
-        layer = keras.layers.Dense(6, name="shared")
+        layer = keras.layers.BatchNormalization(name="shared")
         hidden = layer(inputs)
         for i in range(8):
             hidden = keras.layers.Dense(6, name=f"layer_{i}")(hidden)
         return keras.Model(inputs, layer(hidden))
+
+    def with_text() -> keras.Model:
+        inputs = keras.Input((), dtype="string")
+        clean = keras.layers.Identity(dtype="string", name="clean")(inputs)
+        lookup = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+        return keras.Model(inputs, keras.layers.Dense(2)(lookup(clean)))
+
+    def without_file() -> keras.Model:
+        model = build()
+        model.load_weights("/nowhere/to/be/found.weights.h5")
+        return model
+
+    def trains() -> keras.Model:
+        model = keras.Sequential([keras.Input((6,)), *(keras.layers.Dense(4) for _ in range(8))])
+        model.compile("sgd", "mse")
+        model.fit(np.ones((2, 6)), np.ones((2, 4)), verbose=0)
+        return model
+
+    def constant() -> keras.Model:
+        model = build()
+        if hvd.rank() == hvd.size() - 1:
+            raise RuntimeError("no disk here")
+        return model
 
     require_refusal(lambda: PipelineModel(OwnCall, micro_batches=2), "OwnCall", "can't be cut")
     require_refusal(
@@ -104,13 +127,32 @@ def check_models_that_can_not_be_cut() -> None:
         "has its own train_step",
     )
     require_refusal(lambda: PipelineModel(recurrent(), micro_batches=2), "'remembers' is stateful")
-    require_refusal(
-        lambda: PipelineModel(recurrent, micro_batches=2), "makes a variable from an array"
-    )
+    require_refusal(lambda: PipelineModel(recurrent, micro_batches=2), "'remembers' is stateful")
     require_refusal(lambda: PipelineModel(3, micro_batches=2), "or a function that builds one")
     if hvd.size() > 1:
         cuts = [f"layer_{i}" for i in range(hvd.size() - 1)]
-        require_refusal(lambda: PipelineModel(shared, micro_batches=2, cuts=cuts), "layer 'shared'")
+        require_refusal(
+            lambda: PipelineModel(with_statistics_twice, micro_batches=2, cuts=cuts),
+            "layer 'shared' (BatchNormalization) would be needed on both sides",
+        )
+    if hvd.size() == 2:
+        require_refusal(
+            lambda: PipelineModel(with_text, micro_batches=2, cuts=["clean"]),
+            "'clean' returns would have to be sent, and stages send no text",
+        )
+    require_refusal(
+        lambda: PipelineModel(without_file, micro_batches=2), "FileNotFoundError", "nowhere"
+    )
+    require_refusal(lambda: PipelineModel(trains, micro_batches=2), "PipelineModel(build())")
+    require_refusal(
+        lambda: PipelineModel(constant, micro_batches=2),
+        f"on rank {hvd.size() - 1} ",
+        "RuntimeError: no disk here",
+    )
+    model = build()
+    PipelineModel(model, micro_batches=2)
+    if hvd.size() > 1:
+        require_refusal(lambda: PipelineModel(model, micro_batches=2), "another PipelineModel")
 
 
 def check_losses_that_are_no_sum() -> None:
