@@ -18,6 +18,7 @@ from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, out_of_memory_kills
 from hvdkit.watch.report import Who
 from hvdkit.watch.stacks import script_stacks
+from hvdkit.watch.tensorflow_log import hide_warnings
 
 BEAT_SECONDS = 1.0
 # `os._exit` as it is before the watch takes its place.
@@ -177,6 +178,9 @@ class Member:
             self._may_leave.set()
         elif kind == "done":
             self._ignore(message["rank"])
+        elif kind == "hush":
+            # Horovod ends on all ranks. What TensorFlow logs about that, the job's message says.
+            hide_warnings()
 
     def _ignore(self, rank: int) -> None:
         process = self._processes.pop(rank, None)
