@@ -205,7 +205,7 @@ class Hub:
         if not self._dismissed and left != set(self._who) and not find_needed(self._states):
             return
         if left - self._dismissed:
-            self._tell({"type": "hush"})
+            self._tell({"type": "ending"})
         for rank in left - self._dismissed:
             if rank in self._lines:
                 self._lines[rank].send({"type": "leave"})

@@ -15,7 +15,7 @@ from hvdkit.watch import report
 from hvdkit.watch.activity import Activity
 from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
-from hvdkit.watch.processes import Process, out_of_memory_kills
+from hvdkit.watch.processes import Process, out_of_memory_kills, outlive_launcher
 from hvdkit.watch.report import Who
 from hvdkit.watch.stacks import script_stacks
 from hvdkit.watch.tensorflow_log import hide_warnings
@@ -178,9 +178,11 @@ class Member:
             self._may_leave.set()
         elif kind == "done":
             self._ignore(message["rank"])
-        elif kind == "hush":
-            # Horovod ends on all ranks. What TensorFlow logs about that, the job's message says.
+        elif kind == "ending":
+            # A rank goes, and Horovod ends on all. What TensorFlow logs about that, the job's
+            # message says, for which this rank has to live until it knows the other's exit status.
             hide_warnings()
+            outlive_launcher()
 
     def _ignore(self, rank: int) -> None:
         process = self._processes.pop(rank, None)
