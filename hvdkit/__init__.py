@@ -5,7 +5,13 @@ A script written for Horovod changes one import:
     import hvdkit as hvd        # was: import horovod.tensorflow.keras as hvd
 """
 
-from hvdkit.engine.versions import require_tensorflow
+import os as _os
+
+# TensorFlow's start-up log, before it is loaded; its warnings and errors stay.
+if _os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
+    _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+from hvdkit.engine.versions import require_tensorflow  # noqa: E402  (only after the above)
 
 require_tensorflow()
 

@@ -1,15 +1,12 @@
-"""The `hvdkit` command and its two subcommands."""
+"""The `hvdkit` command and its subcommands. Each imports what it needs when it runs."""
 
 import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from hvdkit_cli.building import Options, build
-from hvdkit_cli.doctor import examine
-from hvdkit_cli.doctor.report import as_json, as_table
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.scripts import become
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -45,6 +42,8 @@ def build_command(gpu: bool, mpi: str, jobs: int | None, force: bool, dry_run: b
     Built wheels are kept in a cache ($HVDKIT_CACHE, else hvdkit below $XDG_CACHE_HOME or
     ~/.cache), by everything that decides what is in them.
     """
+    from hvdkit_cli.building import Options, build
+
     build(Options(gpu=gpu, mpi=mpi, jobs=jobs, force=force, dry_run=dry_run))
 
 
@@ -62,6 +61,11 @@ def doctor_command(json_: bool, timeout: float) -> None:
 
     Exit status 1 if a line fails; each such line says what to do.
     """
+    from rich.console import Console
+
+    from hvdkit_cli.doctor import examine
+    from hvdkit_cli.doctor.report import as_json, as_table
+
     with Console(stderr=True).status("examining the installation"):
         checks = examine(timeout)
     if json_:
@@ -71,11 +75,35 @@ def doctor_command(json_: bool, timeout: float) -> None:
     sys.exit(any(check.failed for check in checks))
 
 
+# What a script is given is its own affair, --help too.
+_PASSED_ON = {
+    "allow_interspersed_args": False,
+    "help_option_names": [],
+    "ignore_unknown_options": True,
+}
+
+
+@cli.command("mpirun", context_settings=_PASSED_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def mpirun_command(arguments: tuple[str, ...]) -> None:
+    """Start a job with mpirun: binding, network, environment (-np N [options] -- COMMAND)."""
+    become("hvdkit-mpirun.sh", arguments)
+
+
+@cli.command("discover-hosts", context_settings=_PASSED_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def discover_hosts_command(arguments: tuple[str, ...]) -> None:
+    """Print the hosts of an elastic job, for horovodrun --host-discovery-script ([FILE])."""
+    become("discover-hosts.sh", arguments)
+
+
 def main() -> None:
     """Run the command line; a CommandError becomes two lines on stderr and exit status 1."""
     try:
         cli(prog_name=Path(sys.argv[0]).name)
     except CommandError as error:
+        from rich.console import Console
+
         console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         console.print(f"hvdkit: error: {error.message}", style="bold red")
         console.print(f"  remedy: {error.remedy}")

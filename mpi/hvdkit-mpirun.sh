@@ -17,6 +17,7 @@ cores_arg=""
 launcher_arg=""
 oversubscribe=no
 dry_run=no
+variables=()        # what -x names
 command_line=()
 
 # What is found out from it and from the machine.
@@ -30,6 +31,7 @@ sockets=1           # of one host
 cores_per_socket=1  # that this job may use
 bind_mode=none      # none, core or numa
 bind_cores=0        # cores of one rank when bind_mode is core
+extra_names=()      # of variables that the ranks get because of -x
 options=()          # what goes between mpirun and the command
 
 note() { printf '%s: note: %s\n' "$PROG" "$1" >&2; }
@@ -72,26 +74,53 @@ print_quoted() {
 # them and leaves them the time to save. So the first signal of any kind becomes
 # SIGUSR1, and the second one ends the job. mpirun gets a session of its own:
 # the terminal sends Ctrl-C to all processes of this one.
+readonly SAVED=75 # what ranks end with that have saved
 child=""
-signals=0
+signals=()
 
-pass_signal_on() {
-  signals=$((signals + 1))
-  if [[ -z $child ]]; then return; fi
-  if ((signals == 1)); then kill -USR1 "$child"; else kill -TERM "$child"; fi
+pass_signal_on() { # pass_signal_on NAME
+  signals+=("$1")
+  if ((${#signals[@]} == 1)); then
+    if [[ $1 == INT ]]; then
+      note "Ctrl-C: the ranks are asked to save and end; once more ends them at once"
+    fi
+    if [[ -n $child ]]; then kill -USR1 "$child"; fi
+  elif [[ -n $child ]]; then
+    kill -TERM "$child"
+  fi
 }
 
 run_job() {
   local status
-  trap pass_signal_on TERM INT USR1
+  trap 'pass_signal_on TERM' TERM
+  trap 'pass_signal_on INT' INT
+  trap 'pass_signal_on USR1' USR1
   setsid "$@" <&0 &
   child=$!
-  if ((signals > 0)); then kill -USR1 "$child"; fi
+  if ((${#signals[@]} > 0)); then kill -USR1 "$child"; fi
   while true; do
     # A signal ends the wait, but not the job.
     wait "$child" && status=0 || status=$?
-    kill -0 "$child" 2>/dev/null || exit "$status"
+    kill -0 "$child" 2>/dev/null || end_with "$status"
   done
+}
+
+# end_with STATUS. Ranks that do not listen to SIGUSR1 end by it, and mpirun says
+# so; but it was Ctrl-C or SIGTERM that ended them.
+end_with() {
+  local status=$1 name=SIGTERM instead=143
+  if [[ ${signals[0]:-} == INT ]]; then name=Ctrl-C instead=130; fi
+  if [[ $status == "$SAVED" || $status == 0 || ${signals[0]:-USR1} == USR1 ]]; then
+    exit "$status"
+  fi
+  note "the job was ended by $name, and nothing says that it has saved (hvd.callbacks.BackupAndRestore does)"
+  exit "$instead"
+}
+
+pass_variables_on() {
+  local variable
+  quiet_tensorflow
+  for variable in "${variables[@]}"; do add_variable "$variable"; done
 }
 
 main() {
@@ -99,6 +128,7 @@ main() {
     die "bash $BASH_VERSION is too old" "use bash 4.4 or later"
   parse_arguments "$@"
   check_arguments
+  pass_variables_on
   find_launcher
   detect_flavour
   check_interface

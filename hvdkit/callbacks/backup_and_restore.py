@@ -188,6 +188,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             f"told to end by a signal: saved at epoch {self._epoch + 1}, after {self._in_epoch} "
             "batches. The same command goes on from there.",
         )
+        self._signal.ignore()
         # All ranks end here: none is missed by the others.
         shutdown()
         raise Preempted

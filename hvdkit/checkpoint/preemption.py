@@ -50,6 +50,15 @@ class SignalFlag:
             signal.signal(number, handler)
         self._before = {}
 
+    def ignore(self) -> None:
+        """Let none of the signals end this process any more, which is about to end by itself.
+
+        Launchers send SIGTERM to ranks that are still leaving when the first has left.
+        """
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before = {}
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.raised = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,3 +52,62 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
         if environ.get(variable, "").isdigit():
             return Launch(launcher, size, int(environ[variable]), is_elastic)
     return Launch("python", 1, 1)
+
+
+def missing_neighbours(
+    size: int, local_size: int, environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """What is wrong where srun has started more ranks than have found each other.
+
+    An MPI that does not understand srun takes each of its tasks for a job of one rank; and one
+    that knows hosts by other names than Slurm takes each rank to be alone on its host.
+
+    Args:
+        size: number of ranks, as they found each other.
+        local_size: number of them on this host.
+        environ: what the launcher says.
+
+    Returns:
+        A sentence with the remedy; None where all is well, and on all tasks of a host but one.
+    """
+    if not environ.get("SLURM_STEP_NUM_TASKS", "").isdigit() or _started_by_another(environ):
+        return None
+    tasks = int(environ["SLURM_STEP_NUM_TASKS"])
+    if size == 1 < tasks:
+        if environ.get("SLURM_PROCID") != "0":
+            return None
+        return (
+            f"srun has started {tasks} tasks, but each of them is a job of one rank: they train "
+            "alone, all as rank 0. MPI has to be told of each other by PMIx: srun --mpi=pmix, if "
+            "`srun --mpi=list` shows it; otherwise start the job with mpirun in place of srun "
+            "(HVDKIT_LAUNCHER=mpirun for the scripts in mpi/)."
+        )
+    here = _tasks_of_node(environ)
+    if here > local_size and environ.get("SLURM_LOCALID") == "0":
+        return (
+            f"srun has started {here} tasks on this host, but MPI sees {local_size} of them there: "
+            "ranks of one host share its GPUs and cores by the wrong numbers. This happens where "
+            "Slurm's NodeName is not the name of the host (compare `hostname` with "
+            f"{environ.get('SLURMD_NODENAME', 'SLURMD_NODENAME')}); start the job with mpirun, or "
+            "let the administrator set NodeName."
+        )
+    return None
+
+
+def _started_by_another(environ: Mapping[str, str]) -> bool:
+    """Whether mpirun or horovodrun started this process; below srun, srun's tasks are theirs."""
+    names = [name for name, launcher in _LOCAL_SIZE_VARIABLES if launcher != "srun"]
+    return any(name in environ for name in names)
+
+
+def _tasks_of_node(environ: Mapping[str, str]) -> int:
+    """The tasks of this step here, from a list such as "4(x2),3"; 0 where it is not known."""
+    counts = [
+        int(count)
+        for count, times in re.findall(
+            r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+        )
+        for _ in range(int(times or 1))
+    ]
+    node = environ.get("SLURM_NODEID", "")
+    return counts[int(node)] if node.isdigit() and int(node) < len(counts) else 0

@@ -21,7 +21,7 @@ from hvdkit.engine.agreement import (
 )
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.errors import HvdkitError
-from hvdkit.engine.launcher import Launch, read_launch
+from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
 from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
 from hvdkit.engine.settings import (
     Setting,
@@ -127,8 +127,11 @@ def init(
     ):
         settings += some
         too_late += missed
+    watching.explain_data_errors()
     if watched and size() > 1:
         _start_watch()
+    if comm is None and (problem := missing_neighbours(size(), local_size())):
+        logger.warning("hvdkit: %s", problem)
     if rank() == 0:
         _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
 

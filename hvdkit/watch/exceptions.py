@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import NoReturn
 
 from hvdkit.engine.errors import CollectiveError
+from hvdkit.watch.causes import explained
 from hvdkit.watch.member import Member, end_process
-from hvdkit.watch.messages import EXIT_STATUS
+from hvdkit.watch.messages import EXIT_STATUS, INTERRUPTED
 
 # A hub ends the job long before; this is for a hub that is ended while it waits for others.
 _ANSWER_SECONDS = 8.0
@@ -36,10 +37,10 @@ class ExceptHook:
         self, kind: type[BaseException], value: BaseException, trace: TracebackType | None
     ) -> None:
         """Tell the hubs, and wait for the end that they send to all ranks."""
-        # A forked child's errors are its own, and so is Ctrl-C.
-        if os.getpid() != self._pid or not isinstance(value, Exception):
+        if os.getpid() != self._pid:  # a forked child's errors are its own
             self._original(kind, value, trace)
             return
+        status = INTERRUPTED if isinstance(value, KeyboardInterrupt) else EXIT_STATUS
         if self._member.heard:
             sys.stdout.flush()
             self._member.tell(
@@ -47,14 +48,16 @@ class ExceptHook:
                     "type": "exception",
                     "name": _full_name(kind),
                     "message": str(value),
-                    "traceback": "".join(traceback.format_exception(kind, value, trace)),
+                    "traceback": explained(value, trace)
+                    or "".join(traceback.format_exception(kind, value, trace)),
                     "secondary": _tells_of_another(value),
+                    "status": status,
                 }
             )
             self._member.wait_for_end(_ANSWER_SECONDS)
         self._original(kind, value, trace)
         sys.stderr.flush()
-        end_process(EXIT_STATUS)
+        end_process(status)
 
     def remove(self) -> None:
         """Leave exceptions to whoever had them before."""

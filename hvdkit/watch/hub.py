@@ -7,6 +7,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,6 +71,8 @@ class Hub:
         self._raised_at: list[float] = []
         self._exited: dict[int, tuple[int, float]] = {}
         self._dismissed: set[int] = set()
+        hosts = Counter(rank.host for rank in who.values())
+        self._seen = {rank for rank in who if hosts[who[rank].host] > 1}
         self._stall: tuple[Stall, float] | None = None
         self._stacks: dict[int, list[str]] = {}
         self._selector = selectors.DefaultSelector()
@@ -201,6 +204,8 @@ class Hub:
         left = set(self._left())
         if not self._dismissed and left != set(self._who) and not find_needed(self._states):
             return
+        if left - self._dismissed:
+            self._tell({"type": "ending"})
         for rank in left - self._dismissed:
             if rank in self._lines:
                 self._lines[rank].send({"type": "leave"})
@@ -214,18 +219,18 @@ class Hub:
             everyone = len(self._raised) + len(alone) >= len(self._who)
             done = everyone or quiet > _QUIET_SECONDS or all_seconds > _LONGEST_SECONDS
         else:
-            # Errors that follow from another rank's end: its exit status says more, unless it came
-            # to that end without a fault.
-            known = set(alone) <= self._finished | self._dismissed
+            # Errors that follow from another rank's end: its exit status says more, where a rank on
+            # its host sees it.
+            known = set(alone) <= self._finished | (self._dismissed - self._seen)
             done = bool(alone) and known and quiet > _LAST_NEWS_SECONDS
             done = done or all_seconds > (_EXIT_SECONDS if alone else _LONGEST_SECONDS)
         if not done or all_seconds < patience:
             return
         if alone and not causes:
-            text = report.ended_early(alone, self._raised, self._who)
+            self._end([], report.ended_early(alone, self._raised, self._who))
         else:
-            text = report.exceptions(self._raised, self._who)
-        self._end([], text)
+            status = report.first_cause(self._raised)["status"]
+            self._end([], report.exceptions(self._raised, self._who), status)
 
     def _look_at_exits(self, now: float, patience: float) -> None:
         rank, (status, since) = next(iter(self._exited.items()))

@@ -15,9 +15,10 @@ from hvdkit.watch import report
 from hvdkit.watch.activity import Activity
 from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
-from hvdkit.watch.processes import Process, out_of_memory_kills
+from hvdkit.watch.processes import Process, out_of_memory_kills, outlive_launcher
 from hvdkit.watch.report import Who
 from hvdkit.watch.stacks import script_stacks
+from hvdkit.watch.tensorflow_log import hide_warnings
 
 BEAT_SECONDS = 1.0
 # `os._exit` as it is before the watch takes its place.
@@ -177,6 +178,11 @@ class Member:
             self._may_leave.set()
         elif kind == "done":
             self._ignore(message["rank"])
+        elif kind == "ending":
+            # A rank goes, and Horovod ends on all. What TensorFlow logs about that, the job's
+            # message says, for which this rank has to live until it knows the other's exit status.
+            hide_warnings()
+            outlive_launcher()
 
     def _ignore(self, rank: int) -> None:
         process = self._processes.pop(rank, None)

@@ -11,6 +11,8 @@ Message = dict[str, Any]
 
 # Of the ranks that hvdkit ends, unless one of them has ended by itself with another.
 EXIT_STATUS = 1
+# Of those that end after Ctrl-C, as a shell has it: 128 and the number of SIGINT.
+INTERRUPTED = 130
 
 # A traceback of hundreds of frames fits; more is no message of ours.
 _LONGEST = 4 * 2**20

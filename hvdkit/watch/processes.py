@@ -7,6 +7,7 @@ exit status, too (`PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` of linux/pidfd.h).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import select
@@ -104,6 +105,15 @@ class Process:
     def close(self) -> None:
         """Watch no longer."""
         os.close(self.pidfd)
+
+
+def outlive_launcher() -> None:
+    """Ignore SIGTERM, which launchers send to the other ranks when one has ended; SIGKILL follows.
+
+    Any thread may call it. Python's own function is for the main thread, which may be blocked.
+    """
+    ignore = ctypes.c_void_p(int(signal.SIG_IGN))
+    ctypes.CDLL(None).signal(int(signal.SIGTERM), ignore)
 
 
 def out_of_memory_kills() -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hvdkit.watch.judge import Stall
+from hvdkit.watch.messages import INTERRUPTED
 
 _WIDTH = 78
 
@@ -16,7 +17,7 @@ _WIDTH = 78
 WAITS = "it waits in"
 
 # The launcher, the scheduler or a person ends a job with these.
-ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,16 @@ def death(who: Who, status: int | None, *, out_of_memory: bool = False) -> str:
         )
     elif number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
         why = "Native code crashed; run with PYTHONFAULTHANDLER=1 to see where."
+    elif number == signal.SIGUSR1:
+        why = "It asks ranks to save and end; hvd.callbacks.BackupAndRestore listens to it."
     return block(f"{who} was ended by signal {number} ({name}).", why)
 
 
 def early_exit(who: Who, status: int) -> str:
     """A process that ended by itself, by `sys.exit` or `os._exit`."""
     return block(
-        f"{who} ended with exit status {status}, without an exception, while the job was running."
+        f"{who} ended with exit status {status}, without an exception, while the job was running.",
+        "Its script called sys.exit or os._exit, or raised SystemExit.",
     )
 
 
@@ -109,12 +113,12 @@ def exceptions(found: Mapping[int, Mapping[str, Any]], who: Mapping[int, Who]) -
     """Exceptions of one or more ranks; the cause first, the same error of several ranks once.
 
     Args:
-        found: of each rank that raised: `name`, `message`, `traceback`, and `secondary`, whether
-            it only says that another rank is gone.
+        found: of each rank that raised: `name`, `message`, `traceback`, `status`, and `secondary`,
+            whether it only says that another rank is gone.
         who: all ranks.
     """
-    causes = {r: e for r, e in found.items() if not e["secondary"]} or dict(found)
-    first = causes[min(causes)]
+    causes = _causes(found)
+    first = first_cause(found)
     same = [r for r, e in causes.items() if _error(e) == _error(first)]
     hosts = sorted({who[r].host for r in same})
     where = (
@@ -123,13 +127,25 @@ def exceptions(found: Mapping[int, Mapping[str, Any]], who: Mapping[int, Who]) -
         else f"{numbers(same)} (host{'s' * (len(hosts) > 1)} {', '.join(hosts)}; "
         f"pids {', '.join(str(who[r].pid) for r in sorted(same))})"
     )
+    interrupted = first["status"] == INTERRUPTED
     lines = [first["traceback"].rstrip()]
     lines += [
         f"{who[r]} raised, too: {e['name']}: {e['message']}"
         for r, e in sorted(causes.items())
         if r not in same
     ]
-    return block(f"an exception on {where}:", "\n".join(lines))
+    title = f"Ctrl-C (SIGINT) interrupted {where}:" if interrupted else f"an exception on {where}:"
+    return block(title, "\n".join(lines))
+
+
+def first_cause(found: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The exception that a message shows whole; see `exceptions`."""
+    causes = _causes(found)
+    return causes[min(causes)]
+
+
+def _causes(found: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    return {r: e for r, e in found.items() if not e["secondary"]} or dict(found)
 
 
 def _error(exception: Mapping[str, Any]) -> tuple[str, str]:

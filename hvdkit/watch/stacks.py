@@ -15,9 +15,16 @@ _FRAMES = 4
 _PACKAGES = (
     sysconfig.get_path("stdlib"),
     *site.getsitepackages(),
+    site.getusersitepackages(),
     str(Path(__file__).resolve().parent.parent),
     "<",
 )
+_COPIES = "__autograph_generated_file"
+
+
+def is_of_script(filename: str) -> bool:
+    """Whether a file is the user's own, not one of a package or of Python."""
+    return not filename.startswith(_PACKAGES) and _COPIES not in filename
 
 
 def script_stacks() -> list[str]:
@@ -25,11 +32,7 @@ def script_stacks() -> list[str]:
     lines = []
     main = threading.main_thread().ident
     for ident, frame in sys._current_frames().items():
-        calls = [
-            call
-            for call in traceback.extract_stack(frame)
-            if not call.filename.startswith(_PACKAGES)
-        ]
+        calls = [call for call in traceback.extract_stack(frame) if is_of_script(call.filename)]
         if calls:
             lines.append("main thread:" if ident == main else "another thread:")
             lines += "".join(traceback.format_list(calls[-_FRAMES:])).splitlines()

@@ -16,13 +16,14 @@ from rich.console import Console
 from hvdkit_cli.building import recipe
 from hvdkit_cli.building.cache import WheelCache, cache_root, file_hash
 from hvdkit_cli.building.disk import MIB, require_space
-from hvdkit_cli.building.install import BuildRecord, install, read_record, try_import
+from hvdkit_cli.building.install import install, try_import
 from hvdkit_cli.building.launcher import with_own_launcher
 from hvdkit_cli.building.plan import Plan, make_plan
 from hvdkit_cli.building.process import log_path, run_logged, tail
 from hvdkit_cli.building.progress import BuildProgress
 from hvdkit_cli.errors import CommandError
 from hvdkit_cli.installed import HOROVOD_VERSION
+from hvdkit_cli.record import BuildRecord, read_record
 
 # Compiling one file that includes TensorFlow's headers takes about this much memory.
 _MEMORY_PER_JOB = 1536 * MIB

@@ -5,7 +5,6 @@ import platform
 import sys
 from collections.abc import Mapping
 
-from hvdkit_cli.building.install import BuildRecord, compiled_library, read_record
 from hvdkit_cli.building.toolchain import run, which
 from hvdkit_cli.doctor.check import Check, fail, ok, skip
 from hvdkit_cli.errors import CommandError
@@ -17,6 +16,7 @@ from hvdkit_cli.installed import (
     find_tensorflow,
     require_supported,
 )
+from hvdkit_cli.record import BuildRecord, compiled_library, read_record
 
 _BUILD = "hvdkit build"
 

@@ -15,6 +15,8 @@ usage: hvdkit-mpirun.sh -np N [options] -- COMMAND [ARGUMENT...]
   --bind HOW             auto (default), core, numa or none
   --cores N              cores of one host, or SOCKETSxCORES (2x16), where the
                          hosts differ from this machine
+  -x NAME[=VALUE]        pass a variable on to the ranks, besides those that README.md
+                         names; may be given several times
   --oversubscribe        allow more ranks than slots
   --mpirun PROGRAM       the launcher to use (default: mpirun, then mpiexec)
   --dry-run              print the command and stop
@@ -42,6 +44,7 @@ parse_arguments() {
       --bind) need_value "$1" $#; bind=$2; shift 2 ;;
       --cores) need_value "$1" $#; cores_arg=$2; shift 2 ;;
       --mpirun) need_value "$1" $#; launcher_arg=$2; shift 2 ;;
+      -x | --x) need_value "$1" $#; variables+=("$2"); shift 2 ;;
       --oversubscribe) oversubscribe=yes; shift ;;
       --dry-run) dry_run=yes; shift ;;
       -h | --help) usage; exit 0 ;;

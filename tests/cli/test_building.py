@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from support import hvdkit
 
-from hvdkit_cli.building import command, install, recipe
+from hvdkit_cli import record
+from hvdkit_cli.building import command, recipe
 from hvdkit_cli.building.cache import WheelCache, cache_root, tree_hash
 from hvdkit_cli.building.cuda import Cuda, parse_nccl_version, parse_nvcc_version
-from hvdkit_cli.building.install import BuildRecord, read_record
 from hvdkit_cli.building.mpi import parse_implementation
 from hvdkit_cli.building.plan import Plan, make_plan
 from hvdkit_cli.building.process import run_logged, tail
 from hvdkit_cli.building.progress import BuildProgress, parse_percent
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.record import BuildRecord, read_record, write_record
 
 replace = dataclasses.replace
 
@@ -271,12 +272,12 @@ def test_record_is_read_from_the_installation(monkeypatch, tmp_path):
     from hvdkit_cli.installed import distribution
 
     folder = fake_distribution(tmp_path, "horovod", "0.28.1", "horovod-0.28.1.dist-info/METADATA,,")
-    monkeypatch.setattr(install, "distribution", lambda name: distribution(name, [str(tmp_path)]))
+    monkeypatch.setattr(record, "distribution", lambda name: distribution(name, [str(tmp_path)]))
     assert read_record() is None
     (tmp_path / "horovod" / "tensorflow").mkdir(parents=True)
     (tmp_path / "horovod" / "tensorflow" / "mpi_lib.so").touch()
     assert read_record() is None
-    install._write_record(BuildRecord("k", {"a": "b"}))
+    write_record(BuildRecord("k", {"a": "b"}))
     assert read_record() == BuildRecord("k", {"a": "b"})
     assert "hvdkit-build.json" in (folder / "RECORD").read_text()
     (folder / "hvdkit-build.json").write_text("[]")

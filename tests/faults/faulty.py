@@ -39,6 +39,15 @@ def fail_alike() -> None:
     raise KeyError("all ranks fail")
 
 
+def raise_exit() -> None:
+    raise SystemExit(3)
+
+
+def look_up(step: int) -> np.ndarray:
+    """A mistake in what reads the data."""
+    return {}[f"row {step}"]
+
+
 def shut_down() -> None:
     """Leave the others, and go on with something else."""
     hvd.shutdown()
@@ -54,6 +63,8 @@ FAULTS = {
     "memory_error": ask_for_too_much_memory,
     "exit": lambda: sys.exit(3),
     "hard_exit": lambda: os._exit(4),
+    "raised_exit": raise_exit,
+    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
     "end": lambda: sys.exit(0),
     "hard_end": lambda: os._exit(0),
     "shutdown": shut_down,
@@ -86,13 +97,15 @@ def rows(rank: int):
     """Data whose reading is the fault."""
     random = np.random.default_rng(rank)
     for step in range(100):
-        if FAULT == "data_loop" and rank == VICTIM and step == STEP:
+        if FAULT.startswith("data_") and rank == VICTIM and step == STEP:
             print(f"FAULT AT {time.time()}", flush=True)
-            loop()
+            loop() if FAULT == "data_loop" else look_up(step)
         yield random.normal(size=(4, 8)), random.normal(size=(4, 1))
 
 
 def main() -> None:
+    # A launcher that was started in the background of a shell leaves it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     hvd.init(stall_timeout=LIMIT)
     print(f"PID {os.getpid()} {hvd.rank()}", flush=True)
     keras.utils.set_random_seed(hvd.rank())

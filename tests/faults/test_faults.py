@@ -31,12 +31,14 @@ class Fault:
         said: texts of the message; "{rank}" is the rank that fails, "{others}" the others.
         traceback: how many exceptions the ranks show.
         waits: whether it is seen only after the limit.
+        status: the job's exit status; None for any but 0.
     """
 
     name: str
     said: tuple[str, ...]
     traceback: int = 0
     waits: bool = False
+    status: int | None = None
 
 
 STOPPED = ("rank {rank} stopped taking part:", "rank {rank} (host", "is missing: no heartbeat for")
@@ -54,8 +56,29 @@ FAULTS = {
         Fault("kill", ("rank {rank} (host", "was ended by signal 9 (SIGKILL)")),
         Fault("segfault", ("rank {rank} (host", "was ended by signal 11 (SIGSEGV)")),
         Fault("abort", ("rank {rank} (host", "was ended by signal 6 (SIGABRT)")),
-        Fault("exit", ("rank {rank} (host", "ended with exit status 3, without an exception")),
-        Fault("hard_exit", ("rank {rank} (host", "ended with exit status 4")),
+        Fault(
+            "data_exception",
+            (
+                "an exception on rank {rank} (host",
+                "KeyError: 'row 3' in Python code that TensorFlow calls",
+                'return {}[f"row {step}"]',
+                "asked for by:",
+                "model.fit(data",
+            ),
+        ),
+        Fault("exit", ("rank {rank} (host", "ended with exit status 3, without"), status=3),
+        Fault("hard_exit", ("rank {rank} (host", "ended with exit status 4"), status=4),
+        Fault(
+            "raised_exit",
+            ("rank {rank} (host", "ended with exit status 3, without", "raised SystemExit"),
+            status=3,
+        ),
+        Fault(
+            "interrupt",
+            ("Ctrl-C (SIGINT) interrupted rank {rank} (host", "KeyboardInterrupt"),
+            traceback=1,
+            status=130,
+        ),
         Fault("end", ("rank {rank} left while", "came to the end of its script")),
         Fault("shutdown", ("rank {rank} left while", "called hvd.shutdown()")),
         Fault("stop", (*STOPPED, *WAITED), waits=True),
@@ -80,6 +103,9 @@ USUAL = (
     ("horovodrun", 2, "segfault", 1),
     ("mpi", 2, "exit", 0),
     ("gloo", 2, "exit", 1),
+    ("mpi", 2, "raised_exit", 1),
+    ("gloo", 2, "interrupt", 1),
+    ("mpi", 2, "data_exception", 1),
     ("mpi", 3, "stop", 0),
     ("mpi", 2, "data_loop", 1),
 )
@@ -98,9 +124,14 @@ LONG = tuple(
 )
 def test_fault(launcher: str, ranks: int, name: str, victim: int) -> None:
     fault = FAULTS[name]
-    job = run_ranks(launcher, ranks, [str(SCRIPT), name, str(victim), str(STALL_LIMIT)])
+    arguments = [str(SCRIPT), name, str(victim), str(STALL_LIMIT)]
+    job = run_ranks(launcher, ranks, arguments, env={"TF_CPP_MIN_LOG_LEVEL": "1"})
     ended = time.time()
     assert job.status, job.describe()
+    assert fault.status in (None, job.status), job.describe()
+    if name in ("data_exception", "raised_exit", "interrupt"):  # nothing of TensorFlow's around it
+        assert "local_rendezvous" not in job.output, job.describe()
+        assert "op_kernel" not in job.output, job.describe()
     seconds = ended - min(float(t) for t in re.findall(r"FAULT AT ([\d.]+)", job.output))
     print(f"FAULT {name} {launcher} {ranks}: gone after {seconds:.1f} s")
     others = [rank for rank in range(ranks) if rank != victim]
@@ -108,8 +139,7 @@ def test_fault(launcher: str, ranks: int, name: str, victim: int) -> None:
     require_one_block(
         job, *(t.replace("{rank}", str(victim)).replace("{others}", named) for t in fault.said)
     )
-    # horovodrun shows one of its own when a job fails.
-    shown = squeezed(ranks_only(job)).count("Traceback(mostrecentcalllast)")
+    shown = squeezed(job.output).count("Traceback(mostrecentcalllast)")
     assert shown == fault.traceback, job.describe()
     assert "TRAINED" not in job.output, job.describe()
     assert seconds < GONE_SECONDS + (STALL_LIMIT if fault.waits else 0), job.describe()

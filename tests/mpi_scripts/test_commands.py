@@ -26,7 +26,16 @@ def test_open_mpi_4(sandbox: Sandbox):
         *("-np", "8", "-H", "h1:4,h2:4", "--map-by", "slot:PE=4", "--bind-to", "core"),
         *("--mca", "pml", "ob1", "--mca", "btl", "^openib"),
         *("--mca", "btl_tcp_if_include", "lo", "--mca", "oob_tcp_if_include", "lo"),
-        *("-x", "NCCL_SOCKET_IFNAME=lo", "-x", "HOROVOD_GLOO_IFACE=lo", "-x", "PATH"),
+        *(
+            "-x",
+            "NCCL_SOCKET_IFNAME=lo",
+            "-x",
+            "HOROVOD_GLOO_IFACE=lo",
+            "-x",
+            "PATH",
+            "-x",
+            "TF_CPP_MIN_LOG_LEVEL",
+        ),
         *("prog", "-v"),
     ]
 
@@ -36,7 +45,19 @@ def test_open_mpi_5(sandbox: Sandbox):
     words = sandbox.command("-np", "8", "-H", "h1:4,h2:4", "--cores", "16", "--", "prog")
     assert words == [
         *("-np", "8", "-H", "h1:4,h2:4", "--map-by", "slot:PE=4", "--bind-to", "core"),
-        *("--mca", "pml", "ob1", "--mca", "btl", "^ofi,uct", "-x", "PATH", "prog"),
+        *(
+            "--mca",
+            "pml",
+            "ob1",
+            "--mca",
+            "btl",
+            "^ofi,uct",
+            "-x",
+            "PATH",
+            "-x",
+            "TF_CPP_MIN_LOG_LEVEL",
+            "prog",
+        ),
     ]
 
 
@@ -47,7 +68,7 @@ def test_mpich(sandbox: Sandbox):
     )
     assert words == [
         *("-n", "8", "-hosts", "h1:4,h2:4", "-bind-to", "core:4", "-map-by", "core:4"),
-        *("-genvlist", "PATH", "-iface", "lo"),
+        *("-genvlist", "PATH,TF_CPP_MIN_LOG_LEVEL", "-iface", "lo"),
         *("-genv", "NCCL_SOCKET_IFNAME", "lo", "-genv", "HOROVOD_GLOO_IFACE", "lo"),
         *("-genv", "FI_TCP_IFACE", "lo", "-genv", "UCX_NET_DEVICES", "lo", "prog"),
     ]
@@ -61,7 +82,7 @@ def test_intel_mpi(sandbox: Sandbox):
     assert words == [
         *("-n", "8", "-hosts", "h1,h2", "-ppn", "4"),
         *("-genv", "I_MPI_PIN", "1", "-genv", "I_MPI_PIN_DOMAIN", "auto:compact"),
-        *("-genvlist", "PATH", "-iface", "lo"),
+        *("-genvlist", "PATH,TF_CPP_MIN_LOG_LEVEL", "-iface", "lo"),
         *("-genv", "NCCL_SOCKET_IFNAME", "lo", "-genv", "HOROVOD_GLOO_IFACE", "lo"),
         *("-genv", "FI_TCP_IFACE", "lo", "-genv", "I_MPI_HYDRA_IFACE", "lo", "prog"),
     ]

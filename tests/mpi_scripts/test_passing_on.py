@@ -39,13 +39,49 @@ def test_forwarded_environment(sandbox: Sandbox, flavour: str):
         "XLA_FLAGS": "--a --b",
         "KERAS_BACKEND": "tensorflow",
     }
-    words = sandbox.command("-np", "1", "--", "prog", **forwarded, OTHER_SECRET="hush")
+    kept = {"OTHER_SECRET": "hush"}
+    # Terraform's variables begin with TF_, too.
+    kept |= {"TF_VAR_password": "hush", "TF_TOKEN_app": "hush", "TF_CLI_ARGS": "", "TF_LOG": "1"}
+    words = sandbox.command("-np", "1", "--", "prog", **forwarded, **kept)
+    assert sorted(names_passed_on(words, flavour)) == sorted([*forwarded, "PATH"])
+    assert not any(name in " ".join(words) for name in kept)
+
+
+def names_passed_on(words: list[str], flavour: str) -> list[str]:
     if flavour in OPEN_MPI:
-        names = [words[i + 1] for i, word in enumerate(words) if word == "-x"]
-    else:
-        names = words[words.index("-genvlist") + 1].split(",")
-    assert sorted(names) == sorted([*forwarded, "PATH"])
-    assert "OTHER_SECRET" not in " ".join(words)
+        return [words[i + 1] for i, word in enumerate(words) if word == "-x"]
+    return words[words.index("-genvlist") + 1].split(",")
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_x_passes_a_variable_on(sandbox: Sandbox, flavour: str):
+    sandbox.launcher(VERSIONS[flavour])
+    given = ("-x", "TOKEN", "-x", "GREETING=two words", "-x", "PATH")
+    words = sandbox.command("-np", "1", *given, "--", "prog", "-x", "kept", TOKEN="t")
+    names = names_passed_on(words[: words.index("prog")], flavour)
+    assert sorted(names) == ["GREETING", "PATH", "TF_CPP_MIN_LOG_LEVEL", "TOKEN"]
+    assert words[-3:] == ["prog", "-x", "kept"]
+
+
+def test_x_gives_the_variable_its_value(sandbox: Sandbox):
+    write_executable(
+        sandbox.bin / "mpirun",
+        '#!/bin/sh\n[ "$1" = --version ] && echo "mpirun (Open MPI) 5.0.11" && exit 0\n'
+        'echo "$GREETING; $TOKEN; $TF_CPP_MIN_LOG_LEVEL"\n',
+    )
+    given = ("-np", "1", "-x", "GREETING=a=b c", "-x", "TOKEN")
+    assert sandbox.run(*given, "--", "prog", TOKEN="t").stdout == "a=b c; t; 1\n"
+    shown = sandbox.run(*given, "--", "prog", TOKEN="t", TF_CPP_MIN_LOG_LEVEL="0")
+    assert shown.stdout == "a=b c; t; 0\n"
+
+
+@pytest.mark.parametrize("wrong", ["MISSING", "a-b=1", "=1", ""])
+def test_x_of_something_else_is_an_error(sandbox: Sandbox, wrong: str):
+    sandbox.launcher(VERSIONS["openmpi5"])
+    result = sandbox.run("-np", "1", "-x", wrong, "--", "prog")
+    assert result.returncode == 2
+    assert "-x" in result.stderr
+    assert "remedy" in result.stderr
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)

@@ -67,6 +67,10 @@ def test_kubernetes_manifest():
     (launcher,) = replicas["Launcher"]["template"]["spec"]["containers"]
     assert launcher["command"] == ["mpi/hvdkit-mpirun.sh"]
     assert (ROOT / launcher["command"][0]).exists()
+    assert job["spec"]["launcherCreationPolicy"] == "WaitForWorkersReady"
+    assert {"PRTE_MCA_plm_ssh_args", "PRTE_MCA_prte_keep_fqdn_hostnames"} <= {
+        variable["name"] for variable in launcher["env"]
+    }
     ranks = int(launcher["args"][launcher["args"].index("-np") + 1])
     assert ranks == job["spec"]["slotsPerWorker"] * replicas["Worker"]["replicas"]
     assert all(isinstance(word, str) for word in launcher["args"])
