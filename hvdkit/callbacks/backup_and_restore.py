@@ -30,8 +30,9 @@ from hvdkit.training.position import FitPosition, current_position
 class BackupAndRestore(keras.callbacks.Callback):
     """Save the training, and go on by itself when the same command is started again.
 
-    Saved are the model, the optimizer with all it keeps, the epoch and the batch, the place in
-    data from `hvd.shard`, the running metrics, the states of random generators and of callbacks.
+    Saved are the model with what its layers keep outside of variables, all optimizers that it holds
+    with all they keep, the epoch and the batch, the place in data from `hvd.shard`, the running
+    metrics, the states of random generators and of callbacks.
     A run that was killed at any step ends with the weights of one that was never stopped, to the
     bit, where the training itself is exact. What is exact is in docs/checkpoints.md.
 
@@ -94,7 +95,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
         require_initialized("BackupAndRestore")
-        self._training = Training(self.model, self.model.optimizer)
+        self._training = Training(self.model)
         self._saver = Saver(self.directory, self.keep)
         self._agreement = Agreement()
         self._trained, self._is_due = 0, False

@@ -10,10 +10,17 @@ import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch
 from hvdkit.data.sharded import ShardedData
+from hvdkit.engine import logger
+from hvdkit.reduction.suspension import without_reduction
+from hvdkit.state.reachable import has_been_traced, has_variables, steps_by_itself
 
 
-def build_from_data(model: Any, x: Any) -> None:
+def build_from_data(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> None:
     """Build a model from the shapes of its training data, if it is not built yet.
+
+    A model that is trained by Keras's own step is called with symbolic inputs. What a `train_step`
+    of one's own calls, and with what, is known by nobody else: it is traced, into a graph that is
+    thrown away, which builds the optimizers, too.
 
     Data whose shapes are not known before it is read (a Python generator) leaves the model as it
     is; so does a model that can't be built without numbers. `BroadcastGlobalVariablesCallback`
@@ -22,38 +29,69 @@ def build_from_data(model: Any, x: Any) -> None:
     Args:
         model: a compiled Keras model.
         x: what `fit` got as x.
+        y: what `fit` got as y.
+        sample_weight: what `fit` got as sample_weight.
     """
-    if model.built or all(layer.built for layer in model._flatten_layers()):
+    if has_variables(model):
         return
-    inputs = _symbolic_inputs(x)
-    if inputs is not None:
-        keras.src.backend.compute_output_spec(model, inputs, training=False)
+    batch = _batch_spec(x, y, sample_weight)
+    if batch is None:
+        return
+    try:
+        if steps_by_itself(model):
+            _trace_step(model, batch)
+        else:
+            keras.src.backend.compute_output_spec(model, _symbolic(batch), training=False)
+        has_been_traced(model)
+    except Exception as error:
+        # Code of the user's that runs in its first step as it would without hvdkit: what is
+        # wrong with it is said there, and some of it needs numbers.
+        logger.debug("hvdkit: %s is not built before its first step: %s", model.name, error)
 
 
-def _symbolic_inputs(x: Any) -> Any:
-    """The model's input without numbers, the batch dimension unknown; None if not known."""
+def _trace_step(model: Any, batch: Any) -> None:
+    if model.run_eagerly:
+        raise ValueError("it runs eagerly")
+    step = tf.function(model.train_step, autograph=False)
+    with without_reduction():
+        step.get_concrete_function(batch)
+
+
+def _batch_spec(x: Any, y: Any, sample_weight: Any) -> Any:
+    """The types of a batch as a step gets it, the number of rows unknown; None: not known."""
     if isinstance(x, ShardedData):
         spec = x.dataset(x.part).element_spec
-        return _symbolic(_inputs(spec.data if isinstance(spec, ShardedBatch) else spec))
+        return _specs(spec.data if isinstance(spec, ShardedBatch) else spec)
     if isinstance(x, tf.data.Dataset):
-        return _symbolic(_inputs(x.element_spec))
+        return _specs(x.element_spec)
     if isinstance(x, keras.utils.PyDataset):
-        return _symbolic(_inputs(x[0]))
-    flat = keras.tree.flatten(x)
+        return _specs(x[0])
+    flat = keras.tree.flatten([part for part in (x, y, sample_weight) if part is not None])
     if flat and all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in flat):
-        return _symbolic(x)
+        return _specs(keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
     return None
 
 
-def _inputs(batch: Any) -> Any:
-    """The x of a batch (x, y) or (x, y, sample_weight)."""
-    return batch[0] if isinstance(batch, tuple) else batch
+def _specs(batch: Any) -> Any:
+    return keras.tree.map_structure(_spec, batch)
+
+
+def _spec(array: Any) -> Any:
+    if isinstance(array, tf.TypeSpec) and not isinstance(array, tf.TensorSpec):
+        return array
+    array = array if hasattr(array, "shape") else np.asarray(array)
+    dtype = tf.as_dtype(array.dtype)
+    if isinstance(array, np.ndarray) and dtype.is_floating:
+        dtype = tf.as_dtype(keras.config.floatx())  # as Keras reads arrays
+    shape = tf.TensorShape(array.shape)
+    return tf.TensorSpec(shape if not shape.rank else [None, *shape[1:]], dtype)
 
 
 def _symbolic(batch: Any) -> Any:
-    def leaf(array: Any) -> keras.KerasTensor:
-        array = array if hasattr(array, "shape") else np.asarray(array)
-        dtype = keras.backend.standardize_dtype(array.dtype)
-        return keras.KerasTensor((None, *array.shape[1:]), dtype)
+    """The x of a batch (x, y) or (x, y, sample_weight), without numbers."""
 
-    return keras.tree.map_structure(leaf, batch)
+    def leaf(spec: Any) -> keras.KerasTensor:
+        dtype = keras.backend.standardize_dtype(spec.dtype)
+        return keras.KerasTensor((None, *spec.shape[1:]), dtype)
+
+    return keras.tree.map_structure(leaf, batch[0] if isinstance(batch, tuple) else batch)
