@@ -24,6 +24,7 @@ from hvdkit.checkpoint.state import Training
 from hvdkit.checkpoint.store import Manifest
 from hvdkit.engine import logger, require_initialized, shutdown, topology
 from hvdkit.mesh.mesh import replicas
+from hvdkit.training.build import build_metrics
 from hvdkit.training.position import FitPosition, current_position
 
 
@@ -228,7 +229,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         elif about["data"]:
 
             def before_first_step(spec: Any) -> None:
-                restore_metrics(self.model, spec, own, str(manifest.path))
+                source = str(manifest.path)
+                restore_metrics(self.model, own, source, lambda: build_metrics(self.model, spec))
 
             self._position().start_at(batch, about["data"], before_first_step)
         self._say(

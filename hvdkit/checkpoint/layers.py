@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.state.keepers import Arrays, read_layer, write_layer
+from hvdkit.state.arrays import Arrays
+from hvdkit.state.keepers import read_layer, write_layer
 from hvdkit.state.outside_variables import keepers, renew
 
 LAYERS = "layers"

@@ -92,7 +92,7 @@ def restore(
     about = manifest.about
     if data is not None and "data" in about:
         data.start_at(about["data"])
-    return dict(about["values"])
+    return dict(about.get("values", {}))  # BackupAndRestore saves none
 
 
 def latest(directory: str | os.PathLike[str]) -> str | None:

@@ -16,6 +16,7 @@ from hvdkit.checkpoint.saver import Snapshot
 from hvdkit.checkpoint.store import SHARED, Manifest, rank_file
 from hvdkit.checkpoint.variables import (
     PATHS,
+    RECURRENT,
     Groups,
     assign,
     copies,
@@ -63,9 +64,7 @@ class Training:
         self.model = model
         self._given = optimizer
         build_for_fit(model, self._optimizers())
-        found = self._optimizers()
-        leading = found[0].optimizer if optimizer is not None else leading_optimizer(model)
-        self.place = Place.here(mesh_of(leading) or current_mesh())
+        self.place = Place.here(mesh_of(leading_optimizer(model, optimizer)) or current_mesh())
 
     def snapshot(
         self,
@@ -118,6 +117,8 @@ class Training:
             found, lost = self._build_as_stored(part.values.get(_BUILT_WITH), stored)
             groups = shared_variables(self.model, found)
             own_groups = own_variables(self.model, found)
+            if RECURRENT not in stored:  # written before they were saved
+                own_groups.pop(RECURRENT, None)
             if anew:
                 part = read_part(manifest, self.place, groups)
             _leave_slots(groups, part, found)

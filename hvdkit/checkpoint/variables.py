@@ -13,6 +13,7 @@ from hvdkit.agreement.variables import is_local, is_seed_state
 from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.optimizers.mixins import leaves
 from hvdkit.state.own import own_variables as weights_by_rank
+from hvdkit.state.own import recurrent_states
 from hvdkit.state.reachable import COMPILED, FoundOptimizer
 from hvdkit.variables import can_be_sent
 
@@ -20,6 +21,7 @@ Groups = dict[str, list[Any]]
 
 # Under this name a file holds the names of its variables, by group.
 PATHS = "paths"
+RECURRENT = "recurrent"
 
 
 def shared_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
@@ -42,7 +44,8 @@ def shared_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups
 def own_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
     """What each rank has for itself, by group: each rank writes its own.
 
-    Moving statistics and weights that are each rank's own, the states of seed generators,
+    Moving statistics and weights that are each rank's own, the states of seed generators and of
+    stateful RNNs,
     gradients that are accumulated before they are reduced, and variables registered with
     `register_local_var`, with the optimizers'.
 
@@ -57,6 +60,8 @@ def own_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
         "seeds": [v for v in state if is_seed_state(v)],
         "state": [v for v in state if not is_seed_state(v)],
     }
+    if states := recurrent_states(model):
+        groups[RECURRENT] = states
     for one in optimizers:
         accumulators = _accumulators(one.optimizer)
         own = {_key(v) for v in accumulators}

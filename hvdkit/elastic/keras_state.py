@@ -14,7 +14,8 @@ from hvdkit.engine import require_same
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.state import outside_variables
 from hvdkit.state.building import build_alike, build_for_fit, start_anew
-from hvdkit.state.own import own_variables
+from hvdkit.state.outside_variables import LayerState
+from hvdkit.state.own import own_variables, recurrent_states
 from hvdkit.state.reachable import FoundOptimizer, has_variables, optimizers_of
 from hvdkit.variables import broadcast_variables, can_be_sent
 
@@ -61,6 +62,7 @@ class TensorFlowKerasState(ObjectState):
         if isinstance(optimizer, keras.optimizers.Optimizer) and not optimizer.built:
             optimizer.build(model.trainable_variables)  # in a loop of one's own
         super().__init__(**kwargs)
+        self._saved_layers: list[LayerState] = []
         self._save_variables(costly=True)
 
     def save(self) -> None:
@@ -137,8 +139,9 @@ class TensorFlowKerasState(ObjectState):
 
     def _copies(self) -> list[tuple[Any, tf.Tensor]]:
         # On a CPU this copies nothing: the next update of a variable then makes a new buffer.
+        variables = [*self._variables(), *recurrent_states(self.model)]
         with tf.device("CPU:0"):
-            return [(v, tf.identity(_raw(v))) for v in self._variables()]
+            return [(v, tf.identity(_raw(v))) for v in variables]
 
 
 class KerasState(TensorFlowKerasState):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hvdkit.engine import ProcessSet, allgather_object, global_process_set, topology
-from hvdkit.optimizers.mixins import Distributed
+from hvdkit.optimizers.mixins import Distributed, leaves
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.state.reachable import COMPILED, FoundOptimizer, steps_by_itself
 
@@ -16,19 +16,25 @@ where it trains others."""
 
 
 def build_for_fit(model: Any, found: Sequence[FoundOptimizer]) -> None:
-    """Build the optimizer that Keras's own training step uses, with what it trains.
+    """Build the optimizer that trains all of a model.
 
-    What others train is known by nobody before they are used: the optimizers of a GAN would get
-    slots for all of its variables.
+    Of several nobody knows what they train before they are used: those of a GAN would get slots
+    for all of its variables.
 
     Args:
         model: a model that has its variables.
         found: its optimizers.
     """
     for one in found:
-        trains_all = one.name == COMPILED and not steps_by_itself(model)
-        if trains_all and not one.optimizer.built and model.trainable_variables:
+        if one.name != COMPILED or one.optimizer.built or not model.trainable_variables:
+            continue
+        if not steps_by_itself(model) or (len(found) == 1 and not _averages(one.optimizer)):
             one.optimizer.build(model.trainable_variables)
+
+
+def _averages(optimizer: Any) -> bool:
+    """Whether it averages weights: that it does for all variables that it was built with."""
+    return any(leaf.use_ema for leaf in leaves(optimizer))
 
 
 def built_with(model: Any, found: Sequence[FoundOptimizer]) -> BuiltWith:

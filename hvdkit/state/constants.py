@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.state.arrays import digest
-from hvdkit.state.keepers import is_overridden, own_variables, stored_by
+from hvdkit.state.keepers import is_overridden, loadable, own_variables
 
 # Their finalize_state() makes state of what `adapt` has seen, not of variables.
 ADAPTED = (
@@ -76,8 +76,7 @@ def _renew(layers: Iterator[Any]) -> bool:
         if callable(getattr(layer, "finalize_state", None)):
             layer.finalize_state()
         else:
-            values = {name: np.asarray(value) for name, value in stored_by(layer).items()}
-            layer.load_own_variables(values)
+            layer.load_own_variables(loadable(layer))
         changed |= before != digest(dict(constants(layer)))
     return changed
 

@@ -180,7 +180,7 @@ class Stored:
 
     def write(self, layer: Any, state: Arrays) -> None:
         """See `Keeper`."""
-        store = {name: np.asarray(value) for name, value in stored_by(layer).items()}
+        store = loadable(layer)
         for name in state:
             if not name.endswith(LENGTHS):
                 store[name] = texts_in(state, name) if name + LENGTHS in state else state[name]
@@ -266,6 +266,13 @@ def stored_by(layer: Any) -> dict[str, Any]:
     store: dict[str, Any] = {}
     layer.save_own_variables(store)
     return store
+
+
+def loadable(layer: Any) -> Arrays:
+    """What `load_own_variables` of a layer can take: what it stores, as it comes from a file."""
+    store = {name: np.asarray(value) for name, value in stored_by(layer).items()}
+    texts = {name: dict(text_of(name, a)) for name, a in store.items() if a.dtype.kind in "OSU"}
+    return store | {name: texts_in(text, name) for name, text in texts.items()}
 
 
 def _read_with(keeper: Keeper, layer: Any) -> Arrays:

@@ -32,6 +32,19 @@ from hvdkit.state.arrays import Arrays, digest
 from hvdkit.state.constants import ADAPTED, constants, makes_constants, renew
 from hvdkit.state.keepers import keeps_something, read_layer, write_layer
 
+__all__ = [
+    "LayerState",
+    "described",
+    "fingerprints",
+    "holders",
+    "keepers",
+    "read",
+    "remake_functions",
+    "renew",
+    "send",
+    "write",
+]
+
 LayerState = Arrays | None
 """What one layer keeps outside of variables: arrays by name; None for nothing."""
 

@@ -28,9 +28,7 @@ def is_own(layer: Any, variable: Any) -> bool:
     Raises:
         ValueError: the layer says something else than "own" or "average".
     """
-    # The states of a stateful RNN belong to the rows of the last batch.
-    stateful = isinstance(layer, keras.layers.RNN) and layer.stateful
-    return stateful or _said(layer, variable) == _OWN
+    return _said(layer, variable) == _OWN
 
 
 def own_variables(model: Any) -> list[Any]:
@@ -40,6 +38,17 @@ def own_variables(model: Any) -> list[Any]:
         for layer in model._flatten_layers()
         for variable in layer._non_trainable_variables
         if is_own(layer, variable)
+    ]
+
+
+def recurrent_states(model: Any) -> list[Any]:
+    """The states of stateful RNNs, of each rank's last rows; Keras lists them nowhere."""
+    return [
+        state
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN) and layer.stateful
+        for state in keras.tree.flatten(layer.states)
+        if isinstance(state, keras.Variable)
     ]
 
 

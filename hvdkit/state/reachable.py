@@ -63,19 +63,25 @@ def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
         add(COMPILED, compiled)
     for path, holder in _holders(model, "", set()):
         for name, value in vars(holder).items():
+            if name.startswith("_self_"):  # TensorFlow's bookkeeping
+                continue
             for place, optimizer in _optimizers_in(value, f"{path}{name}"):
                 add(place, optimizer)
     return _without_inner(list(found.values()), first)
 
 
-def leading_optimizer(model: Any) -> Any:
+def leading_optimizer(model: Any, given: Any = None) -> Any:
     """The optimizer that says over which ranks a model is trained: the first distributed one.
 
-    Where none is distributed it is `model.optimizer`, or None.
+    Where none is distributed it is the first one, which is `model.optimizer`; or None.
+
+    Args:
+        model: a model.
+        given: more optimizers, as in `optimizers_of`.
     """
-    found = [one.optimizer for one in optimizers_of(model)]
+    found = [one.optimizer for one in optimizers_of(model, given)]
     distributed = [one for one in found if is_distributed(one)]
-    return distributed[0] if distributed else getattr(model, "optimizer", None)
+    return next(iter([*distributed, *found]), None)
 
 
 def steps_by_itself(model: Any) -> bool:
@@ -90,12 +96,8 @@ def has_variables(model: Any) -> bool:
     A model without `call`, as in Keras's guide to GANs, is never built itself: the models inside
     it are. A layer that no step uses is never built either; see `has_been_traced`.
     """
-    if vars(model).get("_hvdkit_traced"):
-        return True
-    inner = model._flatten_layers(include_self=False)
-    if all(layer.built for layer in inner):
-        return bool(model.built or (inner and not _builds_by_itself(model)))
-    return False
+    traced = vars(model).get("_hvdkit_traced", False)
+    return traced or not any(map(_will_make_variables, model._flatten_layers()))
 
 
 def has_been_traced(model: Any) -> None:
@@ -103,9 +105,14 @@ def has_been_traced(model: Any) -> None:
     vars(model)["_hvdkit_traced"] = True
 
 
-def _builds_by_itself(model: Any) -> bool:
-    """Whether a model may make variables of its own when it is built."""
-    return not getattr(type(model).build, "__module__", "").startswith("keras.")
+def _will_make_variables(layer: Any) -> bool:
+    """Whether a layer will make variables of its own, and not only the layers inside it."""
+    build = type(layer).build
+    if isinstance(layer, keras.Model):
+        of_keras = build.__module__.startswith("keras.")
+    else:  # as Keras marks the method of its base class
+        of_keras = getattr(build, "_is_default", False)
+    return not layer.built and not of_keras
 
 
 def _free(name: str, taken: set[str]) -> str:
