@@ -64,7 +64,8 @@ def broadcast_variables(
             name=f"hvdkit.variable.{position}",
             process_set=process_set,
         )
-        if topology.rank() != root_rank:
+        # In a graph nothing but the assignment may need the value: it would be left out.
+        if topology.rank() != root_rank or not tf.executing_eagerly():
             raw.assign(value)
     renew_layers_of(variables)
 

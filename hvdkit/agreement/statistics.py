@@ -10,7 +10,8 @@ import tensorflow as tf
 from hvdkit.agreement.digest import digests_of
 from hvdkit.agreement.variables import moving_statistics, process_set_of
 from hvdkit.engine import Average, is_initialized, logger, ops, topology
-from hvdkit.state.outside_variables import remake_functions, renew
+from hvdkit.state.constants import renew_layers_of
+from hvdkit.state.outside_variables import remake_functions
 from hvdkit.state.own import ATTRIBUTE, doubtful
 from hvdkit.state.reachable import leading_optimizer
 
@@ -47,7 +48,7 @@ def average_statistics(model: Any) -> None:
     )
     for variable, average in zip(differing, averages, strict=True):
         variable.assign(average)
-    if renew(model):
+    if renew_layers_of(differing):
         remake_functions(model)
     _say_once(model, doubtful(model, differing))
 

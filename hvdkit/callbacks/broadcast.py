@@ -106,7 +106,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
             for group, root in _senders(self.root_rank):
                 alike = group.among(sent)
                 kinds = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in alike]
-                require_same("the variables of model and optimizer", kinds, group.ranks)
+                require_same(_what_is_compared(self.model), kinds, group.ranks)
                 broadcast_variables(alike, root, group.ranks)
                 changed |= outside_variables.send(self.model, root, group.ranks)
         if changed:
@@ -120,6 +120,15 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
                 "hvdkit: not broadcast: %s. Make sure that every rank fills them alike.",
                 ", ".join(names),
             )
+
+
+def _what_is_compared(model: Any) -> str:
+    """What to call the variables; a vocabulary may decide their shapes."""
+    what = "the variables of model and optimizer"
+    words = [layer.name for layer in outside_variables.keepers(model)]
+    if not words:
+        return what
+    return f"{what} (whose shapes may follow what {', '.join(words[:3])} were adapted to)"
 
 
 def _senders(root_rank: int) -> Iterator[tuple[Alike, int]]:

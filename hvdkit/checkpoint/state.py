@@ -161,6 +161,7 @@ class Training:
             if known is None and one.name == COMPILED and not one.optimizer.built:
                 one.optimizer.build(self.model.trainable_variables)
             given = one.name == COMPILED and self._given is not None
+            unused = self._given is not None and not one.optimizer.built
             if one in foreign:
                 lost.append(
                     f"holds the state of {one}, which trains variables that are not the model's: "
@@ -168,7 +169,7 @@ class Training:
                 )
             elif group_of("accumulators", one) in stored or given:
                 found.append(one)
-            else:
+            elif not unused:
                 lost.append(f"holds no state of {one}, which stays as it is")
         return found, lost
 

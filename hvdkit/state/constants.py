@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.engine import logger
 from hvdkit.reduction.buckets import variable_key
 from hvdkit.state.arrays import digest
 from hvdkit.state.keepers import is_overridden, loadable, own_variables
@@ -41,21 +42,33 @@ def renew(model: Any) -> bool:
     Returns:
         Whether a constant is another one now.
     """
-    return _renew(layer for layer in model._flatten_layers() if makes_constants(layer))
+    return _renew([layer for layer in model._flatten_layers() if makes_constants(layer)])
 
 
-def renew_layers_of(variables: Sequence[Any]) -> None:
+def renew_layers_of(variables: Sequence[Any]) -> bool:
     """`renew` those layers that own one of some variables.
 
     Args:
         variables: `keras.Variable` or `tf.Variable`.
+
+    Returns:
+        Whether a constant is another one now.
     """
     keys = {variable_key(variable) for variable in variables}
-    _renew(
+    layers = [
         layer
         for layer in list(_with_constants)
         if makes_constants(layer) and any(variable_key(v) in keys for v in own_variables(layer))
-    )
+    ]
+    if layers and not tf.executing_eagerly():
+        # A constant that is made in a graph belongs to it.
+        logger.warning(
+            "hvdkit: variables of %s are written inside a tf.function, which can't make anew the "
+            "constants that it computes with: write them outside of it.",
+            ", ".join(sorted(layer.name for layer in layers)),
+        )
+        return False
+    return _renew(layers)
 
 
 def note_constants(original: Callable[..., Any], layer: Any, variable: Any) -> None:
@@ -69,13 +82,13 @@ HOOKS = ((keras.Layer, "_track_variable", note_constants),)
 """Of which class which method is replaced by which function here."""
 
 
-def _renew(layers: Iterator[Any]) -> bool:
+def _renew(layers: Sequence[Any]) -> bool:
     changed = False
     for layer in layers:
         before = digest(dict(constants(layer)))
         if callable(getattr(layer, "finalize_state", None)):
             layer.finalize_state()
-        else:
+        elif dict(constants(layer)):
             layer.load_own_variables(loadable(layer))
         changed |= before != digest(dict(constants(layer)))
     return changed

@@ -80,9 +80,9 @@ class Vocabulary:
         """See `Keeper`."""
         tokens = texts_in(state, "tokens") if "tokens" + LENGTHS in state else state["tokens"]
         layer._frozen_vocab_size = None  # another vocabulary may have another size
-        layer.lookup_table = layer._lookup_table_from_tokens(
-            tf.constant(tokens, layer.vocabulary_dtype)
-        )
+        with tf.device("CPU:0"):
+            tensor = tf.constant(tokens, layer.vocabulary_dtype)
+            layer.lookup_table = layer._lookup_table_from_tokens(tensor)
         layer._record_vocabulary_size()
         if "weights" in state:
             layer.idf_weights = tf.Variable(state["weights"], trainable=False)

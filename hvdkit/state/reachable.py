@@ -46,14 +46,14 @@ def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
         model: a model.
         given: an optimizer, or a list, tuple or dictionary of them, that the model need not hold;
             they come before the others, under the names "optimizer", "optimizer[0]",
-            "optimizer['d']".
+            "optimizer['d']", and `model.optimizer` is then "model.optimizer".
     """
     found: dict[int, FoundOptimizer] = {}
 
     def add(name: str, optimizer: Any) -> None:
-        taken = {one.name for one in found.values()}
         if id(optimizer) not in found:
-            found[id(optimizer)] = FoundOptimizer(_free(name, taken), optimizer)
+            taken = any(one.name == name for one in found.values())
+            found[id(optimizer)] = FoundOptimizer(f"model.{name}" if taken else name, optimizer)
 
     for place, optimizer in _optimizers_in(given, COMPILED):
         add(place, optimizer)
@@ -113,14 +113,6 @@ def _will_make_variables(layer: Any) -> bool:
     else:  # as Keras marks the method of its base class
         of_keras = getattr(build, "_is_default", False)
     return not layer.built and not of_keras
-
-
-def _free(name: str, taken: set[str]) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name} #{number}"
-    return free
 
 
 def _holders(holder: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:

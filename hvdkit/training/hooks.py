@@ -164,7 +164,7 @@ def _save_last(arguments: dict[str, Any]) -> BackupAndRestore | None:
 
 
 def _training_step(model: Any) -> str:
-    optimizer = model.optimizer
+    optimizer = leading_optimizer(model)
     if optimizer is None or not optimizer.built:
         return "fit"
     # A step counts itself when it starts: that waits for no gradient.
