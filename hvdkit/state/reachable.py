@@ -6,6 +6,7 @@ none.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
         add(COMPILED, compiled)
     for path, holder in _holders(model, "", set()):
         for name, value in vars(holder).items():
-            if name.startswith("_self_"):  # TensorFlow's bookkeeping
+            if name in _bookkeeping() or name.startswith("_self_"):  # TensorFlow's
                 continue
             for place, optimizer in _optimizers_in(value, f"{path}{name}"):
                 add(place, optimizer)
@@ -96,13 +97,21 @@ def has_variables(model: Any) -> bool:
     A model without `call`, as in Keras's guide to GANs, is never built itself: the models inside
     it are. A layer that no step uses is never built either; see `has_been_traced`.
     """
-    traced = vars(model).get("_hvdkit_traced", False)
-    return traced or not any(map(_will_make_variables, model._flatten_layers()))
+    if vars(model).get("_hvdkit_traced") or _is_functional(model):
+        return True
+    return not any(map(_will_make_variables, model._flatten_layers()))
 
 
 def has_been_traced(model: Any) -> None:
     """Note that a training step was traced or run: what is not built now is not used."""
     vars(model)["_hvdkit_traced"] = True
+
+
+def _is_functional(model: Any) -> bool:
+    """Whether a model's layers were all called when it was made, and its steps call no others."""
+    called = getattr(type(model).call, "__module__", "")
+    of_keras = called in ("keras.src.models.functional", "keras.src.models.sequential")
+    return bool(model.built and of_keras and not steps_by_itself(model))
 
 
 def _will_make_variables(layer: Any) -> bool:
@@ -113,6 +122,14 @@ def _will_make_variables(layer: Any) -> bool:
     else:  # as Keras marks the method of its base class
         of_keras = getattr(build, "_is_default", False)
     return not layer.built and not of_keras
+
+
+@functools.cache
+def _bookkeeping() -> frozenset[str]:
+    """The attributes that any model of Keras has; some are long lists."""
+    inputs = keras.Input((1,), name="hvdkit")
+    models = [keras.Model(inputs, inputs, name="hvdkit"), keras.Sequential(name="hvdkit")]
+    return frozenset(name for model in models for name in vars(model)) - {COMPILED}
 
 
 def _holders(holder: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
