@@ -111,19 +111,20 @@ def _numbers(value: np.ndarray) -> np.ndarray:
     return np.asarray(value, dtype=wide)
 
 
-def find_other_layers(model: Any, process_set: ProcessSet) -> str | None:
+def find_other_layers(model: Any, process_set: ProcessSet, *, costly: bool = True) -> str | None:
     """Compare what layers compute with outside of variables; all ranks call it.
 
     Args:
         model: the model.
         process_set: the ranks that take part.
+        costly: see `described`.
 
     Returns:
         The layers that differ and the ranks in the minority, in words, the same on all ranks; None
         if all are alike.
     """
     ranks = topology.process_set_ranks(process_set)
-    own = described(model)
+    own = described(model, costly=costly)
     everyone = allgather_object(
         (socket.gethostname(), own), name="hvdkit.other_layers", process_set=process_set
     )

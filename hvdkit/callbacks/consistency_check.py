@@ -166,7 +166,9 @@ class ConsistencyCheck(keras.callbacks.Callback):
         problem = None
         for group in self._groups:
             found = self._differences(group, variables, purpose)
-            layers = self._other_differences(group)
+            # Files of layers don't change, and were sent: they need not be the same to the byte.
+            files = when.startswith("before") and not self._broadcasts
+            layers = self._other_differences(group, files=files)
             texts = [f"the ranks hold different variables {when}: {found}."] if found else []
             if layers:
                 texts.append(
@@ -198,9 +200,9 @@ class ConsistencyCheck(keras.callbacks.Callback):
             broadcast_variables(differing, group.first, group.ranks)
         return found
 
-    def _other_differences(self, group: Alike) -> str | None:
+    def _other_differences(self, group: Alike, *, files: bool) -> str | None:
         """Whose state outside of variables differs, in words; repaired, if that is asked for."""
-        found = find_other_layers(self.model, group.ranks)
+        found = find_other_layers(self.model, group.ranks, costly=files)
         if found and self.repair and outside_variables.send(self.model, group.first, group.ranks):
             outside_variables.remake_functions(self.model)
         return found
@@ -215,10 +217,11 @@ class ConsistencyCheck(keras.callbacks.Callback):
                 "Let them start alike: add hvd.callbacks.BroadcastGlobalVariablesCallback(0) to "
                 "the callbacks of fit."
             )
-        elif layers:
+        if layers:
             yield (
-                "Adapt them to the same rows on every rank, or on one rank and send them from "
-                "there; what is no state (a salt, a number of bins) the script has to set alike."
+                "Adapt layers to the same rows on every rank, or on one rank and send them from "
+                "there; what is no state (a salt, a number of bins) the script has to set alike. A "
+                'layer of which each rank has its own on purpose says hvd_over_ranks = "own".'
             )
         for one in _not_distributed(self.model):
             where = "The optimizer" if one.name == COMPILED else f"The optimizer {one.name}"

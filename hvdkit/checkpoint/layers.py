@@ -12,14 +12,12 @@ from typing import Any
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.state.arrays import Arrays
 from hvdkit.state.keepers import read_layer, write_layer
-from hvdkit.state.outside_variables import keepers, renew
 
 LAYERS = "layers"
 
 
-def add_layers(contents: Contents, model: Any) -> None:
-    """Put what the layers of a model keep into the contents of a file."""
-    layers = keepers(model)
+def add_layers(contents: Contents, layers: Sequence[Any]) -> None:
+    """Put what layers keep into the contents of a file."""
     contents.values[LAYERS] = [
         {"name": layer.name, "class": type(layer).__name__} for layer in layers
     ]
@@ -43,47 +41,42 @@ def joined(files: Sequence[Contents]) -> Contents:
     return result
 
 
-def restore_layers(contents: Contents, model: Any, *, by_name: bool) -> bool:
-    """Let the layers of a model keep what is stored, and make the constants of all layers anew.
+def restore_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) -> bool:
+    """Let layers keep what is stored.
 
     A checkpoint of an older version holds nothing of them: they keep what they have.
 
     Args:
         contents: of a file, or of several that are `joined`.
-        model: the model, after its variables were restored.
+        layers: the layers of this model.
         by_name: whether the file is from a model that was divided in another way, so that layers
             are found by their names and not by their order.
 
     Returns:
-        Whether the model computes with something else now.
+        Whether one of them kept something else before.
     """
-    written = [
-        write_layer(layer, _state(contents, place))
-        for layer, place in _pairs(contents, model, by_name=by_name)
-    ]
-    return renew(model) | any(written)
+    stored = contents.values.get(LAYERS, [])
+    places = {layer["name"]: place for place, layer in enumerate(stored)}
+    if by_name:
+        pairs = [(one, places[one.name]) for one in layers if one.name in places]
+    else:
+        pairs = list(zip(layers, range(len(stored)), strict=False))
+    written = [write_layer(layer, _state(contents, place)) for layer, place in pairs]
+    return any(written)
 
 
-def other_layers(contents: Contents, model: Any, *, by_name: bool) -> str | None:
+def other_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) -> str | None:
     """Say where stored layers are not those of a model; None if they are."""
     if LAYERS not in contents.values or by_name:
         return None
     stored = [layer["class"] for layer in contents.values[LAYERS]]
-    mine = [type(layer).__name__ for layer in keepers(model)]
+    mine = [type(layer).__name__ for layer in layers]
     if stored == mine:
         return None
     return (
         "of layers that keep something outside of variables the checkpoint has "
         f"{', '.join(stored) or 'none'}, and this model {', '.join(mine) or 'none'}"
     )
-
-
-def _pairs(contents: Contents, model: Any, *, by_name: bool) -> list[tuple[Any, int]]:
-    stored = contents.values.get(LAYERS, [])
-    places = {layer["name"]: place for place, layer in enumerate(stored)}
-    if by_name:
-        return [(one, places[one.name]) for one in keepers(model) if one.name in places]
-    return list(zip(keepers(model), range(len(stored)), strict=False))
 
 
 def _state(contents: Contents, place: int) -> Arrays:

@@ -31,7 +31,7 @@ from hvdkit.engine import logger, raise_everywhere, topology
 from hvdkit.mesh.mesh import current_mesh
 from hvdkit.optimizers.mixins import mesh_of
 from hvdkit.state.building import BuiltWith, build_as, build_for_fit, built_with
-from hvdkit.state.outside_variables import remake_functions
+from hvdkit.state.outside_variables import keepers, remake_functions, renew
 from hvdkit.state.reachable import (
     COMPILED,
     FoundOptimizer,
@@ -93,6 +93,7 @@ class Training:
             shared = _contents(groups) if self.place.divided else self._common(groups, found)
             shared.arrays.update(shared_arrays or {})
         own = _contents({**mine, **(own_groups or {})})
+        add_layers(own, keepers(self.model, own=True))
         own.values.update({KEPT: kept_by_rank(self.model, mine), **(own_values or {})})
         return Snapshot(shared, own, about, self.place, part)
 
@@ -109,6 +110,7 @@ class Training:
         groups: Groups = {}
         own_groups: Groups = {}
         anew = manifest.mesh[1:] != self.place.sizes[1:]
+        alike, by_rank = keepers(self.model), keepers(self.model, own=True)
         lost: list[str] = []
         try:
             shared = manifest.read(SHARED)
@@ -124,7 +126,7 @@ class Training:
             _leave_slots(groups, part, found)
             own = self._own_contents(manifest, own_groups)
             source = str(manifest.path)
-            others = other_layers(part, self.model, by_name=anew)
+            others = other_layers(part, alike, by_name=anew)
             problem = misfit(groups, part.arrays, part.values[PATHS], source, others) or misfit(
                 own_groups, own.arrays, own.values[PATHS], source
             )
@@ -133,7 +135,9 @@ class Training:
         raise_everywhere(problem, CheckpointError)
         assign(groups, part.arrays)
         assign(own_groups, own.arrays)
-        if restore_layers(part, self.model, by_name=anew):
+        changed = restore_layers(part, alike, by_name=anew)
+        changed |= restore_layers(own, by_rank, by_name=anew)
+        if renew(self.model) | changed:
             remake_functions(self.model)
         if lost and topology.rank() == 0:
             logger.warning("hvdkit: %s %s", manifest.path, "; ".join(lost))
@@ -176,7 +180,7 @@ class Training:
     def _common(self, groups: Groups, found: Sequence[FoundOptimizer]) -> Contents:
         contents = _contents(groups)
         contents.values[_BUILT_WITH] = built_with(self.model, found)
-        add_layers(contents, self.model)
+        add_layers(contents, keepers(self.model))
         return contents
 
     def _own_contents(self, manifest: Manifest, groups: Groups) -> Contents:

@@ -31,6 +31,7 @@ from hvdkit.engine import (
 from hvdkit.state.arrays import Arrays, digest
 from hvdkit.state.constants import ADAPTED, constants, makes_constants, renew
 from hvdkit.state.keepers import keeps_something, read_layer, write_layer
+from hvdkit.state.own import keeps_its_own
 
 __all__ = [
     "LayerState",
@@ -158,22 +159,38 @@ def holders(model: Any) -> list[str]:
     return [layer.name for layer in model._flatten_layers() if read_layer(layer)]
 
 
-def keepers(model: Any) -> list[Any]:
-    """The layers that keep something outside of variables, or will once they are adapted."""
-    return [layer for layer in model._flatten_layers() if keeps_something(layer)]
+def keepers(model: Any, *, own: bool = False) -> list[Any]:
+    """The layers that keep something outside of variables, or will once they are adapted.
+
+    Args:
+        model: a model, or a layer.
+        own: whether those of which each rank has its own, or the others.
+    """
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if keeps_something(layer) and keeps_its_own(layer) == own
+    ]
 
 
-def described(model: Any) -> list[tuple[str, str]]:
+def described(model: Any, *, costly: bool = True) -> list[tuple[str, str]]:
     """The layers that compute with something outside of variables: a name, and a checksum.
 
-    Two models with equal variables and equal checksums compute the same.
+    Two models with equal variables and equal checksums compute the same. Layers of which each rank
+    has its own are left out.
+
+    Args:
+        model: a model, or a layer.
+        costly: whether to look at what takes long, too: the files of `save_assets`.
     """
     found = []
     for layer in model._flatten_layers():
+        if keeps_its_own(layer):
+            continue
         numbers = dict(constants(layer)) if makes_constants(layer) else _given(layer)
         settings = dict(_settings(layer))
         if keeps_something(layer) or numbers or settings:
-            checksum = digest([read_layer(layer), numbers, settings])
+            checksum = digest([read_layer(layer, costly=costly), numbers, settings])
             found.append((f"{layer.name} ({type(layer).__name__})", checksum))
     return found
 

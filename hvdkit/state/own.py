@@ -7,6 +7,8 @@ its class or in the object:
     hvd_over_ranks = "own"         each rank keeps its own: a queue of features, a rank's centers
     hvd_over_ranks = "average"     the average is right
     hvd_over_ranks = {"queue": "own", "mean": "average"}     by the names of its weights
+
+"own" goes for what the layer keeps outside of variables, too.
 """
 
 from __future__ import annotations
@@ -29,6 +31,11 @@ def is_own(layer: Any, variable: Any) -> bool:
         ValueError: the layer says something else than "own" or "average".
     """
     return _said(layer, variable) == _OWN
+
+
+def keeps_its_own(layer: Any) -> bool:
+    """Whether each rank has its own of what a layer keeps outside of variables."""
+    return getattr(layer, ATTRIBUTE, None) == _OWN
 
 
 def own_variables(model: Any) -> list[Any]:

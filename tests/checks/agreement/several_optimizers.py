@@ -101,3 +101,15 @@ def check_policies_of_all_optimizers_act() -> None:
     real[0, 0] = np.nan
     with pytest.raises(hvd.NonfiniteGradientError, match="held NaN or Inf"):
         model.fit(hvd.shard((real, noise), BATCH), verbose=0, callbacks=[START(0)])
+
+
+def check_a_gan_with_loss_scaling() -> None:
+    """Each of two optimizers asks all ranks whether its gradients are finite."""
+
+    def scaled(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+        return hvd.DistributedOptimizer(keras.optimizers.LossScaleOptimizer(optimizer, 1.0))
+
+    model = gan(hvd.rank(), scaled)
+    _fit(model, START(0))
+    _require_same_state(model)
+    assert int(model.d_optimizer.iterations) == STEPS

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checks.agreement.outside_variables import outputs, rows, tabular, words_model
+from checks.agreement.outside_variables import Offset, outputs, rows, tabular, words_model
 from checks.agreement.own_weights import OwnLast
 from checks.checkpoints.runs import shared_folder
 
@@ -99,6 +99,13 @@ def check_own_weights_come_back_by_rank() -> None:
     hvd.checkpoint.save(folder, first)
     again = OwnLast()
     hvd.checkpoint.restore(folder, model(again))
+    for folder_of_layer, over_ranks in ((shared_folder(), "own"), (shared_folder(), None)):
+        offset, other = Offset(), Offset()
+        offset.hvd_over_ranks = other.hvd_over_ranks = over_ranks
+        offset.offset = 1.0 + hvd.rank()
+        hvd.checkpoint.save(folder_of_layer, model(offset))
+        hvd.checkpoint.restore(folder_of_layer, model(other))
+        assert other.offset == (1.0 + hvd.rank() if over_ranks else 1.0)
     assert float(again.last[0]) == hvd.rank()
     newest = max(folder.glob("checkpoint-*"))
 
