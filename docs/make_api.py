@@ -51,7 +51,7 @@ SECTIONS: dict[str, list[str]] = {
     "Checkpoints": ["checkpoint"],
     "One model over several devices and ranks": ["Mesh", "set_mesh", "parallel"],
     "Steps that are not finite": ["nonfinite"],
-    "Variables": ["broadcast_variables", "broadcast_global_variables"],
+    "Variables": ["broadcast_variables", "broadcast_layers", "broadcast_global_variables"],
     "Collectives": [
         "allreduce",
         "grouped_allreduce",

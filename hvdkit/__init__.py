@@ -11,7 +11,7 @@ import os as _os
 if _os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
     _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-from hvdkit.engine.versions import require_tensorflow  # noqa: E402  (only after the above)
+from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
@@ -98,7 +98,11 @@ from hvdkit.reduction.compression import Compression  # noqa: E402
 from hvdkit.saving import load_model  # noqa: E402
 from hvdkit.strategy import strategy  # noqa: E402
 from hvdkit.training.hooks import install as _install_hooks  # noqa: E402
-from hvdkit.variables import broadcast_global_variables, broadcast_variables  # noqa: E402
+from hvdkit.variables import (  # noqa: E402
+    broadcast_global_variables,
+    broadcast_layers,
+    broadcast_variables,
+)
 from hvdkit.watch import pause  # noqa: E402
 
 __version__ = "0.1.0"
@@ -136,6 +140,7 @@ __all__ = [
     "barrier",
     "broadcast",
     "broadcast_global_variables",
+    "broadcast_layers",
     "broadcast_object",
     "broadcast_object_fn",
     "broadcast_variables",

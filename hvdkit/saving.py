@@ -11,6 +11,8 @@ import keras
 from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.reduction.compression import Compression, Compressor
+from hvdkit.state.outside_variables import renew
+from hvdkit.state.reachable import optimizers_of
 
 
 def load_model(
@@ -21,7 +23,7 @@ def load_model(
     legacy_opts: bool = False,
     **options: Any,
 ) -> keras.Model:
-    """Load a Keras model; its optimizer is distributed, and has its saved state.
+    """Load a Keras model; its optimizers are distributed, and have their saved state.
 
     The file can come from a distributed training or from a plain one. Every rank reads it; to
     read it on one rank only, load it there and use `BroadcastGlobalVariablesCallback`.
@@ -54,8 +56,10 @@ def load_model(
         raise ValueError(f"{filepath} is not a Keras model: {error}") from error
     except (TypeError, ValueError) as error:  # a part is missing, or a class is not known
         raise ValueError(f"{filepath} can't be loaded as a Keras model: {error}") from error
-    if model.optimizer is not None and not is_distributed(model.optimizer):
-        DistributedOptimizer(model.optimizer, compression=compression, **options)
+    for one in optimizers_of(model):  # a model of one's own may hold several
+        if not is_distributed(one.optimizer):
+            DistributedOptimizer(one.optimizer, compression=compression, **options)
+    renew(model)
     return model
 
 

@@ -9,7 +9,7 @@ from launch import run_ranks
 from rank_jobs import Jobs
 
 JOBS = [("agreement", "mpi", 3)]
-LONG_JOBS = [("agreement", "gloo", 3)]
+LONG_JOBS = [("agreement", "gloo", 3), ("agreement_models", "mpi", 2)]
 _WEIGHTS = re.compile(r"WEIGHTS (\w{64})")
 
 

@@ -1,4 +1,4 @@
-"""What to say about variables that differ between ranks."""
+"""What to say about variables, and layers, that differ between ranks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import ProcessSet, allgather_object, topology
+from hvdkit.state.outside_variables import described
 
 NAMED = 3
 
@@ -36,8 +37,7 @@ class Difference:
 
     def __str__(self) -> str:
         amount = "by NaN or Inf" if np.isnan(self.largest) else f"by at most {self.largest:.3g}"
-        ranks = ", ".join(f"{rank} ({host})" for rank, host in self.minority)
-        who = f"rank {ranks} in the minority" if ranks else "no value has a majority of the ranks"
+        who = _who(self.minority)
         return f"{self.name} {amount} in {self.elements} of {self.size} elements, {who}"
 
 
@@ -71,12 +71,8 @@ def compare(
         hosts: the host of each rank.
         values: the value on each rank, of one shape and type.
     """
-    holders: dict[bytes, list[int]] = {}
-    for place, value in enumerate(values):
-        holders.setdefault(value.tobytes(), []).append(place)
-    groups = sorted(holders.values(), key=len, reverse=True)
-    tied = len(groups) > 1 and len(groups[0]) == len(groups[1])
-    minority = [] if tied else sorted(place for group in groups[1:] for place in group)
+    groups = _groups([value.tobytes() for value in values])
+    minority = _minority(groups)
     reference = _numbers(values[groups[0][0]])
     others = np.stack([_numbers(values[group[0]]) for group in groups[1:]])
     unequal = (others != reference) & ~(np.isnan(others) & np.isnan(reference))
@@ -91,9 +87,61 @@ def compare(
     )
 
 
+def _groups(values: Sequence[Any]) -> list[list[int]]:
+    """The places of equal values, the largest group first."""
+    holders: dict[Any, list[int]] = {}
+    for place, value in enumerate(values):
+        holders.setdefault(value, []).append(place)
+    return sorted(holders.values(), key=len, reverse=True)
+
+
+def _minority(groups: Sequence[Sequence[int]]) -> list[int]:
+    """The places outside of the largest group; none where two are as large."""
+    tied = len(groups) > 1 and len(groups[0]) == len(groups[1])
+    return [] if tied else sorted(place for group in groups[1:] for place in group)
+
+
+def _who(minority: Sequence[tuple[int, str]]) -> str:
+    ranks = ", ".join(f"{rank} ({host})" for rank, host in minority)
+    return f"rank {ranks} in the minority" if ranks else "no value has a majority of the ranks"
+
+
 def _numbers(value: np.ndarray) -> np.ndarray:
     wide = np.complex128 if value.dtype.kind == "c" else np.float64
     return np.asarray(value, dtype=wide)
+
+
+def find_other_layers(model: Any, process_set: ProcessSet, *, costly: bool = True) -> str | None:
+    """Compare what layers compute with outside of variables; all ranks call it.
+
+    Args:
+        model: the model.
+        process_set: the ranks that take part.
+        costly: see `described`.
+
+    Returns:
+        The layers that differ and the ranks in the minority, in words, the same on all ranks; None
+        if all are alike.
+    """
+    ranks = topology.process_set_ranks(process_set)
+    own = described(model, costly=costly)
+    everyone = allgather_object(
+        (socket.gethostname(), own), name="hvdkit.other_layers", process_set=process_set
+    )
+    hosts, found = zip(*everyone, strict=True)
+    if all([c for _, c in one] == [c for _, c in found[0]] for one in found):
+        return None
+    if len(set(map(len, found))) > 1:
+        counts = ", ".join(f"{len(one)} on rank {r}" for r, one in zip(ranks, found, strict=True))
+        return f"their number is {counts}"
+    texts = []
+    for one in zip(*found, strict=True):
+        groups = _groups([checksum for _, checksum in one])
+        if len(groups) > 1:
+            where = [(ranks[place], hosts[place]) for place in _minority(groups)]
+            texts.append(f"{one[0][0]}, {_who(where)}")
+    more = len(texts) - NAMED
+    return "; ".join(texts[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def summary(differences: Sequence[Difference], count: int) -> str:

@@ -3,12 +3,13 @@
 They are the trainable and the frozen weights and the optimizer's variables. Three kinds differ by
 design: what is registered as local, gradients that a rank has accumulated and not yet reduced, and
 the states of seed generators. Weights that a layer makes with `trainable=False`, such as the
-moving statistics of BatchNormalization, follow each rank's own rows until they are averaged.
+moving statistics of BatchNormalization, follow each rank's own rows until they are averaged; or
+they are each rank's own for good, where the layer says so (`hvdkit.state.own`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from hvdkit.engine import ProcessSet, global_process_set, topology
 from hvdkit.mesh.layout import is_split
 from hvdkit.optimizers.mixins import Distributed, leaves, mesh_of, reductions
 from hvdkit.reduction.buckets import variable_key
+from hvdkit.state.own import is_own, updates_itself
+from hvdkit.state.reachable import optimizers_of
 from hvdkit.variables import can_be_sent
 
 
@@ -26,10 +29,13 @@ def is_seed_state(variable: Any) -> bool:
     return getattr(variable, "name", "") == "seed_generator_state"
 
 
-def is_local(optimizer: Any, variable: Any) -> bool:
-    """Whether a variable was registered with `register_local_var`."""
-    return optimizer is not None and any(
-        leaf.is_local_var(variable) for leaf in leaves(optimizer) if isinstance(leaf, Distributed)
+def is_local(optimizers: Iterable[Any], variable: Any) -> bool:
+    """Whether a variable was registered with `register_local_var`, with any of some optimizers."""
+    return any(
+        leaf.is_local_var(variable)
+        for optimizer in optimizers
+        for leaf in leaves(optimizer)
+        if isinstance(leaf, Distributed)
     )
 
 
@@ -81,30 +87,38 @@ def alike(optimizer: Any) -> list[Alike]:
 
 
 def moving_statistics(model: Any) -> list[Any]:
-    """Float weights that layers update by themselves: those made with `trainable=False`."""
-    optimizer = model.optimizer
+    """Float weights that layers update by themselves: those made with `trainable=False`.
+
+    Not those that are each rank's own.
+    """
+    optimizers = [one.optimizer for one in optimizers_of(model)]
     found: dict[int, Any] = {}
     for layer in model._flatten_layers():
         trained = layer._trainable_variables
-        if trained and all(is_local(optimizer, variable) for variable in trained):
+        if not updates_itself(layer):
+            continue
+        if trained and all(is_local(optimizers, variable) for variable in trained):
             continue
         for variable in layer._non_trainable_variables:
-            if tf.as_dtype(variable.dtype).is_floating and not is_local(optimizer, variable):
+            if not tf.as_dtype(variable.dtype).is_floating or is_own(layer, variable):
+                continue
+            if not is_local(optimizers, variable):
                 found[id(variable)] = variable
     return list(found.values())
 
 
 def agreeing_variables(model: Any, local: Collection[int] = ()) -> list[Any]:
-    """The variables of a model and its optimizer that must be the same on all ranks.
+    """The variables of a model and its optimizers that must be the same on all ranks.
 
     Args:
-        model: a model; its optimizer's variables count once it is built.
+        model: a model; an optimizer's variables count once it is built.
         local: keys (`variable_key`) of more variables to leave out.
     """
-    optimizer = model.optimizer
+    optimizers = [one.optimizer for one in optimizers_of(model)]
     by_themselves = {
         id(variable)
         for layer in model._flatten_layers()
+        if updates_itself(layer)
         for variable in layer._non_trainable_variables
     }
     shared: list[Any] = []
@@ -112,14 +126,15 @@ def agreeing_variables(model: Any, local: Collection[int] = ()) -> list[Any]:
     for variable in model.weights:
         if id(variable) in by_themselves or not can_be_sent(variable):
             continue
-        kept = variable_key(variable) in local or is_local(optimizer, variable)
+        kept = variable_key(variable) in local or is_local(optimizers, variable)
         (left_out if kept else shared).append(variable)
-    return shared + list(_of_optimizer(optimizer, shared, left_out))
+    found = [*shared]
+    for optimizer in optimizers:
+        found += _of_optimizer(optimizer, shared, left_out)
+    return list({variable_key(variable): variable for variable in found}.values())
 
 
-def _of_optimizer(optimizer: Any, shared: list[Any], local: list[Any]) -> Iterator[Any]:
-    if optimizer is None:
-        return
+def _of_optimizer(optimizer: Any, shared: Sequence[Any], local: Sequence[Any]) -> Iterator[Any]:
     accumulators = {
         id(variable)
         for leaf in leaves(optimizer)

@@ -24,14 +24,16 @@ from hvdkit.checkpoint.state import Training
 from hvdkit.checkpoint.store import Manifest
 from hvdkit.engine import logger, require_initialized, shutdown, topology
 from hvdkit.mesh.mesh import replicas
+from hvdkit.training.build import build_metrics
 from hvdkit.training.position import FitPosition, current_position
 
 
 class BackupAndRestore(keras.callbacks.Callback):
     """Save the training, and go on by itself when the same command is started again.
 
-    Saved are the model, the optimizer with all it keeps, the epoch and the batch, the place in
-    data from `hvd.shard`, the running metrics, the states of random generators and of callbacks.
+    Saved are the model with what its layers keep outside of variables, all optimizers that it holds
+    with all they keep, the epoch and the batch, the place in data from `hvd.shard`, the running
+    metrics, the states of random generators and of callbacks.
     A run that was killed at any step ends with the weights of one that was never stopped, to the
     bit, where the training itself is exact. What is exact is in docs/checkpoints.md.
 
@@ -94,7 +96,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
         require_initialized("BackupAndRestore")
-        self._training = Training(self.model, self.model.optimizer)
+        self._training = Training(self.model)
         self._saver = Saver(self.directory, self.keep)
         self._agreement = Agreement()
         self._trained, self._is_due = 0, False
@@ -228,7 +230,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         elif about["data"]:
 
             def before_first_step(spec: Any) -> None:
-                restore_metrics(self.model, spec, own, str(manifest.path))
+                source = str(manifest.path)
+                restore_metrics(self.model, own, source, lambda: build_metrics(self.model, spec))
 
             self._position().start_at(batch, about["data"], before_first_step)
         self._say(

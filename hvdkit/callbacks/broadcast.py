@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,16 +14,25 @@ from hvdkit.engine import global_process_set, logger, require_same, topology
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.randomness import rank_seed
 from hvdkit.reduction.buckets import variable_key
+from hvdkit.state import outside_variables
+from hvdkit.state.building import build_alike, build_for_fit
+from hvdkit.state.own import own_variables
+from hvdkit.state.reachable import has_been_traced, has_variables, optimizers_of
 from hvdkit.variables import broadcast_variables, can_be_sent
 
 
 class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
     """Send the variables of one rank to all others before the first batch.
 
-    Sent are the model's trainable and non-trainable variables and the optimizer's. The states of
-    seed generators are not: each rank derives its own from the root's and its rank, so that
-    dropout differs between ranks. What can't be sent, such as lookup tables, is left out and
-    named on rank 0.
+    Sent are the model's trainable and non-trainable variables, those of all optimizers that it
+    holds, and what its layers keep outside of variables: vocabularies of lookup layers, boundaries
+    of bins, what a layer gives to `save_own_variables` and `save_assets`. The states of seed
+    generators are not: each rank derives its own from the root's and its rank, so that dropout
+    differs between ranks; nor are weights that are each rank's own (docs/agreement.md). Variables
+    that hold no numbers are left out and named on the root.
+
+    A model or an optimizer that can't be built before its first step, as some of those with a
+    `train_step` of their own, is sent after it.
 
     Args:
         root_rank: the rank that sends.
@@ -61,50 +70,65 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Broadcast, if the model has its variables."""
         self.broadcast_done = False
-        if all(layer.built for layer in self.model._flatten_layers()):
+        if has_variables(self.model):
             self._broadcast()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Broadcast after the first batch, if the model could not be built before it."""
         if not self.broadcast_done:
+            has_been_traced(self.model)
             self._broadcast()
 
     def _broadcast(self) -> None:
         self.broadcast_done = True
         if topology.size() == 1:
             return
-        optimizer = self.model.optimizer
-        if optimizer is not None and not optimizer.built and self.model.trainable_variables:
-            optimizer.build(self.model.trainable_variables)
-        state = list(self.model.variables) + list(optimizer.variables if optimizer else [])
+        found = optimizers_of(self.model)
+        build_for_fit(self.model, found)
+        for group, root in _senders(self.root_rank):
+            build_alike(self.model, found, root, group.ranks)
+        optimizers = [one.optimizer for one in found]
+        state = list(self.model.variables)
+        for optimizer in optimizers:
+            state += optimizer.variables
+        state = list({variable_key(variable): variable for variable in state}.values())
         seeds = [variable for variable in state if is_seed_state(variable)]
-        sent = [v for v in state if not is_seed_state(v) and not self._is_local(v)]
+        own = {variable_key(variable) for variable in own_variables(self.model)} | self.local_keys
+        sent = [
+            v
+            for v in state
+            if not is_seed_state(v) and variable_key(v) not in own and not is_local(optimizers, v)
+        ]
         left_out = [v for v in sent if not can_be_sent(v)]
         sent = [v for v in sent if can_be_sent(v)]
+        changed = False
         with tf.device(self.device or None):
             for group, root in _senders(self.root_rank):
                 alike = group.among(sent)
                 kinds = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in alike]
-                require_same("the variables of model and optimizer", kinds, group.ranks)
+                require_same(_what_is_compared(self.model), kinds, group.ranks)
                 broadcast_variables(alike, root, group.ranks)
+                changed |= outside_variables.send(self.model, root, group.ranks)
+        if changed:
+            outside_variables.remake_functions(self.model)
         derive_seeds(seeds, self.root_rank)
         self._say_left_out([getattr(v, "path", v.name) for v in left_out])
 
-    def _is_local(self, variable: Any) -> bool:
-        return is_local(self.model.optimizer, variable) or variable_key(variable) in self.local_keys
-
-    def _say_left_out(self, names: Iterable[str]) -> None:
-        tables = [
-            layer.name
-            for layer in self.model._flatten_layers()
-            if getattr(layer, "lookup_table", None) is not None
-        ]
-        names = [*names, *(f"the lookup table of {name}" for name in tables)]
+    def _say_left_out(self, names: Sequence[str]) -> None:
         if names and topology.rank() == self.root_rank:
             logger.warning(
                 "hvdkit: not broadcast: %s. Make sure that every rank fills them alike.",
                 ", ".join(names),
             )
+
+
+def _what_is_compared(model: Any) -> str:
+    """What to call the variables; a vocabulary may decide their shapes."""
+    what = "the variables of model and optimizer"
+    words = [layer.name for layer in outside_variables.keepers(model)]
+    if not words:
+        return what
+    return f"{what} (whose shapes may follow what {', '.join(words[:3])} were adapted to)"
 
 
 def _senders(root_rank: int) -> Iterator[tuple[Alike, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from hvdkit.agreement.differences import NAMED, find_differences, summary
+from hvdkit.agreement.differences import NAMED, find_differences, find_other_layers, summary
 from hvdkit.agreement.digest import digests_of
 from hvdkit.agreement.variables import Alike, agreeing_variables, alike, moving_statistics
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
@@ -20,6 +20,14 @@ from hvdkit.engine import (
 )
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.reduction.buckets import variable_key
+from hvdkit.state import outside_variables
+from hvdkit.state.reachable import (
+    COMPILED,
+    FoundOptimizer,
+    has_variables,
+    leading_optimizer,
+    optimizers_of,
+)
 from hvdkit.variables import broadcast_variables
 
 _OPT_OUT = (
@@ -36,10 +44,12 @@ class ConsistencyCheck(keras.callbacks.Callback):
     compared. In a job of several ranks `fit` adds this callback itself, to check once before the
     first step and once after the first update.
 
-    Compared are the weights and the optimizer's variables; not those registered with
-    `register_local_var`, accumulated gradients, and the states of seed generators. The moving
-    statistics of BatchNormalization are averaged over ranks at the end of each epoch and before
-    hvdkit's checkpoints, and are compared at the end of epochs.
+    Compared are the weights, the variables of all optimizers of the model, and what layers compute
+    with outside of variables: vocabularies, boundaries of bins, the constants of Normalization. Not
+    compared are variables registered with `register_local_var`, accumulated gradients, weights that
+    are each rank's own, and the states of seed generators. The moving statistics of
+    BatchNormalization are averaged over ranks at the end of each epoch and before hvdkit's
+    checkpoints, and are compared at the end of epochs.
 
     Args:
         every_n_steps: check after this many steps; None for never.
@@ -51,7 +61,7 @@ class ConsistencyCheck(keras.callbacks.Callback):
 
     Raises:
         RankMismatchError: on every rank. It names the first variables that differ, by how much,
-            and the ranks in the minority.
+            and the layers whose other state differs, with the ranks in the minority.
         ValueError: an interval is no positive integer.
 
     Example:
@@ -90,10 +100,11 @@ class ConsistencyCheck(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find out who is compared."""
-        groups = [Alike(self.process_set)] if self.process_set else alike(self.model.optimizer)
+        leading = leading_optimizer(self.model)
+        groups = [Alike(self.process_set)] if self.process_set else alike(leading)
         self._groups = [group for group in groups if topology.size() > 1 and group.compares]
         self._active = bool(self._groups)
-        mesh = mesh_of(self.model.optimizer)
+        mesh = mesh_of(leading)
         self._all_compare = self._active and mesh is not None and not self.process_set
         self._start_is_due = self._update_is_due = self.at_start and self._active
         self._updates_before = 0
@@ -107,7 +118,7 @@ class ConsistencyCheck(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Check before the first step of a model that has its variables."""
-        if self._start_is_due and all(layer.built for layer in self.model._flatten_layers()):
+        if self._start_is_due and has_variables(self.model):
             self._start_is_due = False
             self._updates_before = self._updates()
             self._check("before the first step")
@@ -135,31 +146,42 @@ class ConsistencyCheck(keras.callbacks.Callback):
             self._check(f"at the end of epoch {epoch + 1}", with_statistics=bool(asked))
 
     def _updates(self) -> int:
-        """Updates so far: not the steps, where the optimizer accumulates gradients."""
-        optimizer = self.model.optimizer
-        return int(keras.ops.convert_to_numpy(optimizer.iterations)) if optimizer else 0
+        """Updates so far: not the steps, where an optimizer accumulates gradients."""
+        return sum(
+            int(keras.ops.convert_to_numpy(one.optimizer.iterations))
+            for one in optimizers_of(self.model)
+        )
 
     def _has_updated(self) -> bool:
-        return self.model.optimizer is None or self._updates() > self._updates_before
+        return not optimizers_of(self.model) or self._updates() > self._updates_before
 
     def _check(self, when: str, with_statistics: bool = False) -> None:
         if not self._active:
             return
         variables = agreeing_variables(self.model, self._local)
         purpose = "variables"
-        if with_statistics and is_distributed(self.model.optimizer):
+        if with_statistics and is_distributed(leading_optimizer(self.model)):
             variables += moving_statistics(self.model)
             purpose = "variables and statistics"
         problem = None
         for group in self._groups:
             found = self._differences(group, variables, purpose)
-            if not found:
+            # Files of layers don't change, and were sent: they need not be the same to the byte.
+            files = when.startswith("before") and not self._broadcasts
+            layers = self._other_differences(group, files=files)
+            texts = [f"the ranks hold different variables {when}: {found}."] if found else []
+            if layers:
+                texts.append(
+                    "these layers compute with something else, which no variable holds, on other "
+                    f"ranks {when}: {layers}."
+                )
+            if not texts:
                 continue
-            text = f"the ranks hold different variables {when}: {found}."
+            text = " ".join(texts)
             if self.repair:
                 self._say_repaired(group, text)
             elif problem is None:
-                problem = " ".join([text, *self._advice(when), _OPT_OUT])
+                problem = " ".join([text, *self._advice(when, bool(layers)), _OPT_OUT])
         if self._all_compare:  # in groups of their own
             raise_everywhere(problem, RankMismatchError)
         elif problem:
@@ -178,20 +200,42 @@ class ConsistencyCheck(keras.callbacks.Callback):
             broadcast_variables(differing, group.first, group.ranks)
         return found
 
+    def _other_differences(self, group: Alike, *, files: bool) -> str | None:
+        """Whose state outside of variables differs, in words; repaired, if that is asked for."""
+        found = find_other_layers(self.model, group.ranks, costly=files)
+        if found and self.repair and outside_variables.send(self.model, group.first, group.ranks):
+            outside_variables.remake_functions(self.model)
+        return found
+
     def _say_repaired(self, group: Alike, text: str) -> None:
         if topology.rank() == group.first:
             logger.warning("hvdkit: %s All have rank %d's now.", text, group.first)
 
-    def _advice(self, when: str) -> Iterable[str]:
-        optimizer = self.model.optimizer
+    def _advice(self, when: str, layers: bool) -> Iterable[str]:
         if not self._broadcasts and when.startswith("before"):
             yield (
                 "Let them start alike: add hvd.callbacks.BroadcastGlobalVariablesCallback(0) to "
                 "the callbacks of fit."
             )
-        if optimizer is not None and not is_distributed(optimizer):
+        if layers:
             yield (
-                f"The optimizer ({type(optimizer).__name__}) is not distributed, so each rank "
-                "applies its own gradients: wrap it, as in "
-                f"hvd.DistributedOptimizer(keras.optimizers.{type(optimizer).__name__}(...))."
+                "Adapt layers to the same rows on every rank, or on one rank and send them from "
+                "there; what is no state (a salt, a number of bins) the script has to set alike. A "
+                'layer of which each rank has its own on purpose says hvd_over_ranks = "own".'
             )
+        for one in _not_distributed(self.model):
+            where = "The optimizer" if one.name == COMPILED else f"The optimizer {one.name}"
+            kind = type(one.optimizer).__name__
+            yield (
+                f"{where} ({kind}) is not distributed, so each rank applies its own gradients: "
+                f"wrap it, as in hvd.DistributedOptimizer(keras.optimizers.{kind}(...))."
+            )
+
+
+def _not_distributed(model: Any) -> list[FoundOptimizer]:
+    """Optimizers that train, each rank for itself; not one that nobody uses."""
+    found = optimizers_of(model)
+    plain = [one for one in found if not is_distributed(one.optimizer)]
+    if len(plain) == len(found) == 1:
+        return plain
+    return [one for one in plain if int(keras.ops.convert_to_numpy(one.optimizer.iterations))]

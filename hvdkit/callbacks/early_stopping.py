@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from hvdkit.callbacks.agreed_logs import AgreedLogs
+from hvdkit.state.outside_variables import remake_functions, renew
 
 
 class EarlyStopping(AgreedLogs, keras.callbacks.EarlyStopping):
@@ -12,3 +15,9 @@ class EarlyStopping(AgreedLogs, keras.callbacks.EarlyStopping):
 
     Takes the arguments of Keras's callback.
     """
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Restore the best weights, if that was asked for, and what layers make of them."""
+        super().on_train_end(logs)
+        if self.restore_best_weights and renew(self.model):
+            remake_functions(self.model)

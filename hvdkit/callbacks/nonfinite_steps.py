@@ -9,10 +9,11 @@ import keras
 
 from hvdkit.engine import is_initialized, logger, topology
 from hvdkit.optimizers.finite import guards
+from hvdkit.state.reachable import optimizers_of
 
 
 class NonfiniteSteps(keras.callbacks.Callback):
-    """Calls the optimizer's policy, and counts in the logs; `fit` adds it.
+    """Calls the optimizers' policies, and counts in the logs; `fit` adds it.
 
     Args:
         others: the other callbacks of the `fit`.
@@ -24,7 +25,9 @@ class NonfiniteSteps(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the policies prepare."""
-        self._guards = guards(self.model.optimizer)
+        self._guards = [
+            guard for one in optimizers_of(self.model) for guard in guards(one.optimizer)
+        ]
         self._policies = {id(guard.policy): guard.policy for guard in self._guards}
         self._each_step = any(policy.each_step for policy in self._policies.values())
         for policy in self._policies.values():

@@ -28,7 +28,8 @@ def save(
     Args:
         directory: the folder of the checkpoints, which all hosts share.
         model: a built model.
-        optimizer: its optimizer, built.
+        optimizer: its optimizer, or a list, tuple or dictionary of several. Those that the model
+            holds (`model.optimizer`, and its attributes) are saved in any case.
         values: more to be kept, such as the number of the epoch: what JSON can hold.
         data: the data that the loop reads, from `hvd.shard`.
         batch: how many batches of the current pass over `data` are done.
@@ -64,12 +65,14 @@ def restore(
 ) -> dict[str, Any] | None:
     """Go back to the newest whole checkpoint. Every rank calls it.
 
-    The number of ranks may be another than when it was written.
+    The number of ranks may be another than when it was written. Call it before a `tf.function` of
+    your own has been traced: graphs hold the vocabularies and constants of layers.
 
     Args:
         directory: the folder of the checkpoints.
         model: a built model, as when it was written.
-        optimizer: its optimizer; it is built if it is not.
+        optimizer: as in `save`. One that is not built is built with the variables of the model that
+            it trained.
         data: the data that the loop reads, from `hvd.shard`; its next pass starts where the
             checkpoint was written.
 
@@ -89,7 +92,7 @@ def restore(
     about = manifest.about
     if data is not None and "data" in about:
         data.start_at(about["data"])
-    return dict(about["values"])
+    return dict(about.get("values", {}))  # BackupAndRestore saves none
 
 
 def latest(directory: str | os.PathLike[str]) -> str | None:

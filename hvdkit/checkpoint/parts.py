@@ -15,6 +15,8 @@ import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.errors import CheckpointError
+from hvdkit.checkpoint.layers import joined
+from hvdkit.checkpoint.resplit import KEPT
 from hvdkit.checkpoint.store import Manifest, part_file, rank_file
 from hvdkit.checkpoint.variables import PATHS, Groups, path_of, split_axis
 from hvdkit.engine import topology
@@ -24,6 +26,7 @@ from hvdkit.mesh.mesh import Mesh, Sizes
 AXES = "axes"
 # Its variables are made after the others are restored, so it is handed on as it is.
 _METRICS = "metrics"
+_STATE = "state"
 
 
 def axes(groups: Groups) -> dict[str, list[int | None]]:
@@ -99,7 +102,9 @@ def _divided_anew(
             stage, old = places[group, name]
             whole = _whole(stages[stage], group, old)
             arrays[f"{group}/{position}"] = _part(whole, variable)
-    values = dict(stages[0][0].values)
+    layers = joined([files[0] for files in stages])
+    values = {**stages[0][0].values, **layers.values, KEPT: _kept(stages, groups)}
+    arrays |= layers.arrays
     values[PATHS] = {g: [path_of(v) for v in variables] for g, variables in groups.items()}
     last = stages[-1][0]
     if _METRICS in last.values[PATHS]:
@@ -123,6 +128,16 @@ def _places(
             for position, name in enumerate(names):
                 places.setdefault((group, name), (stage, position))
     return places
+
+
+def _kept(stages: list[list[Contents]], groups: Groups) -> list[int]:
+    """The places in the group "state" of weights of which each rank keeps its own values."""
+    names = {
+        files[0].values[PATHS][_STATE][place]
+        for files in stages
+        for place in files[0].values.get(KEPT, [])
+    }
+    return [i for i, v in enumerate(groups.get(_STATE, [])) if path_of(v) in names]
 
 
 def _whole(files: list[Contents], group: str, position: int) -> np.ndarray:

@@ -13,6 +13,9 @@ _AVERAGED = ("state", "accumulators")
 _SUMMED = ("metrics",)
 _SEEDS = "seeds"
 
+# Under this name a rank's file lists the weights in "state" that are its own.
+KEPT = "kept_by_rank"
+
 
 def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Contents:
     """What a rank starts from when fewer or more ranks wrote the checkpoint.
@@ -22,7 +25,7 @@ def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
     - Running metrics are sums: rank 0 takes the sum over the old ranks, the others zeros.
     - Seeds: a rank that was there keeps its own; a new one derives its own from rank 0's and its
       number, as `BroadcastGlobalVariablesCallback` does.
-    - Other things: those of rank r % (old number of ranks).
+    - Weights that are each rank's own, and other things: those of rank r % (old number of ranks).
 
     Args:
         rank: the new rank; of a divided model, the new replica.
@@ -31,8 +34,11 @@ def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
     """
     files = [read(old) for old in range(old_ranks)]
     template = files[rank % old_ranks]
+    kept = {f"state/{place}" for place in template.values.get(KEPT, [])}
     arrays = {
-        name: _array(name, [file.arrays[name] for file in files], rank)
+        name: template.arrays[name]
+        if name in kept
+        else _array(name, [file.arrays[name] for file in files], rank)
         for name in template.arrays
         if all(name in file.arrays for file in files)
     }
@@ -40,7 +46,7 @@ def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
 
 
 def _array(name: str, old: Sequence[np.ndarray], rank: int) -> np.ndarray:
-    group = name.split("/")[0]
+    group = name.split("/")[0].split(" of ")[0]  # "accumulators of critic.optimizer"
     first = old[0]
     floating = first.dtype.kind not in "biu"
     if group in _AVERAGED and floating:

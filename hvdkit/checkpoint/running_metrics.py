@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
-
-import keras
 
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.variables import assign, misfit
-from hvdkit.data.batch import data_of
 from hvdkit.engine import raise_everywhere
 
 _GROUP = "metrics"
@@ -20,27 +18,24 @@ def metric_variables(model: Any) -> list[Any]:
     return [variable for metric in model.metrics for variable in metric.variables]
 
 
-def restore_metrics(model: Any, spec: Any, own: Contents, source: str) -> None:
+def restore_metrics(model: Any, own: Contents, source: str, build: Callable[[], None]) -> None:
     """Set the metrics of this rank to what they were in the middle of the epoch.
 
     Args:
         model: the model, before its first step.
-        spec: the type specification of a batch; Keras makes the variables of most metrics when
-            it knows the shapes of the targets and predictions.
         own: this rank's part of a checkpoint.
         source: where it is from, for messages.
+        build: makes the variables of metrics that have none yet.
 
     Raises:
         CheckpointError: on every rank: the model has other metrics.
     """
-    if _GROUP not in own.values["paths"]:  # saved between two epochs
+    stored = own.values["paths"]
+    if _GROUP not in stored:  # saved between two epochs
         return
-    data = data_of(spec)
-    symbolic = keras.tree.map_structure(
-        lambda s: keras.KerasTensor(s.shape, keras.backend.standardize_dtype(s.dtype)), data
-    )
-    model._symbolic_build(data_batch=symbolic)
+    if len(stored[_GROUP]) != len(metric_variables(model)):
+        build()
     groups = {_GROUP: metric_variables(model)}
-    problem = misfit(groups, own.arrays, own.values["paths"], source)
+    problem = misfit(groups, own.arrays, stored, source)
     raise_everywhere(problem, CheckpointError)
     assign(groups, own.arrays)

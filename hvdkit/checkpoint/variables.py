@@ -9,54 +9,79 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.agreement.variables import is_seed_state
+from hvdkit.agreement.variables import is_local, is_seed_state
 from hvdkit.mesh.layout import is_split, layout_of
-from hvdkit.optimizers.mixins import Distributed, leaves
+from hvdkit.optimizers.mixins import leaves
+from hvdkit.state.own import own_variables as weights_by_rank
+from hvdkit.state.own import recurrent_states
+from hvdkit.state.reachable import COMPILED, FoundOptimizer
 from hvdkit.variables import can_be_sent
 
 Groups = dict[str, list[Any]]
 
 # Under this name a file holds the names of its variables, by group.
 PATHS = "paths"
+RECURRENT = "recurrent"
 
 
-def shared_variables(model: Any, optimizer: Any) -> Groups:
+def shared_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
     """What is equal on all ranks, by group: rank 0 writes it.
 
     Args:
         model: a built model.
-        optimizer: a built optimizer, or None.
+        optimizers: its optimizers.
     """
-    local = _local_keys(model, optimizer)
+    local = _local_keys(model, optimizers)
     groups = {"trainable": [v for v in model.trainable_variables if _key(v) not in local]}
-    if optimizer is not None and not local:
-        own = {_key(v) for v in _accumulators(optimizer)}
-        groups["optimizer"] = [v for v in optimizer.variables if _key(v) not in own]
+    for one in [] if local else optimizers:
+        own = {_key(v) for v in _accumulators(one.optimizer)}
+        groups[group_of("optimizer", one)] = [
+            v for v in one.optimizer.variables if _key(v) not in own
+        ]
     return groups
 
 
-def own_variables(model: Any, optimizer: Any) -> Groups:
+def own_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
     """What each rank has for itself, by group: each rank writes its own.
 
-    Moving statistics, the states of seed generators, gradients that are accumulated before they
-    are reduced, and variables registered with `register_local_var`, with the optimizer's.
+    Moving statistics and weights that are each rank's own, the states of seed generators and of
+    stateful RNNs,
+    gradients that are accumulated before they are reduced, and variables registered with
+    `register_local_var`, with the optimizers'.
 
     Args:
         model: a built model.
-        optimizer: a built optimizer, or None.
+        optimizers: its optimizers.
     """
-    local = _local_keys(model, optimizer)
+    local = _local_keys(model, optimizers)
     state = [v for v in model.non_trainable_variables if can_be_sent(v)]
     groups = {
         "local": [v for v in model.trainable_variables if _key(v) in local],
         "seeds": [v for v in state if is_seed_state(v)],
         "state": [v for v in state if not is_seed_state(v)],
     }
-    if optimizer is not None:
-        groups["accumulators"] = _accumulators(optimizer)
-        own = {_key(v) for v in groups["accumulators"]}
-        groups["local_optimizer"] = [v for v in optimizer.variables if local and _key(v) not in own]
+    if states := recurrent_states(model):
+        groups[RECURRENT] = states
+    for one in optimizers:
+        accumulators = _accumulators(one.optimizer)
+        own = {_key(v) for v in accumulators}
+        groups[group_of("accumulators", one)] = accumulators
+        groups[group_of("local_optimizer", one)] = [
+            v for v in one.optimizer.variables if local and _key(v) not in own
+        ]
     return groups
+
+
+def group_of(kind: str, one: FoundOptimizer) -> str:
+    """The group of an optimizer's variables; `model.optimizer`'s have the plain name."""
+    # A group is what stands before the first slash in the name of an array.
+    return kind if one.name == COMPILED else f"{kind} of {one.name.replace('/', '|')}"
+
+
+def kept_by_rank(model: Any, groups: Groups) -> list[int]:
+    """The places in the group "state" of weights of which each rank keeps its own values."""
+    kept = {_key(variable) for variable in weights_by_rank(model)}
+    return [place for place, v in enumerate(groups["state"]) if _key(v) in kept]
 
 
 def copies(groups: Groups) -> dict[str, np.ndarray]:
@@ -75,7 +100,11 @@ def paths(groups: Groups) -> dict[str, list[str]]:
 
 
 def misfit(
-    groups: Groups, arrays: dict[str, np.ndarray], names: dict[str, list[str]], source: str
+    groups: Groups,
+    arrays: dict[str, np.ndarray],
+    names: dict[str, list[str]],
+    source: str,
+    more: str | None = None,
 ) -> str | None:
     """Say where a checkpoint does not fit variables; None if it does.
 
@@ -84,8 +113,9 @@ def misfit(
         arrays: what is stored, by group and position.
         names: the stored `paths`.
         source: the checkpoint, for the message.
+        more: what else does not fit, if the variables do.
     """
-    where = _first_misfit(groups, arrays, names)
+    where = _first_misfit(groups, arrays, names) or more
     if where is None:
         return None
     return (
@@ -129,13 +159,9 @@ def _accumulators(optimizer: Any) -> list[Any]:
     return found
 
 
-def _local_keys(model: Any, optimizer: Any) -> set[int]:
-    registered: Sequence[Any] = [] if optimizer is None else leaves(optimizer)
-    return {
-        _key(variable)
-        for variable in model.trainable_variables
-        if any(isinstance(leaf, Distributed) and leaf.is_local_var(variable) for leaf in registered)
-    }
+def _local_keys(model: Any, optimizers: Sequence[FoundOptimizer]) -> set[int]:
+    found = [one.optimizer for one in optimizers]
+    return {_key(variable) for variable in model.trainable_variables if is_local(found, variable)}
 
 
 def split_axis(variable: Any) -> int | None:

@@ -1,32 +1,37 @@
-"""The state of a Keras model and its optimizer."""
+"""The state of a Keras model and its optimizers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from hvdkit.agreement.variables import is_seed_state
+from hvdkit.agreement.variables import is_local, is_seed_state
 from hvdkit.callbacks.broadcast import derive_seeds
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
-from hvdkit.optimizers.mixins import Distributed, leaves
 from hvdkit.reduction.buckets import variable_key
+from hvdkit.state import outside_variables
+from hvdkit.state.building import build_alike, build_for_fit, start_anew
+from hvdkit.state.outside_variables import LayerState
+from hvdkit.state.own import own_variables, recurrent_states
+from hvdkit.state.reachable import FoundOptimizer, has_variables, optimizers_of
 from hvdkit.variables import broadcast_variables, can_be_sent
 
 
 class TensorFlowKerasState(ObjectState):
-    """The variables of a Keras model and its optimizer, and values of the training loop.
+    """The variables of a Keras model and its optimizers, and values of the training loop.
 
-    Saved and restored are all variables. Sent to the other ranks are those of model and
-    optimizer; not the states of seed generators, which each rank derives from the sender's and
-    its rank, and not variables that were registered as local.
+    Saved and restored are all variables, and what layers keep outside of variables (vocabularies,
+    boundaries of bins). Sent to the other ranks are these, too; not the states of seed generators,
+    which each rank derives from the sender's and its rank, and not variables that were registered
+    as local or are each rank's own (docs/agreement.md).
 
     Args:
         model: a built Keras model.
-        optimizer: its optimizer, if it was not given to `compile`.
+        optimizer: its optimizer, or a list, tuple or dictionary of several, if they are neither
+            given to `compile` nor attributes of the model.
         backend: ignored; kept for scripts written for TensorFlow 1.
         **kwargs: names and first values of other things to keep, such as `epoch=0`; they become
             attributes.
@@ -40,29 +45,40 @@ class TensorFlowKerasState(ObjectState):
     ) -> None:
         self.model = model
         self.optimizer = getattr(model, "optimizer", None) if optimizer is None else optimizer
+        self._given = optimizer
         self.backend = backend
-        if not all(layer.built for layer in model._flatten_layers()):
+        if not has_variables(model):
             raise ValueError(
                 f"the model {model.name} is not built yet: give it a keras.layers.Input, or call "
                 "model.build(input_shape), before its state can be kept."
             )
-        if self.optimizer is None:
+        found = self._found()
+        if not found:
             raise ValueError(
                 f"the model {model.name} has no optimizer: compile it first, or give "
                 f"{type(self).__name__} the optimizer."
             )
+        build_for_fit(model, found)
+        if isinstance(optimizer, keras.optimizers.Optimizer) and not optimizer.built:
+            optimizer.build(model.trainable_variables)  # in a loop of one's own
         super().__init__(**kwargs)
-        self._saved_variables = self._copies()
+        self._saved_layers: list[LayerState] = []
+        self._save_variables(costly=True)
 
     def save(self) -> None:
         """Keep a copy of all variables and values in memory (of the host, not of a GPU)."""
-        self._saved_variables = self._copies()
+        self._save_variables(costly=False)
         super().save()
 
     def restore(self) -> None:
         """Put the last copy back."""
+        for one in self._found():
+            if one.optimizer.built and one.name not in self._saved_built:
+                start_anew(one.optimizer)  # it was built after the last copy
         for variable, value in self._saved_variables:
             variable.assign(value)
+        if outside_variables.write(self.model, self._saved_layers):
+            outside_variables.remake_functions(self.model)
         super().restore()
 
     def receive(self, root_rank: int) -> None:
@@ -75,15 +91,25 @@ class TensorFlowKerasState(ObjectState):
             RankMismatchError: on every rank, when the ranks have different models.
         """
         super().receive(root_rank)
+        build_alike(self.model, self._found(), root_rank)
+        optimizers = [one.optimizer for one in self._found()]
         variables = self._variables()
+        own = {variable_key(variable) for variable in own_variables(self.model)}
         seeds = [v for v in variables if is_seed_state(v)]
-        sent = [v for v in variables if not is_seed_state(v) and not self._is_local(v)]
+        sent = [
+            v
+            for v in variables
+            if not is_seed_state(v) and variable_key(v) not in own and not is_local(optimizers, v)
+        ]
         sent = [v for v in sent if can_be_sent(v)]
         require_same(
             "the variables of model and optimizer",
             [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in sent],
         )
         broadcast_variables(sent, root_rank)
+        if outside_variables.send(self.model, root_rank):
+            outside_variables.remake_functions(self.model)
+        self._save_variables(costly=True)
         derive_seeds(seeds, root_rank)
 
     def reset(self) -> None:
@@ -92,46 +118,44 @@ class TensorFlowKerasState(ObjectState):
         self.model.test_function = None
         self.model.predict_function = None
 
-    def _optimizers(self) -> Iterator[Any]:
-        # compile wraps the optimizer in a LossScaleOptimizer under mixed_float16.
-        yield self.optimizer
-        compiled = getattr(self.model, "optimizer", None)
-        if compiled is not None and compiled is not self.optimizer:
-            yield compiled
+    def _found(self) -> list[FoundOptimizer]:
+        return optimizers_of(self.model, self._given)
 
     def _variables(self) -> list[Any]:
-        """All variables, each once; the optimizer is built first, so that it has them all."""
+        """All variables, each once."""
         found = list(self.model.variables)
-        for optimizer in self._optimizers():
-            if not optimizer.built:
-                optimizer.build(self.model.trainable_variables)
-            found += optimizer.variables
+        for one in self._found():
+            found += one.optimizer.variables
         return list({variable_key(variable): variable for variable in found}.values())
+
+    def _save_variables(self, *, costly: bool) -> None:
+        self._saved_variables = self._copies()
+        self._saved_built = {one.name for one in self._found() if one.optimizer.built}
+        layers = outside_variables.read(self.model, costly=costly)
+        if not costly:  # files of `save_assets` don't change while a model is trained
+            pairs = zip(self._saved_layers, layers, strict=True)
+            layers = [{**(old or {}), **(new or {})} or None for old, new in pairs]
+        self._saved_layers = layers
 
     def _copies(self) -> list[tuple[Any, tf.Tensor]]:
         # On a CPU this copies nothing: the next update of a variable then makes a new buffer.
+        variables = [*self._variables(), *recurrent_states(self.model)]
         with tf.device("CPU:0"):
-            return [(v, tf.identity(_raw(v))) for v in self._variables()]
-
-    def _is_local(self, variable: Any) -> bool:
-        return any(
-            leaf.is_local_var(variable)
-            for optimizer in self._optimizers()
-            for leaf in leaves(optimizer)
-            if isinstance(leaf, Distributed)
-        )
+            return [(v, tf.identity(_raw(v))) for v in variables]
 
 
 class KerasState(TensorFlowKerasState):
-    """The variables of a Keras model and its optimizer, and values of the training loop.
+    """The variables of a Keras model and its optimizers, and values of the training loop.
 
-    Saved and restored are all variables. Sent to the other ranks are those of model and
-    optimizer; not the states of seed generators, which each rank derives from the sender's and
-    its rank, and not variables that were registered as local.
+    Saved and restored are all variables, and what layers keep outside of variables (vocabularies,
+    boundaries of bins). Sent to the other ranks are these, too; not the states of seed generators,
+    which each rank derives from the sender's and its rank, and not variables that were registered
+    as local or are each rank's own (docs/agreement.md).
 
     Args:
         model: a built Keras model.
-        optimizer: its optimizer, if it was not given to `compile`.
+        optimizer: its optimizer, or a list, tuple or dictionary of several, if they are neither
+            given to `compile` nor attributes of the model.
         **kwargs: names and first values of other things to keep, such as `epoch=0`; they become
             attributes.
 

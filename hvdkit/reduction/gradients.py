@@ -34,6 +34,7 @@ from hvdkit.reduction.buckets import (
 )
 from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.sparse import allreduce_slices, combine_duplicates
+from hvdkit.reduction.suspension import is_suspended
 
 # A tf.Tensor, tf.IndexedSlices, or None (TensorFlow has no stubs to check it by).
 Gradient: TypeAlias = Any
@@ -135,6 +136,8 @@ class GradientReduction:
         """Whether this rank has another one to reduce with."""
         require_initialized("reducing gradients")
         process_set = self.options.process_set
+        if is_suspended():
+            return False
         return topology.process_set_size(process_set) > 1 and topology.in_process_set(process_set)
 
     @property

@@ -1,183 +1,94 @@
-"""State that layers keep outside of variables.
+"""State that layers have outside of variables.
 
 There are two kinds. Constants that a layer computes with, made from its variables: they are made
-anew by `renew` after somebody has written the variables (`keras.layers.Normalization`, and every
-layer that has a `finalize_state()`). And state that no variable holds: vocabularies of lookup
-layers, boundaries of bins, and what a layer of one's own gives to Keras's `save_own_variables` and
-`save_assets`. `read` and `write` move it between models that have the same layers.
+anew by `renew` after somebody has written the variables (`keras.layers.Normalization`, every layer
+with a `finalize_state()`, and those of one's own that make them in `load_own_variables`). And state
+that no variable holds: vocabularies of lookup layers, boundaries of bins, and what a layer of one's
+own gives to Keras's `save_own_variables` and `save_assets`. `read` and `write` move it between
+models that have the same layers.
+
+Graphs that were traced before hold the old constants and tables: `remake_functions` lets Keras
+trace its own again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
-import numpy as np
-from keras.src.layers.preprocessing.index_lookup import IndexLookup
 
-LayerState = Any
-"""What one layer keeps outside of variables: plain data that can be pickled; None for nothing."""
-
-
-class _Keeper(Protocol):
-    """Knows what layers of one kind keep."""
-
-    def keeps(self, layer: Any) -> bool:
-        """Whether the layer is of this kind."""
-        ...
-
-    def read(self, layer: Any) -> LayerState:
-        """What it keeps now."""
-        ...
-
-    def write(self, layer: Any, state: LayerState) -> None:
-        """Let it keep what `read` returned for another one."""
-        ...
-
-
-class _Vocabulary:
-    """StringLookup, IntegerLookup, and the lookup inside a TextVectorization."""
-
-    def keeps(self, layer: Any) -> bool:
-        """See `_Keeper`."""
-        return isinstance(layer, IndexLookup)
-
-    def read(self, layer: Any) -> LayerState:
-        """The tokens, and their weights."""
-        if int(layer.lookup_table.size()) == 0:
-            return None
-        tokens = np.asarray(layer.get_vocabulary()).tolist()
-        weights = getattr(layer, "idf_weights_const", None)
-        # Behind the tokens it may be padded with zeros.
-        return tokens, None if weights is None else weights.numpy()[: len(tokens)].tolist()
-
-    def write(self, layer: Any, state: LayerState) -> None:
-        """See `_Keeper`."""
-        tokens, weights = state
-        layer._frozen_vocab_size = None  # another vocabulary may have another size
-        layer.set_vocabulary(tokens, weights)
-        if layer.input_vocabulary is not None:  # what get_config tells
-            layer.input_vocabulary, layer.input_idf_weights = tokens, weights
-
-
-class _Attributes:
-    """Layers that keep something in attributes.
-
-    Args:
-        kind: the layer's class.
-        names: of the attributes.
-    """
-
-    def __init__(self, kind: type, *names: str) -> None:
-        self._kind = kind
-        self._names = names
-
-    def keeps(self, layer: Any) -> bool:
-        """See `_Keeper`."""
-        return isinstance(layer, self._kind)
-
-    def read(self, layer: Any) -> LayerState:
-        """The attributes by name."""
-        values = {name: getattr(layer, name) for name in self._names}
-        # Keras keeps lists in a class of its own, which can't be pickled.
-        return {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
-
-    def write(self, layer: Any, state: LayerState) -> None:
-        """See `_Keeper`."""
-        for name, value in state.items():
-            setattr(layer, name, value)
-
-
-class _Saved:
-    """Layers of others that say by Keras's methods for saving what they keep.
-
-    Of what `save_own_variables` stores, variables are left out: a rank may keep its own.
-    """
-
-    def keeps(self, layer: Any) -> bool:
-        """See `_Keeper`."""
-        return any(_is_overridden(layer, name) for name in ("save_own_variables", "save_assets"))
-
-    def read(self, layer: Any) -> LayerState:
-        """What is stored beside variables, and the files."""
-        stored = {
-            name: np.asarray(value)
-            for name, value in _stored(layer).items()
-            if not isinstance(value, keras.Variable)
-        }
-        files: dict[str, bytes] = {}
-        if _is_overridden(layer, "save_assets"):
-            with tempfile.TemporaryDirectory() as folder:
-                layer.save_assets(folder)
-                found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-                files = {str(path.relative_to(folder)): path.read_bytes() for path in found}
-        return (stored, files) if stored or files else None
-
-    def write(self, layer: Any, state: LayerState) -> None:
-        """See `_Keeper`."""
-        stored, files = state
-        if stored:
-            own = {name: np.asarray(value) for name, value in _stored(layer).items()}
-            layer.load_own_variables({**own, **stored})
-        if files:
-            with tempfile.TemporaryDirectory() as folder:
-                for name, content in files.items():
-                    path = Path(folder, name)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
-                layer.load_assets(folder)
-
-
-_KEEPERS: tuple[_Keeper, ...] = (
-    _Vocabulary(),
-    _Attributes(keras.layers.Discretization, "bin_boundaries", "summary"),
-    _Attributes(keras.utils.FeatureSpace, "_is_adapted"),
-    _Saved(),
+from hvdkit.engine import (
+    ProcessSet,
+    RankMismatchError,
+    allgather_object,
+    broadcast_object,
+    global_process_set,
+    raise_everywhere,
+    require_same,
+    topology,
 )
-# Their finalize_state() makes state of what `adapt` has seen, not of variables.
-_ADAPTED = (IndexLookup, keras.layers.TextVectorization, keras.layers.Discretization)
+from hvdkit.state.arrays import Arrays, digest
+from hvdkit.state.constants import ADAPTED, constants, makes_constants, renew
+from hvdkit.state.keepers import keeps_something, read_layer, write_layer
+from hvdkit.state.own import keeps_its_own
+
+__all__ = [
+    "LayerState",
+    "described",
+    "fingerprints",
+    "holders",
+    "keepers",
+    "read",
+    "remake_functions",
+    "renew",
+    "send",
+    "write",
+]
+
+LayerState = Arrays | None
+"""What one layer keeps outside of variables: arrays by name; None for nothing."""
+
+# What two layers with the same variables and tables may still do differently.
+_WITH_SETTINGS = (
+    *ADAPTED,
+    keras.layers.Hashing,
+    keras.layers.HashedCrossing,
+    keras.layers.CategoryEncoding,
+    keras.layers.Normalization,
+    keras.layers.Rescaling,
+)
+_NO_SETTINGS = {"name", "vocabulary", "idf_weights", "bin_boundaries", "mean", "variance"}
 
 
-def renew(model: Any) -> bool:
-    """Make the constants anew that layers compute with, after their variables were written.
-
-    Graphs that were traced before hold the old ones.
+def remake_functions(model: Any) -> None:
+    """Let Keras trace the steps of `fit`, `evaluate` and `predict` again, at their next use.
 
     Args:
-        model: a model, or a layer.
-
-    Returns:
-        Whether there is a layer with such constants.
+        model: a model; in the middle of its `fit`, too.
     """
-    layers = [
-        layer
-        for layer in model._flatten_layers()
-        if layer.built
-        and not isinstance(layer, _ADAPTED)
-        and callable(getattr(layer, "finalize_state", None))
-    ]
-    for layer in layers:
-        layer.finalize_state()
-    return bool(layers)
+    for layer in model._flatten_layers():
+        if not isinstance(layer, keras.Model):
+            continue
+        if layer.train_function is not None:
+            layer.make_train_function(force=True)
+        layer.test_function = layer.predict_function = None
 
 
-def read(model: Any) -> list[LayerState]:
+def read(model: Any, *, costly: bool = True) -> list[LayerState]:
     """What the layers of a model keep outside of variables.
 
     Args:
         model: a model, or a layer.
+        costly: whether to read what takes long, too: the files of `save_assets`.
 
     Returns:
         For each layer, in Keras's order, what it keeps; None for nothing.
     """
-    return [_read(layer) for layer in model._flatten_layers()]
+    return [read_layer(layer, costly=costly) or None for layer in model._flatten_layers()]
 
 
-def write(model: Any, states: Sequence[LayerState]) -> None:
+def write(model: Any, states: Sequence[LayerState]) -> bool:
     """Let the layers of a model keep what those of another one keep, and `renew` it.
 
     A layer that keeps nothing there is left as it is here.
@@ -185,6 +96,9 @@ def write(model: Any, states: Sequence[LayerState]) -> None:
     Args:
         model: a model, or a layer, with the same layers.
         states: what `read` returned.
+
+    Returns:
+        Whether the model computes with something else now: see `remake_functions`.
 
     Raises:
         ValueError: the models have different numbers of layers.
@@ -194,20 +108,91 @@ def write(model: Any, states: Sequence[LayerState]) -> None:
         raise ValueError(
             f"{model.name!r} has {len(layers)} layers, and the states are of {len(states)}."
         )
-    for layer, state in zip(layers, states, strict=True):
-        keeper = _keeper_of(layer)
-        if (
-            state is not None
-            and keeper is not None
-            and _digest(keeper.read(layer)) != _digest(state)
-        ):
-            keeper.write(layer, state)
-    renew(model)
+    written = [
+        write_layer(layer, state)
+        for layer, state in zip(layers, states, strict=True)
+        if state is not None
+    ]
+    return renew(model) | any(written)
+
+
+def send(model: Any, root_rank: int, process_set: ProcessSet = global_process_set) -> bool:
+    """Give the ranks what the layers of one rank keep, and `renew` the model on all of them.
+
+    Args:
+        model: a model with the same layers on all ranks.
+        root_rank: the (global) rank that sends.
+        process_set: the ranks that take part.
+
+    Returns:
+        Whether the model of any rank computes with something else now.
+
+    Raises:
+        RankMismatchError: on every rank: they have other layers, or one can't take the state.
+    """
+    layers = keepers(model)
+    require_same(
+        "the layers that keep something outside of variables",
+        [type(layer).__name__ for layer in layers],
+        process_set,
+    )
+    own = list(map(read_layer, layers)) if topology.rank() == root_rank else None
+    states = broadcast_object(
+        own, root_rank, name="hvdkit.outside_variables", process_set=process_set
+    )
+    changed, problem = False, None
+    try:
+        for layer, state in zip(layers, states, strict=True):
+            changed |= write_layer(layer, state)
+        changed |= renew(model)
+    except Exception as error:  # code of others, in load_assets and finalize_state
+        problem = (
+            f"what the layers of rank {root_rank} keep outside of variables can't be taken over: "
+            f"{type(error).__name__}: {error}"
+        )
+    raise_everywhere(problem, RankMismatchError, process_set)
+    return any(allgather_object(changed, name="hvdkit.changed", process_set=process_set))
 
 
 def holders(model: Any) -> list[str]:
     """The names of the layers that keep something outside of variables."""
-    return [layer.name for layer in model._flatten_layers() if _read(layer) is not None]
+    return [layer.name for layer in model._flatten_layers() if read_layer(layer)]
+
+
+def keepers(model: Any, *, own: bool = False) -> list[Any]:
+    """The layers that keep something outside of variables, or will once they are adapted.
+
+    Args:
+        model: a model, or a layer.
+        own: whether those of which each rank has its own, or the others.
+    """
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if keeps_something(layer) and keeps_its_own(layer) == own
+    ]
+
+
+def described(model: Any, *, costly: bool = True) -> list[tuple[str, str]]:
+    """The layers that compute with something outside of variables: a name, and a checksum.
+
+    Two models with equal variables and equal checksums compute the same. Layers of which each rank
+    has its own are left out.
+
+    Args:
+        model: a model, or a layer.
+        costly: whether to look at what takes long, too: the files of `save_assets`.
+    """
+    found = []
+    for layer in model._flatten_layers():
+        if keeps_its_own(layer):
+            continue
+        numbers = dict(constants(layer)) if makes_constants(layer) else _given(layer)
+        settings = dict(_settings(layer))
+        if keeps_something(layer) or numbers or settings:
+            checksum = digest([read_layer(layer, costly=costly), numbers, settings])
+            found.append((f"{layer.name} ({type(layer).__name__})", checksum))
+    return found
 
 
 def fingerprints(model: Any) -> list[str]:
@@ -215,58 +200,22 @@ def fingerprints(model: Any) -> list[str]:
 
     Two models with equal variables and equal texts compute the same.
     """
-    texts = []
-    for layer in model._flatten_layers():
-        kept = _read(layer), [np.asarray(c).tolist() for c in _constants(layer)]
-        if kept != (None, []):
-            texts.append(f"{_digest(kept)} outside of the variables of {type(layer).__name__}")
-    return texts
+    return [
+        f"{checksum} outside of the variables of {name.rsplit('(', 1)[1].rstrip(')')}"
+        for name, checksum in described(model)
+    ]
 
 
-def _keeper_of(layer: Any) -> _Keeper | None:
-    return next((keeper for keeper in _KEEPERS if keeper.keeps(layer)), None)
-
-
-def _read(layer: Any) -> LayerState:
-    keeper = _keeper_of(layer)
-    return None if keeper is None else keeper.read(layer)
-
-
-def _constants(layer: Any) -> Iterable[Any]:
-    """The constants of Keras's one layer that has some."""
-    if isinstance(layer, keras.layers.Normalization) and layer.built:
-        yield layer.mean
-        yield layer.variance
-
-
-def _is_overridden(layer: Any, name: str) -> bool:
-    method = getattr(type(layer), name, None)
-    return method is not None and not method.__module__.startswith("keras.src.")
-
-
-def _stored(layer: Any) -> dict[str, Any]:
-    if not _is_overridden(layer, "save_own_variables") or not layer.built:
+def _given(layer: Any) -> dict[str, Any]:
+    """Normalization(mean=, variance=) makes its constants when it is built."""
+    if not isinstance(layer, keras.layers.Normalization) or layer.input_mean is None:
         return {}
-    store: dict[str, Any] = {}
-    layer.save_own_variables(store)
-    return store
+    return {"mean": layer.input_mean, "variance": layer.input_variance}
 
 
-def _digest(value: Any) -> str:
-    """A checksum of plain data and arrays, the same on every rank for what is equal."""
-    checksum = hashlib.sha256()
-
-    def feed(part: Any) -> None:
-        if isinstance(part, Mapping):
-            feed(sorted(part.items()))
-        elif isinstance(part, (list, tuple)):
-            checksum.update(f"[{len(part)}".encode())
-            for one in part:
-                feed(one)
-        elif isinstance(part, np.ndarray):
-            checksum.update(f"{part.dtype}{part.shape}".encode() + part.tobytes())
-        else:
-            checksum.update(repr(part).encode() + b";")
-
-    feed(value)
-    return checksum.hexdigest()[:16]
+def _settings(layer: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(layer, _WITH_SETTINGS):
+        return
+    for name, value in layer.get_config().items():
+        if name not in _NO_SETTINGS and isinstance(value, (int, float, str, list, tuple)):
+            yield name, value

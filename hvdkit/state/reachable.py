@@ -6,11 +6,17 @@ none.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+
+from hvdkit.optimizers.mixins import is_distributed
+
+COMPILED = "optimizer"
+"""The name of the optimizer that was given to `compile`."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,11 @@ class FoundOptimizer:
     name: str
     optimizer: Any
 
+    def __str__(self) -> str:
+        return f"{self.name} ({type(self.optimizer).__name__})"
 
-def optimizers_of(model: Any) -> list[FoundOptimizer]:
+
+def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
     """All optimizers that a model holds, each once; `model.optimizer` comes first.
 
     They are attributes of the model, or of a model or layer inside it, alone or in lists, tuples
@@ -36,18 +45,91 @@ def optimizers_of(model: Any) -> list[FoundOptimizer]:
 
     Args:
         model: a model.
+        given: an optimizer, or a list, tuple or dictionary of them, that the model need not hold;
+            they come before the others, under the names "optimizer", "optimizer[0]",
+            "optimizer['d']", and `model.optimizer` is then "model.optimizer".
     """
     found: dict[int, FoundOptimizer] = {}
+
+    def add(name: str, optimizer: Any) -> None:
+        if id(optimizer) not in found:
+            taken = any(one.name == name for one in found.values())
+            found[id(optimizer)] = FoundOptimizer(f"model.{name}" if taken else name, optimizer)
+
+    for place, optimizer in _optimizers_in(given, COMPILED):
+        add(place, optimizer)
+    first = set(found)
     compiled = getattr(model, "optimizer", None)
-    if compiled is not None:
-        found[id(compiled)] = FoundOptimizer("optimizer", compiled)
+    if isinstance(compiled, keras.optimizers.Optimizer):
+        add(COMPILED, compiled)
     for path, holder in _holders(model, "", set()):
         for name, value in vars(holder).items():
-            if name.startswith("_") and isinstance(value, (list, tuple, Mapping)):
-                continue  # Keras's own bookkeeping
+            if name in _bookkeeping() or name.startswith("_self_"):  # TensorFlow's
+                continue
             for place, optimizer in _optimizers_in(value, f"{path}{name}"):
-                found.setdefault(id(optimizer), FoundOptimizer(place, optimizer))
-    return _without_inner(list(found.values()))
+                add(place, optimizer)
+    return _without_inner(list(found.values()), first)
+
+
+def leading_optimizer(model: Any, given: Any = None) -> Any:
+    """The optimizer that says over which ranks a model is trained: the first distributed one.
+
+    Where none is distributed it is the first one, which is `model.optimizer`; or None.
+
+    Args:
+        model: a model.
+        given: more optimizers, as in `optimizers_of`.
+    """
+    found = [one.optimizer for one in optimizers_of(model, given)]
+    distributed = [one for one in found if is_distributed(one)]
+    return next(iter([*distributed, *found]), None)
+
+
+def steps_by_itself(model: Any) -> bool:
+    """Whether a model has a training step of its own, so that nobody knows what it trains."""
+    step = getattr(type(model), "train_step", None)
+    return not getattr(step, "__module__", "").startswith(("keras.", "hvdkit."))
+
+
+def has_variables(model: Any) -> bool:
+    """Whether a model has all the variables that it will train.
+
+    A model without `call`, as in Keras's guide to GANs, is never built itself: the models inside
+    it are. A layer that no step uses is never built either; see `has_been_traced`.
+    """
+    if vars(model).get("_hvdkit_traced") or _is_functional(model):
+        return True
+    return not any(map(_will_make_variables, model._flatten_layers()))
+
+
+def has_been_traced(model: Any) -> None:
+    """Note that a training step was traced or run: what is not built now is not used."""
+    vars(model)["_hvdkit_traced"] = True
+
+
+def _is_functional(model: Any) -> bool:
+    """Whether a model's layers were all called when it was made, and its steps call no others."""
+    called = getattr(type(model).call, "__module__", "")
+    of_keras = called in ("keras.src.models.functional", "keras.src.models.sequential")
+    return bool(model.built and of_keras and not steps_by_itself(model))
+
+
+def _will_make_variables(layer: Any) -> bool:
+    """Whether a layer will make variables of its own, and not only the layers inside it."""
+    build = type(layer).build
+    if isinstance(layer, keras.Model):
+        of_keras = build.__module__.startswith("keras.")
+    else:  # as Keras marks the method of its base class
+        of_keras = getattr(build, "_is_default", False)
+    return not layer.built and not of_keras
+
+
+@functools.cache
+def _bookkeeping() -> frozenset[str]:
+    """The attributes that any model of Keras has; some are long lists."""
+    inputs = keras.Input((1,), name="hvdkit")
+    models = [keras.Model(inputs, inputs, name="hvdkit"), keras.Sequential(name="hvdkit")]
+    return frozenset(name for model in models for name in vars(model)) - {COMPILED}
 
 
 def _holders(holder: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
@@ -60,26 +142,26 @@ def _holders(holder: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]
     for name, value in vars(holder).items():
         if id(value) in inner:
             yield from _holders(value, f"{path}{name}.", seen)
-    for layer in holder._layers:
-        yield from _holders(layer, f"{path}{layer.name}.", seen)
+    for place, layer in enumerate(holder._layers):
+        yield from _holders(layer, f"{path}layers[{place}].", seen)
 
 
-def _optimizers_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _optimizers_in(value: Any, path: str, depth: int = 4) -> Iterator[tuple[str, Any]]:
     if isinstance(value, keras.optimizers.Optimizer):
         yield path, value
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and depth:
         for key, item in value.items():
-            yield from _optimizers_in(item, f"{path}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
+            yield from _optimizers_in(item, f"{path}[{key!r}]", depth - 1)
+    elif isinstance(value, (list, tuple)) and depth:
         for position, item in enumerate(value):
-            yield from _optimizers_in(item, f"{path}[{position}]")
+            yield from _optimizers_in(item, f"{path}[{position}]", depth - 1)
 
 
-def _without_inner(found: list[FoundOptimizer]) -> list[FoundOptimizer]:
+def _without_inner(found: list[FoundOptimizer], kept: set[int]) -> list[FoundOptimizer]:
     inner = {
         id(value)
         for one in found
         for name in ("inner_optimizer", "optimizers")
         for _, value in _optimizers_in(getattr(one.optimizer, name, None), "")
     }
-    return [one for one in found if id(one.optimizer) not in inner]
+    return [one for one in found if id(one.optimizer) not in inner or id(one.optimizer) in kept]

@@ -11,6 +11,7 @@ from hvdkit.callbacks.nonfinite_steps import NonfiniteSteps
 from hvdkit.engine.agreement import ranks_are_compared
 from hvdkit.engine.elastic import is_elastic
 from hvdkit.optimizers.finite import guards
+from hvdkit.state.reachable import optimizers_of
 
 
 def add_callback(arguments: dict[str, Any], callback: Any, *, first: bool = False) -> None:
@@ -53,5 +54,5 @@ def add_checks(model: Any, arguments: dict[str, Any], several_ranks: bool) -> No
         add_callback(arguments, checks[0])
     for check in checks:
         check.beside(given)
-    if guards(model.optimizer):
+    if any(guards(one.optimizer) for one in optimizers_of(model)):
         add_callback(arguments, NonfiniteSteps(given))

@@ -6,6 +6,7 @@ from typing import Any
 
 from hvdkit.mesh.layout import is_partial, is_split
 from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.state.reachable import leading_optimizer
 
 
 def require_distributed(model: Any) -> None:
@@ -18,7 +19,7 @@ def require_distributed(model: Any) -> None:
         ValueError: on every rank: its optimizer is not distributed.
     """
     optimizer = model.optimizer
-    if optimizer is None or is_distributed(optimizer):
+    if optimizer is None or is_distributed(leading_optimizer(model)):
         return
     for variable in model.trainable_variables:
         if is_split(variable) or is_partial(variable):

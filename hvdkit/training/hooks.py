@@ -42,6 +42,8 @@ from hvdkit.parallel.batch_size import require_whole_micro_batches
 from hvdkit.parallel.devices import optimizer_state, pieces, placement
 from hvdkit.parallel.files import write_whole_model
 from hvdkit.randomness import seed_generator_init
+from hvdkit.state import constants
+from hvdkit.state.reachable import leading_optimizer
 from hvdkit.training import comparison, loss_scaling
 from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
@@ -67,7 +69,15 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for module in (plain, comparison, loss_scaling, placement, pieces, optimizer_state):
+    for module in (
+        plain,
+        comparison,
+        loss_scaling,
+        placement,
+        pieces,
+        optimizer_state,
+        constants,
+    ):
         for cls, name, hook in module.HOOKS:
             _wrap(cls, name, hook)
 
@@ -104,7 +114,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     require_whole_micro_batches(model, data, arguments["batch_size"])
     backup = _save_last(arguments)
     if several_ranks() or backup is not None:
-        build_from_data(model, data)
+        build_from_data(model, data, arguments["y"], arguments["sample_weight"])
     if sharded:
         refuse_beside_sharded(arguments, "fit", "y", "sample_weight", "batch_size")
         require_exact_loss(model, data)
@@ -163,7 +173,7 @@ def _save_last(arguments: dict[str, Any]) -> BackupAndRestore | None:
 
 
 def _training_step(model: Any) -> str:
-    optimizer = model.optimizer
+    optimizer = leading_optimizer(model)
     if optimizer is None or not optimizer.built:
         return "fit"
     # A step counts itself when it starts: that waits for no gradient.
@@ -270,7 +280,8 @@ def _make_function(original: Callable[..., Any], model: Any, step_function: Any)
     if not model.jit_compile or not several_ranks():
         return original(model, step)
     synchronizes = _has_sync_batch_normalization(model) and trains
-    if not (trains and is_distributed(model.optimizer)) and not synchronizes:
+    distributed = trains and is_distributed(leading_optimizer(model))
+    if not distributed and not synchronizes:
         return original(model, step)
     if synchronizes:
         _say_once(model, "it has SyncBatchNormalization layers, which talk to other ranks")

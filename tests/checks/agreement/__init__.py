@@ -3,6 +3,9 @@
 MODULES = (
     "digests",
     "at_start",
+    "outside_variables",
+    "several_optimizers",
+    "own_weights",
     "during_training",
     "left_out",
     "moving_statistics",

@@ -6,10 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.agreement.outside_variables import outputs, tabular
+from checks.agreement.own_weights import OwnLast
 from checks.elastic.models import compiled, require_equal, train, trained, values
+from checks.gans import gan
+from checks.gans import rows as gan_rows
+from checks.gans import state as gan_state
 from checks.reference import mlp, same_on_all_ranks
 
 import hvdkit as hvd
+from hvdkit.state import outside_variables
 
 O = keras.optimizers  # noqa: E741
 
@@ -119,3 +125,51 @@ def check_reset_makes_keras_trace_its_steps_anew() -> None:
     state.on_reset()
     assert (model.train_function, model.test_function, called) == (None, None, [hvd.size()])
     train(model)
+
+
+def check_all_optimizers_of_a_model_and_of_a_loop() -> None:
+    model = gan(hvd.rank())
+    more = [hvd.DistributedOptimizer(O.Adagrad())]
+    state = hvd.elastic.KerasState(model, more, epoch=0)
+    assert not model.d_optimizer.built, "nobody knows yet what it trains"
+    if hvd.rank() == 0:  # the others have just joined
+        model.d_optimizer.build(model.discriminator.trainable_variables)
+        model.d_optimizer.variables[2].assign(tf.ones_like(model.d_optimizer.variables[2].value))
+    state.sync()
+    assert float(keras.ops.sum(model.d_optimizer.variables[2])) > 0
+    before = gan_state(model)
+    slots = len(model.d_optimizer.variables)
+    model.fit(hvd.shard(gan_rows(16), 4), verbose=0)
+    more[0].build(model.generator.trainable_variables)
+    more[0].apply([tf.ones_like(v.value) for v in model.generator.trainable_variables])
+    state.restore()
+    after = gan_state(model)[: len(before)]
+    require_equal(after, before)
+    assert len(model.d_optimizer.variables) == slots
+    fresh = O.Adagrad()
+    fresh.build(model.generator.trainable_variables)
+    require_equal(values(more[0].variables), values(fresh.variables))
+
+
+def check_what_layers_keep_is_restored_and_sent() -> None:
+    model = tabular(hvd.rank())
+    root, own = outputs(tabular(0)), outputs(model)
+    state = hvd.elastic.KerasState(model)
+    other = tabular(hvd.rank() + 1)
+    model.set_weights(other.get_weights())
+    outside_variables.write(model, outside_variables.read(other))
+    state.restore()
+    np.testing.assert_allclose(outputs(model), own, rtol=1e-5)
+    state.sync()
+    np.testing.assert_allclose(outputs(model), root, rtol=1e-5)
+
+
+def check_weights_of_a_rank_stay_its_own() -> None:
+    layer = OwnLast()
+    model = keras.Sequential([keras.layers.Input((6,)), layer, keras.layers.Dense(1)])
+    model.compile(hvd.DistributedOptimizer("sgd"), "mse")
+    for variable in (layer.last, layer.mean):
+        variable.assign([1.0 + hvd.rank()])
+    hvd.elastic.KerasState(model).sync()
+    assert float(layer.last[0]) == 1.0 + hvd.rank()
+    assert float(layer.mean[0]) == 1.0

@@ -3,6 +3,7 @@
 MODULES = (
     "mixed_precision",
     "own_steps",
+    "unbuilt",
     "local_variables",
     "saving",
     "xla",

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 from checks.reference import data, mlp, same_on_all_ranks
 from keras import optimizers
@@ -77,3 +79,26 @@ def check_saved_files_load_without_hvdkit_and_with_state() -> None:
         for file in Path(folder).iterdir():
             file.unlink()
         os.rmdir(folder)
+
+
+@keras.saving.register_keras_serializable("hvdkit_tests")
+class TwoOptimizers(keras.Model):
+    """A model with an optimizer that `compile` does not know."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.dense, self.second = keras.layers.Dense(2), optimizers.SGD(0.5)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+
+def check_all_optimizers_of_a_loaded_model_are_distributed() -> None:
+    model = TwoOptimizers()
+    model.compile("adam", "mse")
+    model(np.ones((1, 3), "float32"))
+    path = os.path.join(tempfile.mkdtemp(), "two.keras")
+    model.save(path)
+    loaded = hvd.load_model(path)
+    assert is_distributed(loaded.optimizer)
+    assert is_distributed(loaded.second)

@@ -1,0 +1,84 @@
+"""What layers keep outside of variables, in the files of a checkpoint.
+
+values["layers"]              [{"name": ..., "class": ...}, ...]: the layers that keep something
+arrays "layers/3/KIND/NAME"   what the fourth of them keeps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hvdkit.checkpoint.arrays import Contents
+from hvdkit.state.arrays import Arrays
+from hvdkit.state.keepers import read_layer, write_layer
+
+LAYERS = "layers"
+
+
+def add_layers(contents: Contents, layers: Sequence[Any]) -> None:
+    """Put what layers keep into the contents of a file."""
+    contents.values[LAYERS] = [
+        {"name": layer.name, "class": type(layer).__name__} for layer in layers
+    ]
+    for place, layer in enumerate(layers):
+        for name, array in read_layer(layer).items():
+            contents.arrays[f"{LAYERS}/{place}/{name}"] = array
+
+
+def joined(files: Sequence[Contents]) -> Contents:
+    """What the layers of several parts of a model keep, each layer once."""
+    result = Contents({}, {LAYERS: []})
+    names: set[str] = set()
+    for file in files:
+        for place, layer in enumerate(file.values.get(LAYERS, [])):
+            if layer["name"] in names:
+                continue
+            names.add(layer["name"])
+            for name, array in _state(file, place).items():
+                result.arrays[f"{LAYERS}/{len(result.values[LAYERS])}/{name}"] = array
+            result.values[LAYERS].append(layer)
+    return result
+
+
+def restore_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) -> bool:
+    """Let layers keep what is stored.
+
+    A checkpoint of an older version holds nothing of them: they keep what they have.
+
+    Args:
+        contents: of a file, or of several that are `joined`.
+        layers: the layers of this model.
+        by_name: whether the file is from a model that was divided in another way, so that layers
+            are found by their names and not by their order.
+
+    Returns:
+        Whether one of them kept something else before.
+    """
+    stored = contents.values.get(LAYERS, [])
+    places = {layer["name"]: place for place, layer in enumerate(stored)}
+    if by_name:
+        pairs = [(one, places[one.name]) for one in layers if one.name in places]
+    else:
+        pairs = list(zip(layers, range(len(stored)), strict=False))
+    written = [write_layer(layer, _state(contents, place)) for layer, place in pairs]
+    return any(written)
+
+
+def other_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) -> str | None:
+    """Say where stored layers are not those of a model; None if they are."""
+    if LAYERS not in contents.values or by_name:
+        return None
+    stored = [layer["class"] for layer in contents.values[LAYERS]]
+    mine = [type(layer).__name__ for layer in layers]
+    if stored == mine:
+        return None
+    return (
+        "of layers that keep something outside of variables the checkpoint has "
+        f"{', '.join(stored) or 'none'}, and this model {', '.join(mine) or 'none'}"
+    )
+
+
+def _state(contents: Contents, place: int) -> Arrays:
+    start = f"{LAYERS}/{place}/"
+    return {n.removeprefix(start): a for n, a in contents.arrays.items() if n.startswith(start)}

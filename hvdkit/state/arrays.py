@@ -1,0 +1,69 @@
+"""Plain data as arrays of numbers. Text travels as its bytes and the length of each piece."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Arrays = dict[str, np.ndarray]
+
+LENGTHS = ".lengths"
+
+
+def equal(one: Arrays, other: Arrays) -> bool:
+    """Whether two states are the same to the bit."""
+    return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays are the same to the bit."""
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and one.tobytes() == other.tobytes()
+
+
+def is_number(dtype: Any) -> bool:
+    """Whether a type is one of numbers."""
+    kind = tf.as_dtype(dtype)
+    return bool(kind.is_floating or kind.is_integer or kind.is_bool or kind.is_complex)
+
+
+def text_of(name: str, texts: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays that stand for an array of text, by name."""
+    pieces = [t if isinstance(t, bytes) else str(t).encode() for t in texts.reshape(-1).tolist()]
+    yield name, np.frombuffer(b"".join(pieces), np.uint8)
+    yield name + LENGTHS, np.array(list(map(len, pieces)), np.int64).reshape(texts.shape)
+
+
+def texts_in(state: Arrays, name: str) -> np.ndarray:
+    """The pieces of text that a state holds under a name, as bytes."""
+    joined, lengths = state[name].tobytes(), state[name + LENGTHS]
+    ends = np.cumsum(lengths.reshape(-1)).tolist()
+    pieces = np.empty(len(ends), object)
+    pieces[:] = [joined[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    return pieces.reshape(lengths.shape)
+
+
+def digest(value: Any) -> str:
+    """A checksum of plain data and arrays, the same on every rank for what is equal."""
+    checksum = hashlib.sha256()
+
+    def feed(part: Any) -> None:
+        if isinstance(part, Mapping):
+            feed(sorted(part.items()))
+        elif isinstance(part, (list, tuple)):
+            checksum.update(f"[{len(part)}".encode())
+            for one in part:
+                feed(one)
+        elif isinstance(part, np.ndarray) or tf.is_tensor(part):
+            array = np.asarray(part)
+            checksum.update(f"{array.dtype}{array.shape}".encode())
+            feed(array.tolist()) if array.dtype.hasobject else checksum.update(array.tobytes())
+        else:
+            checksum.update(repr(part).encode() + b";")
+
+    feed(value)
+    return checksum.hexdigest()[:16]
