@@ -40,7 +40,9 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
-from hvdkit.metrics import average_over_ranks, metrics_over_ranks
+from hvdkit.metrics import kinds
+from hvdkit.metrics.logs import logs_of_pass
+from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.parallel.batch_size import require_whole_micro_batches
 from hvdkit.parallel.devices import optimizer_state, pieces, placement
@@ -70,12 +72,12 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for module in (plain, loss_scaling, placement, pieces, optimizer_state):
+    for module in (plain, kinds, loss_scaling, placement, pieces, optimizer_state):
         for cls, name, hook in module.HOOKS:
             _wrap(cls, name, hook)
 
 
-def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:
+def _wrap(cls: Any, name: str, hook: Callable[..., Any]) -> None:
     original = getattr(cls, name)
     if hasattr(original, _MARK):
         return
@@ -234,6 +236,7 @@ def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
     state = vars(model)
     before = state.get("_hvdkit_reads_sharded", False), state.get("_hvdkit_trains", False)
     state["_hvdkit_reads_sharded"], state["_hvdkit_trains"] = sharded, trains
+    end_pass(model, TRAINING if trains else TEST)  # what was counted before belongs to no pass
     try:
         yield
     finally:
@@ -254,17 +257,16 @@ def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
         # The steps of an epoch are done: before validation, callbacks, and files they write, and
         # on every rank, whether it validates or not.
         average_statistics(model)
+    kind = TRAINING if vars(model).get("_hvdkit_trains") else TEST
+    end_pass(model, kind)
     if not several_ranks() or not vars(model).get("_hvdkit_reads_sharded"):
         return original(model, logs)
-    results = metrics_over_ranks(model)
-    if isinstance(logs, dict) and set(logs) == set(results):
-        return results
-    return average_over_ranks(model, logs) if isinstance(logs, dict) else logs
+    return logs_of_pass(model, logs, kind)
 
 
 def _make_function(original: Callable[..., Any], model: Any, step_function: Any) -> Any:
     trains = step_function == model.train_step
-    step = with_sharded_batches(model, step_function)
+    step = with_sharded_batches(model, step_function, TRAINING if trains else TEST)
     if not model.jit_compile or not several_ranks():
         return original(model, step)
     synchronizes = _has_sync_batch_normalization(model) and trains

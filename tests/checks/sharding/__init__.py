@@ -7,6 +7,8 @@ MODULES = (
     "datasets",
     "pydatasets",
     "evaluation",
+    "metrics",
+    "own_logs",
     "models",
     "loops",
 )
