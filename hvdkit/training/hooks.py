@@ -15,6 +15,7 @@ trains alone with plain data:
   end of an epoch;
 - after `hvd.set_random_seed`, seed generators differ between ranks;
 - `save` and `save_weights` write the whole of a model that is divided over ranks;
+- what Keras writes of a model is there whole or not at all, also where all ranks write to one path;
 - optimizers keep and update what belongs to a variable of a split layer on its device.
 """
 
@@ -29,6 +30,7 @@ from typing import Any
 import keras
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 
+from hvdkit import whole_files
 from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data import plain
@@ -72,7 +74,7 @@ def install() -> None:
     _wrap(keras.Model, "save", write_whole_model)
     _wrap(keras.Model, "save_weights", write_whole_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
-    for module in (plain, kinds, loss_scaling, placement, pieces, optimizer_state):
+    for module in (plain, kinds, whole_files, loss_scaling, placement, pieces, optimizer_state):
         for cls, name, hook in module.HOOKS:
             _wrap(cls, name, hook)
 
