@@ -16,6 +16,7 @@ trains alone with plain data:
 - after `hvd.set_random_seed`, seed generators differ between ranks;
 - `save` and `save_weights` write the whole of a model that is divided over ranks;
 - what Keras writes of a model is there whole or not at all, also where all ranks write to one path;
+- Keras's own callbacks write once where all ranks have them, and decide alike;
 - optimizers keep and update what belongs to a variable of a split layer on its device.
 """
 
@@ -55,6 +56,7 @@ from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
 from hvdkit.training.divided import require_distributed
 from hvdkit.training.losses import require_exact_loss
+from hvdkit.training.on_several_ranks import agree_on_callbacks
 from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.position import FitPosition, current_position, positioned
 from hvdkit.training.prediction import predict_over_ranks
@@ -118,6 +120,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         arguments["x"] = _adapter(model, data, class_weight=arguments.pop("class_weight"))
         arguments["shuffle"] = False
     require_distributed(model)
+    agree_on_callbacks(model, arguments, data, validation)
     position = FitPosition(arguments["x"] if sharded else None)
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
