@@ -4,7 +4,8 @@ Keras's metrics keep sums (totals and counts, confusion matrices), so adding up 
 ranks gives the state of one process that saw every row, and its result exactly.
 
 A mean that is given one number for a batch (`tracker.update_state(loss)`, or a metric function
-that returns one) counts batches, not rows. Only while it is updated can that be seen.
+that returns one) counts batches, not rows. Only while it is updated can that be seen: there the
+batch counts its scale.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 
 from hvdkit.metrics.means import is_no_mean
+from hvdkit.optimizers.batch_scale import current_scale
 
 _PER_BATCH = "_hvdkit_one_number_a_batch"
 _COUNTS_BATCHES = "_hvdkit_counts_batches"
@@ -57,7 +59,8 @@ def metrics_of(model: Any) -> list[Any]:
     for layer in model._flatten_layers():
         trains = isinstance(layer, keras.Model) and layer.compiled
         found += layer._get_own_metrics() if trains else layer._metrics
-    return list({id(one): one for metric in found for one in one_by_one(metric)}.values())
+    single = [one for metric in found for one in one_by_one(metric) or _given(metric)]
+    return list({id(one): one for one in single}.values())
 
 
 def one_by_one(metric: Any) -> list[Any]:
@@ -67,6 +70,12 @@ def one_by_one(metric: Any) -> list[Any]:
         if inner is not None:
             return list(inner)
     return [metric]
+
+
+def _given(metric: Any) -> list[Any]:
+    """Metrics that `compile` got and that have a state before its list of them is made."""
+    given = [getattr(metric, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
+    return [one for one in keras.tree.flatten(given) if isinstance(one, keras.metrics.Metric)]
 
 
 def takes_one_number_a_batch(metric: Any) -> bool:
@@ -80,7 +89,7 @@ def takes_no_mean(metric: Any) -> bool:
 
 
 def variables_that_count_batches(metric: Any) -> set[int]:
-    """Those (by id) to which a batch is one, however many its rows, as of the last update."""
+    """Those (by id) to which a batch was one in the last update, however many its rows."""
     own = metric._variables if vars(metric).get(_COUNTS_BATCHES) else []
     inner = [variables_that_count_batches(one) for one in metric._metrics]
     return {id(variable) for variable in own}.union(*inner)
@@ -90,8 +99,12 @@ def _update_mean(
     original: Callable[..., Any], metric: Any, values: Any, sample_weight: Any = None
 ) -> Any:
     by_batch = _is_for_a_batch(values)
+    counts_batches = by_batch and sample_weight is None
+    scale = current_scale()
+    if counts_batches and scale is not None and scale.is_at_hand():
+        sample_weight, counts_batches = scale.value, False
     # Past Keras's attribute tracking.
-    vars(metric)[_COUNTS_BATCHES] = by_batch and sample_weight is None
+    vars(metric)[_COUNTS_BATCHES] = counts_batches
     if by_batch and is_no_mean(values):
         vars(metric)[_NO_MEAN] = True
     return _update_sum(original, metric, values, sample_weight)

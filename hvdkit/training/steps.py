@@ -47,7 +47,8 @@ def with_sharded_batches(model: keras.Model, step: Step, kind: str) -> Step:
 def _weighed_metrics(model: keras.Model, scale: BatchScale) -> Iterator[None]:
     """Put the metrics back as they were if the batch is padding.
 
-    A mean that counts batches, such as a tracker of the loss, counts this one as its scale.
+    A mean that counts batches, such as a tracker of the loss, counts this one as its scale; here
+    only where it could not do so itself, in a function inside the step.
     """
     before = {id(v): tf.identity(v.value) for m in metrics_of(model) for v in m.variables}
     yield

@@ -85,6 +85,17 @@ class _RootOfSquares(M.MeanSquaredError):
         return ops.sqrt(super().result())
 
 
+def check_metrics_of_a_model_that_nothing_was_built_of() -> None:
+    """The rows of all batches count also on a rank that has none in the last one."""
+    p, y = probabilities(1)
+    model = identity(1)
+    model.compile(loss="mse", metrics=[M.TruePositives(), M.FalsePositives(name="wrong")])
+    result = model.evaluate(hvd.shard((p, y), BATCH), return_dict=True, verbose=0)
+    right = p > 0.5
+    assert result["true_positives"] == y[right].sum(), (result, y[right].sum())
+    assert result["wrong"] == (1 - y[right]).sum()
+
+
 def check_metrics_that_only_their_result_makes_different_are_exact() -> None:
     assert not compare_with_one_process(
         *probabilities(1), [_F1OfTwo(), _RootOfSquares(name="root")], "mse"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -57,14 +58,21 @@ class Trackers(_Steps):
         super().__init__(*args, **kwargs)
         self.total_tracker = keras.metrics.Mean(name="total_loss")
         self.by_rows = keras.metrics.Mean(name="by_rows")
+        self.traced = keras.metrics.Mean(name="traced")
         self.largest = [keras.metrics.Mean(name="rows"), keras.metrics.Sum(name="sum_of_rows")]
+
+    @tf.function
+    def _track(self, loss: Any) -> None:
+        """A function that is traced for itself, once for all steps."""
+        self.traced.update_state(loss)
 
     @property
     def metrics(self) -> list[Any]:
-        return [self.total_tracker, self.by_rows, *self.largest]
+        return [self.total_tracker, self.by_rows, self.traced, *self.largest]
 
     def logs_of(self, batch: Any, p: Any, loss: Any) -> Any:
         self.total_tracker.update_state(loss)
+        self._track(loss)
         errors = keras.ops.mean(keras.ops.abs(batch[1] - p), -1)
         self.by_rows.update_state(errors)
         self.largest[0].update_state(loss, sample_weight=tf.shape(p)[0])
@@ -146,14 +154,23 @@ def sequential(cls: type) -> Any:
     return build
 
 
-def compare(build: Any, differing: tuple[str, ...] = (), **options: Any) -> list[str]:
+def _mae() -> list[Any]:
+    return ["mae", keras.metrics.R2Score(name="r2")]
+
+
+def compare(
+    build: Any,
+    differing: tuple[str, ...] = (),
+    metrics: Callable[[], list[Any] | None] = _mae,
+    **options: Any,
+) -> list[str]:
     """Train and validate over ranks and in one process; returns what was said."""
     x, y = data(number_of_rows(_EXTRA))
     vx, vy = data(hvd.size() * BATCH + 1, seed=1)
 
     def compiled(optimizer: Any) -> keras.Model:
         model = build()
-        model.compile(optimizer=optimizer, loss="mse", **{"metrics": ["mae"], **options})
+        model.compile(optimizer=optimizer, loss="mse", metrics=metrics(), **options)
         return model
 
     single = compiled(keras.optimizers.SGD(0.1))
@@ -184,7 +201,7 @@ def compare(build: Any, differing: tuple[str, ...] = (), **options: Any) -> list
 
 
 def check_nested_logs() -> None:
-    assert not compare(functional(Guide), metrics=["mae", keras.metrics.R2Score(name="r2")])
+    assert not compare(functional(Guide))
 
 
 def check_trackers_of_a_model() -> None:
@@ -192,7 +209,7 @@ def check_trackers_of_a_model() -> None:
 
 
 def check_trackers_inside_and_what_is_no_mean() -> None:
-    texts = compare(functional(Inner), differing=("ratio", "root"), metrics=None)
+    texts = compare(functional(Inner), differing=("ratio", "root"), metrics=lambda: None)
     names = ["critic/plain", "a_ratio", "a_root"] if hvd.rank() == 0 and hvd.size() > 1 else []
     assert sorted(text.split()[3] for text in texts) == sorted(names), texts
 

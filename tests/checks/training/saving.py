@@ -128,7 +128,7 @@ def check_all_ranks_save_to_one_path() -> None:
         "alias.keras": (lambda path: keras.saving.save_model(model, path), load),
         "model.weights.h5": (model.save_weights, _read_weights),
         "parts.weights.json": (
-            lambda path: model.save_weights(path, max_shard_size=1e-4),
+            lambda path: model.save_weights(path, max_shard_size=2e-4),
             _read_weights,
         ),
         "exported": (lambda path: model.export(path, verbose=False), _read_export),
