@@ -5,7 +5,12 @@ from __future__ import annotations
 from rank_jobs import Jobs
 
 JOBS = [("sharding", "mpi", 3)]
-LONG_JOBS = [("sharding", "mpi", 1), ("sharding", "gloo", 2)]
+LONG_JOBS = [
+    ("sharding", "mpi", 1),
+    ("sharding", "gloo", 2),
+    ("sharding_long", "mpi", 2),
+    ("sharding_long", "gloo", 3),
+]
 
 
 def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:

@@ -15,12 +15,16 @@ from hvdkit.optimizers.mixins import mesh_of
 class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
     """`keras.callbacks.ModelCheckpoint` that writes on rank 0 only.
 
-    What it monitors is averaged over ranks, and so are moving statistics (BatchNormalization's)
-    before they are saved. Takes the arguments of Keras's callback.
+    What it monitors at the end of an epoch is that of all ranks; within an epoch (`save_freq` a
+    number of batches) it is that of rank 0's batches. Moving statistics (BatchNormalization's) are
+    averaged over ranks before they are saved. Every rank has it. Takes the arguments of Keras's
+    callback.
     """
 
     def _save_model(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
         average_statistics(self.model)
+        if self.save_best_only and self.monitor_op is None:  # Keras does it after an epoch only
+            self._set_monitor_op()
         # Ranks that hold parts of a model write one file together.
         mesh = mesh_of(self.model.optimizer)
         if topology.rank() == 0 or (mesh is not None and mesh.divides_models):
@@ -28,7 +32,7 @@ class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
 
 
 class BestModelCheckpoint(ModelCheckpoint):
-    """Keep the best model, by a metric averaged over ranks; rank 0 writes.
+    """Keep the best model, by a metric of all ranks; rank 0 writes.
 
     Args:
         monitor: the metric.

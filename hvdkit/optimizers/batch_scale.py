@@ -38,6 +38,15 @@ class BatchScale:
         """Whether the loss of this optimizer has been multiplied."""
         return id(optimizer) in self._used_for
 
+    def is_at_hand(self) -> bool:
+        """Whether the factor can be used in what is being traced, or run, now.
+
+        A function inside the step may be traced once, and used for other steps too.
+        """
+        if tf.executing_eagerly():
+            return not tf.is_symbolic_tensor(self.value)
+        return getattr(self.value, "graph", None) is tf.compat.v1.get_default_graph()
+
     @property
     def is_real(self) -> tf.Tensor:
         """Whether the rank's batch holds real rows (bool scalar); False for padding."""

@@ -23,11 +23,15 @@ def add_callback(arguments: dict[str, Any], callback: Any, *, first: bool = Fals
         first: whether it comes before the others.
     """
     given = given_callbacks(arguments)
-    together = [callback, *given] if first else [*given, callback]
+    set_callbacks(arguments, [callback, *given] if first else [*given, callback])
+
+
+def set_callbacks(arguments: dict[str, Any], callbacks: list[Any]) -> None:
+    """Give `fit` other callbacks."""
     if isinstance(arguments["callbacks"], keras.callbacks.CallbackList):
-        arguments["callbacks"].callbacks = together
+        arguments["callbacks"].callbacks = callbacks
     else:
-        arguments["callbacks"] = together
+        arguments["callbacks"] = callbacks
 
 
 def given_callbacks(arguments: dict[str, Any]) -> list[Any]:

@@ -16,6 +16,8 @@ trains alone with plain data:
   end of an epoch;
 - after `hvd.set_random_seed`, seed generators differ between ranks;
 - `save` and `save_weights` write the whole of a model that is divided over ranks;
+- what Keras writes of a model is there whole or not at all, also where all ranks write to one path;
+- Keras's own callbacks write once where all ranks have them, and decide alike;
 - optimizers keep and update what belongs to a variable of a split layer on its device.
 """
 
@@ -30,13 +32,16 @@ from typing import Any
 import keras
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 
+from hvdkit import whole_files
 from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data import plain
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import explained_in_graph, logger, several_ranks, topology
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
-from hvdkit.metrics import average_over_ranks, metrics_over_ranks
+from hvdkit.metrics import kinds
+from hvdkit.metrics.logs import logs_of_pass
+from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.parallel.batch_size import require_whole_micro_batches
 from hvdkit.parallel.devices import optimizer_state, pieces, placement
@@ -49,6 +54,7 @@ from hvdkit.training.added import add_callback, add_checks
 from hvdkit.training.build import build_from_data
 from hvdkit.training.divided import require_distributed
 from hvdkit.training.losses import require_exact_loss
+from hvdkit.training.on_several_ranks import agree_on_callbacks
 from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.position import FitPosition, current_position, positioned
 from hvdkit.training.prediction import predict_over_ranks, rows_being_read
@@ -71,6 +77,8 @@ def install() -> None:
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
     for module in (
         plain,
+        kinds,
+        whole_files,
         comparison,
         loss_scaling,
         placement,
@@ -82,7 +90,7 @@ def install() -> None:
             _wrap(cls, name, hook)
 
 
-def _wrap(cls: type, name: str, hook: Callable[..., Any]) -> None:
+def _wrap(cls: Any, name: str, hook: Callable[..., Any]) -> None:
     original = getattr(cls, name)
     if hasattr(original, _MARK):
         return
@@ -122,6 +130,7 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
         arguments["x"] = _adapter(model, data, class_weight=arguments.pop("class_weight"))
         arguments["shuffle"] = False
     require_distributed(model)
+    agree_on_callbacks(model, arguments, data, validation)
     if isinstance(validation, ShardedData):
         arguments["validation_data"] = _adapter(model, validation, in_order=True)
     compared = comparison.FitComparison(model, arguments)
@@ -240,6 +249,7 @@ def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
     state = vars(model)
     before = state.get("_hvdkit_reads_sharded", False), state.get("_hvdkit_trains", False)
     state["_hvdkit_reads_sharded"], state["_hvdkit_trains"] = sharded, trains
+    end_pass(model, TRAINING if trains else TEST)  # what was counted before belongs to no pass
     try:
         yield
     finally:
@@ -266,17 +276,16 @@ def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
         # The steps of an epoch are done: before validation, callbacks, and files they write, and
         # on every rank, whether it validates or not.
         average_statistics(model)
+    kind = TRAINING if vars(model).get("_hvdkit_trains") else TEST
+    end_pass(model, kind)
     if not several_ranks() or not vars(model).get("_hvdkit_reads_sharded"):
         return original(model, logs)
-    results = metrics_over_ranks(model)
-    if isinstance(logs, dict) and set(logs) == set(results):
-        return results
-    return average_over_ranks(model, logs) if isinstance(logs, dict) else logs
+    return logs_of_pass(model, logs, kind)
 
 
 def _make_function(original: Callable[..., Any], model: Any, step_function: Any) -> Any:
     trains = step_function == model.train_step
-    step = with_sharded_batches(model, step_function)
+    step = with_sharded_batches(model, step_function, TRAINING if trains else TEST)
     if not model.jit_compile or not several_ranks():
         return original(model, step)
     synchronizes = _has_sync_batch_normalization(model) and trains

@@ -10,56 +10,57 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch
+from hvdkit.metrics.kinds import metrics_of, variables_that_count_batches
+from hvdkit.metrics.rows import new_rows
 from hvdkit.optimizers.batch_scale import BatchScale, batch_scale
 
 Step = Callable[[Any], Any]
 
 
-def with_sharded_batches(model: keras.Model, step: Step) -> Step:
+def with_sharded_batches(model: keras.Model, step: Step, kind: str) -> Step:
     """Let a step take a `ShardedBatch`: weigh its loss, and keep padding out of the metrics.
 
     Args:
         model: the model whose step it is.
         step: Keras's (or the model's own) `train_step` or `test_step`.
+        kind: which of the two, see `hvdkit.metrics.rows`.
 
     Returns:
-        A step that also takes plain batches, which it passes on as they are.
+        A step that also takes plain batches, and that counts rows.
     """
+    rows = new_rows(model, kind)
 
     def step_on(batch: Any) -> Any:
         if not isinstance(batch, ShardedBatch):
+            if rows is not None:
+                rows.count(batch)
             return step(batch)
-        with batch_scale(batch.scale) as scale, _weighed_metrics(model, scale, batch.data):
+        with batch_scale(batch.scale) as scale, _weighed_metrics(model, scale):
+            if rows is not None:
+                rows.count(batch.data, scale.is_real)
             return step(batch.data)
 
     return step_on
 
 
 @contextlib.contextmanager
-def _weighed_metrics(model: keras.Model, scale: BatchScale, data: Any) -> Iterator[None]:
+def _weighed_metrics(model: keras.Model, scale: BatchScale) -> Iterator[None]:
     """Put the metrics back as they were if the batch is padding.
 
-    Keras tracks the loss of each output as a mean over rows, or, where it does not know the
-    number of rows while tracing, as a mean over batches: there the batch counts its scale.
+    A mean that counts batches, such as a tracker of the loss, counts this one as its scale; here
+    only where it could not do so itself, in a function inside the step.
     """
-    before = {id(v): tf.identity(v.value) for v in _metric_variables(model)}
+    before = {id(v): tf.identity(v.value) for m in metrics_of(model) for v in m.variables}
     yield
-    rows_known = keras.tree.flatten(data)[0].shape[0] is not None
-    losses = model._compile_loss
-    by_batch = [] if losses is None or rows_known else losses.variables
-    by_batch_ids = {id(variable) for variable in by_batch}
-    for variable in _metric_variables(model):
-        # A metric that is built in its first step starts from zeros.
-        old = before.get(id(variable), tf.zeros_like(variable.value))
-        if id(variable) in by_batch_ids:
-            weight = tf.cast(scale.value, old.dtype)
-            variable.assign(old + weight * (variable.value - old))
-        else:
-            variable.assign(tf.where(scale.is_real, variable.value, old))
-
-
-def _metric_variables(model: keras.Model) -> list[keras.Variable]:
-    return [variable for metric in model.metrics for variable in metric.variables]
+    for metric in metrics_of(model):
+        by_batch = variables_that_count_batches(metric)
+        for variable in metric.variables:
+            # A metric that is built in its first step starts from zeros.
+            new, old = variable.value, before.get(id(variable), tf.zeros_like(variable.value))
+            if id(variable) in by_batch:
+                new = old + tf.cast(scale.value, old.dtype) * (new - old)
+            # What comes of padding may be NaN, so a weight of zero is not enough.
+            variable.assign(tf.where(scale.is_real, new, old))
 
 
 def split_at_optimizer(model: keras.Model, step: Step) -> Step:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.hearing import heard
 from checks.reference import data, mlp, same_on_all_ranks
 
 import hvdkit as hvd
@@ -229,3 +232,119 @@ def check_config_free_verbose_auto_is_quiet_on_other_ranks() -> None:
     with contextlib.redirect_stdout(printed):
         model.fit(x, y, batch_size=4)
     assert bool(printed.getvalue()) == (hvd.rank() == 0), printed.getvalue()
+
+
+def _written_folder() -> Path:
+    return Path(hvd.broadcast_object(tempfile.mkdtemp() if hvd.rank() == 0 else None))
+
+
+def check_keras_callbacks_that_write_one_file_do_it_once() -> None:
+    folder = _written_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    own = keras.callbacks.CSVLogger(str(folder / f"own-{hvd.rank()}.csv"))
+    callbacks = [
+        keras.callbacks.CSVLogger(str(folder / "log.csv"), append=True),
+        own,
+        keras.callbacks.ModelCheckpoint(str(folder / "{epoch}.weights.h5"), save_weights_only=True),
+    ]
+    with heard() as texts:
+        _fit(model, callbacks, epochs=2)
+        _fit(model, callbacks[:1], epochs=1)
+    hvd.barrier()
+    assert not texts
+    lines = (folder / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "0"], lines
+    assert all((folder / f"own-{rank}.csv").exists() for rank in range(hvd.size()))
+    assert {"1.weights.h5", "2.weights.h5"} <= set(os.listdir(folder))
+    model.load_weights(folder / "2.weights.h5")
+    hvd.barrier()
+    if hvd.rank() == 0:
+        shutil.rmtree(folder)
+
+
+class _OwnLogger(keras.callbacks.CSVLogger):
+    pass
+
+
+def check_callbacks_that_can_not_write_once_are_said() -> None:
+    folder = _written_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    with heard() as texts:
+        _fit(model, [_OwnLogger(str(folder / "log.csv"))], epochs=1)
+        if hvd.rank() == 0:
+            _fit_alone = keras.callbacks.CSVLogger(str(folder / "alone.csv"))
+        _fit(model, [_fit_alone] if hvd.rank() == 0 else [], epochs=1)
+    assert len(texts) == (hvd.rank() == 0), texts
+    assert all("_OwnLogger" in text and "0, 1" in text for text in texts)
+    hvd.barrier()
+    if hvd.rank() == 0:
+        assert (folder / "alone.csv").exists()
+        shutil.rmtree(folder)
+
+
+def check_keras_early_stopping_stops_all_ranks() -> None:
+    """Each rank has other rows, so its own loss would stop it at an epoch of its own."""
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.3)), loss="mse", metrics=["mae"])
+    callbacks = [
+        keras.callbacks.EarlyStopping(monitor="mae", min_delta=0.1 + 0.3 * hvd.rank(), patience=0),
+        keras.callbacks.ReduceLROnPlateau(monitor="mae", min_delta=10, patience=1),
+    ]
+    callbacks[0].min_delta = -0.1
+    history = _fit(model, callbacks, epochs=8).history
+    everyone = hvd.allgather_object(repr({k: history[k] for k in ("mae", "learning_rate")}))
+    assert len(set(everyone)) == 1, everyone
+    assert history["learning_rate"][-1] < 0.3
+
+
+def check_callbacks_of_hvdkit_on_some_ranks_are_an_error() -> None:
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    callbacks = [hvd.callbacks.EarlyStopping(monitor="loss")] if hvd.rank() == 0 else []
+    with pytest.raises(hvd.RankMismatchError, match="EarlyStopping is given to fit on rank 0,"):
+        _fit(model, callbacks)
+    some = {"validation_data": data(4)} if hvd.rank() == 0 else {}
+    with pytest.raises(hvd.RankMismatchError, match="'val_loss' exists on rank 0"):
+        _fit(model, [hvd.callbacks.EarlyStopping(monitor="loss")], **some)
+
+
+def check_one_cache_file_for_several_ranks_is_an_error() -> None:
+    folder = _written_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+
+    def cached(name: str) -> tf.data.Dataset:
+        rows = tf.data.Dataset.from_tensor_slices(data(16))
+        return rows.cache(str(folder / name)).batch(4)
+
+    shared = [cached("one"), hvd.shard(cached("one"), 4)]
+    for given in shared:
+        with pytest.raises(ValueError, match="would write the cache"):
+            model.fit(given, verbose=0)
+    model.fit(cached(f"own-{hvd.rank()}"), verbose=0)
+    hvd.barrier()
+    if hvd.rank() == 0:
+        list(cached("one"))
+    hvd.barrier()
+    model.fit(hvd.shard(cached("one"), 4), verbose=0)  # complete, so it is only read
+    hvd.barrier()
+    if hvd.rank() == 0:
+        shutil.rmtree(folder)
+
+
+def check_checkpoints_within_an_epoch() -> None:
+    folder = _written_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    saving = [
+        hvd.callbacks.ModelCheckpoint(str(folder / "{batch}.keras"), save_freq=2),
+        hvd.callbacks.BestModelCheckpoint("loss", save_freq=1, filepath=str(folder / "best.keras")),
+    ]
+    _fit(model, saving, epochs=1)
+    hvd.barrier()
+    assert sorted(os.listdir(folder)) == ["2.keras", "4.keras", "best.keras"]
+    hvd.barrier()
+    if hvd.rank() == 0:
+        shutil.rmtree(folder)

@@ -13,6 +13,7 @@ from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sampl
 
 from hvdkit.engine import ops, raise_everywhere
 from hvdkit.mesh.mesh import Mesh
+from hvdkit.metrics.rows import TEST, TRAINING
 from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, required_mesh, split
@@ -172,12 +173,12 @@ class PipelineModel(keras.Model):
     def make_train_function(self, force: bool = False) -> None:
         """Make the function that `fit` calls for each step."""
         steps = self._fresh_steps(force)
-        self.train_function = self._over_batches(steps.train)
+        self.train_function = self._over_batches(steps.train, TRAINING)
 
     def make_test_function(self, force: bool = False) -> None:
         """Make the function that `evaluate` calls for each step."""
         steps = self._fresh_steps(force)
-        self.test_function = self._over_batches(steps.test)
+        self.test_function = self._over_batches(steps.test, TEST)
 
     def make_predict_function(self, force: bool = False) -> None:
         """Make the function that `predict` calls for each step."""
@@ -189,9 +190,9 @@ class PipelineModel(keras.Model):
 
         self.predict_function = function
 
-    def _over_batches(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _over_batches(self, step: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
         """Call a step for each of `steps_per_execution` batches of an iterator."""
-        step = self._autoconvert_optionals(with_sharded_batches(self, step))
+        step = self._autoconvert_optionals(with_sharded_batches(self, step, kind))
 
         def function(iterator: Any) -> Any:
             logs = step(next(iterator))

@@ -10,6 +10,8 @@ MODULES = (
     "shapes",
     "memory",
     "evaluation",
+    "metrics",
+    "own_logs",
     "models",
     "loops",
     "orders",

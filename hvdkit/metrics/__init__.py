@@ -1,0 +1,1 @@
+"""Logs over the rows of all ranks: metrics exactly, what is no metric on average."""

@@ -1,0 +1,196 @@
+"""Keras's own callbacks, and cached data, where every rank has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.agreement.variables import process_set_of
+from hvdkit.callbacks.metric_average import LogsOfAllRanks
+from hvdkit.data.datasets import DatasetSource
+from hvdkit.data.sharded import ShardedData
+from hvdkit.engine import (
+    RankMismatchError,
+    allgather_object,
+    logger,
+    several_ranks,
+    topology,
+)
+from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.training.added import add_callback, given_callbacks, set_callbacks
+
+_WRITES = {
+    keras.callbacks.ModelCheckpoint: "filepath",
+    keras.callbacks.CSVLogger: "filename",
+    keras.callbacks.TensorBoard: "log_dir",
+    keras.callbacks.BackupAndRestore: "backup_dir",
+}
+_DECIDES = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
+
+
+class _SameLogs(LogsOfAllRanks):
+    """Before callbacks that would decide otherwise on each rank."""
+
+    only_if_different = True
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What a rank gives to `fit`.
+
+    Attributes:
+        files: class and path of each of Keras's callbacks that writes.
+        deciding: classes of Keras's callbacks that decide by logs.
+        together: classes of hvdkit's callbacks that talk to the other ranks at an epoch's end.
+        validates: whether there is validation data.
+        caches: files of `tf.data.Dataset.cache` that are not complete yet.
+    """
+
+    files: list[tuple[str, str]]
+    deciding: list[str]
+    together: list[str]
+    validates: bool
+    caches: list[str]
+
+
+def agree_on_callbacks(model: Any, arguments: dict[str, Any], data: Any, validation: Any) -> None:
+    """Let Keras's own callbacks do the right thing where several ranks have them.
+
+    Of those that write to one path the first rank's stays. Those that decide by logs
+    (`EarlyStopping`, `ReduceLROnPlateau`) get logs of all ranks, where the data is not sharded.
+
+    Args:
+        model: the model to be trained.
+        arguments: of `fit`; its callbacks are replaced.
+        data: the x that `fit` got.
+        validation: its validation data.
+
+    Raises:
+        RankMismatchError: on every rank: a callback of hvdkit is missing on some.
+        ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
+    """
+    process_set = process_set_of(model.optimizer) if several_ranks() else None
+    if process_set is None or not topology.in_process_set(process_set):
+        return
+    given = given_callbacks(arguments)
+    deciding = [c for c in given if isinstance(c, _DECIDES) and not isinstance(c, LogsOfAllRanks)]
+    own = _Own(
+        files=[file for callback in given if (file := _file_of(callback))],
+        deciding=[type(callback).__name__ for callback in deciding],
+        together=[type(c).__name__ for c in given if isinstance(c, LogsOfAllRanks)],
+        validates=validation is not None or bool(arguments["validation_split"]),
+        caches=[path for some in (data, validation) for path in _incomplete_caches(some)],
+    )
+    reports = allgather_object(own, name="hvdkit.callbacks", process_set=process_set)
+    everyone = dict(zip(topology.process_set_ranks(process_set), reports, strict=True))
+    _require_together(everyone)
+    _require_own_caches(everyone)
+    mesh = mesh_of(model.optimizer)
+    if mesh is None or not mesh.divides_models:  # else they write one file together
+        _write_once(arguments, given, everyone)
+    sharded = isinstance(data, ShardedData) and (
+        not own.validates or isinstance(validation, ShardedData)
+    )
+    if not sharded:
+        _decide_alike(arguments, everyone)
+
+
+def _file_of(callback: Any) -> tuple[str, str] | None:
+    for cls, attribute in _WRITES.items():
+        if isinstance(callback, cls) and not isinstance(callback, LogsOfAllRanks):
+            path = str(getattr(callback, attribute))
+            return type(callback).__name__, path if "://" in path else os.path.realpath(path)
+    return None
+
+
+def _write_once(arguments: dict[str, Any], given: list[Any], everyone: dict[int, _Own]) -> None:
+    """Leave out what another rank writes already."""
+    kept = []
+    for callback in given:
+        file = _file_of(callback)
+        writers = [rank for rank, own in everyone.items() if file in own.files]
+        plain = type(callback).__module__.startswith("keras.")
+        restores = isinstance(callback, keras.callbacks.BackupAndRestore)
+        if len(writers) < 2 or not plain or restores or topology.rank() == writers[0]:
+            kept.append(callback)
+        if file and len(writers) > 1 and (not plain or restores):
+            _say(
+                writers,
+                f"{file[0]} writes to {file[1]} on the ranks {_listed(writers)} at once: "
+                + (
+                    "use hvd.callbacks.BackupAndRestore."
+                    if restores
+                    else "give it to fit on rank 0 only, or a path to each rank."
+                ),
+            )
+    if len(kept) < len(given):
+        set_callbacks(arguments, kept)
+
+
+def _decide_alike(arguments: dict[str, Any], everyone: dict[int, _Own]) -> None:
+    having = [rank for rank, own in everyone.items() if own.deciding]
+    if not having:
+        return
+    validating = [rank for rank, own in everyone.items() if own.validates]
+    if len(having) == len(everyone) and len(validating) in (0, len(everyone)):
+        add_callback(arguments, _SameLogs(), first=True)
+        return
+    what, where = (
+        ("validation data", validating) if len(having) == len(everyone) else ("a callback", having)
+    )
+    _say(
+        having,
+        f"{everyone[having[0]].deciding[0]} may decide otherwise on each rank, since only rank "
+        f"{_listed(where)} has {what}; a rank that stops alone leaves the others waiting. Give "
+        "every rank the same callbacks and validation data, best from hvd.shard.",
+    )
+
+
+def _require_together(everyone: dict[int, _Own]) -> None:
+    for name in dict.fromkeys(name for own in everyone.values() for name in own.together):
+        missing = [rank for rank, own in everyone.items() if name not in own.together]
+        if missing:
+            having = [rank for rank in everyone if rank not in missing]
+            raise RankMismatchError(
+                f"hvd.callbacks.{name} is given to fit on rank {_listed(having)}, but not on rank "
+                f"{_listed(missing)}. It talks to all ranks, and writes and prints on rank 0 only: "
+                "give it to every rank."
+            )
+
+
+def _require_own_caches(everyone: dict[int, _Own]) -> None:
+    for path in dict.fromkeys(path for own in everyone.values() for path in own.caches):
+        writing = [rank for rank, own in everyone.items() if path in own.caches]
+        if len(writing) > 1:
+            raise ValueError(
+                f"the ranks {_listed(writing)} would write the cache {path} at once, which "
+                "TensorFlow refuses or spoils. Give each rank a file of its own, as in "
+                '.cache(f"cache-{hvd.rank()}"), or read the data once in one process first.'
+            )
+
+
+def _incomplete_caches(data: Any) -> Iterator[str]:
+    if isinstance(data, ShardedData) and isinstance(data.source, DatasetSource):
+        data = data.source.source
+    if not isinstance(data, tf.data.Dataset):
+        return
+    filename = getattr(data, "_filename", None) if "Cache" in type(data).__name__ else None
+    path = b"" if filename is None else tf.get_static_value(tf.convert_to_tensor(filename))
+    if path and not os.path.exists(path + b".index"):
+        yield os.path.realpath(path.decode())
+    for source in data._inputs():
+        yield from _incomplete_caches(source)
+
+
+def _say(ranks: list[int], text: str) -> None:
+    if topology.rank() == ranks[0]:
+        logger.warning("hvdkit: %s", text)
+
+
+def _listed(ranks: list[int]) -> str:
+    return ", ".join(map(str, ranks))
