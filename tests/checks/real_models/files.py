@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from checks.checkpoints.runs import shared_folder
 from checks.real_models.training import RealModel, Trained
 
@@ -18,7 +19,7 @@ import hvdkit as hvd
 
 READ_BY_PLAIN_KERAS = """
 import json, sys
-import keras, numpy as np
+import keras, numpy as np, tensorflow as tf
 for name in sys.argv[2:]:
     __import__(name)
 assert "hvdkit" not in sys.modules
@@ -26,6 +27,7 @@ for path in json.load(open(sys.argv[1])):
     model = keras.saving.load_model(path + ".keras")
     given = np.load(path + ".npz")
     x = {name: given[name] for name in given.files if name != "predictions"}
+    x = {name: tf.constant(v) if v.dtype.kind in "SU" else v for name, v in x.items()}
     found = model.predict(x if "x" not in x else x["x"], verbose=0)
     np.testing.assert_allclose(found, given["predictions"], 1e-3, 1e-4, err_msg=path)
     print("plain Keras has read", path)
@@ -51,7 +53,10 @@ def write(real: RealModel, trained: Trained) -> None:
         np.testing.assert_array_equal(variable.numpy(), mine, err_msg=variable.path)
     if real.portable:
         x = real.data[0]
-        named = x if isinstance(x, dict) else {"x": x}
+        named = {
+            name: value.numpy().astype(str) if isinstance(value, tf.Tensor) else value
+            for name, value in (x if isinstance(x, dict) else {"x": x}).items()
+        }
         np.savez(folder / "model.npz", **named, predictions=trained.predictions)
         _written.append(str(folder / "model"))
 

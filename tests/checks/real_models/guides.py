@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from checks.real_models import ways
-from checks.real_models.training import GLOBAL_BATCH, ROWS, Confusion, RealModel
+from checks.real_models.training import GLOBAL_BATCH, ROWS, RealModel
 
 import hvdkit as hvd
 
@@ -73,7 +73,7 @@ def compile_custom(model: Any, wrap: Any) -> None:
     model.compile(
         wrap(keras.optimizers.Adam(0.01)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy", Confusion()],
+        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False)],
     )
 
 
@@ -130,7 +130,10 @@ def distiller() -> keras.Model:
 def compile_distiller(model: Any, wrap: Any) -> None:
     model.compile(
         wrap(keras.optimizers.Adam(0.01)),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(), Confusion()],
+        metrics=[
+            keras.metrics.SparseCategoricalAccuracy(),
+            keras.metrics.MeanIoU(3, sparse_y_pred=False),
+        ],
         student_loss_fn=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         distillation_loss_fn=keras.losses.KLDivergence(),
     )
@@ -147,7 +150,9 @@ class Siamese(keras.Model):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        anchor, positive, negative = (self.embedding(image) for image in inputs)
+        anchor, positive, negative = (
+            self.embedding(inputs[name]) for name in ("anchor", "positive", "negative")
+        )
         return ops.sum((anchor - positive) ** 2, -1), ops.sum((anchor - negative) ** 2, -1)
 
     def loss_of(self, inputs: Any, training: bool) -> Any:
@@ -171,9 +176,9 @@ class Siamese(keras.Model):
         return [self.loss_tracker]
 
 
-def triplets() -> tuple[tuple[np.ndarray, ...]]:
+def triplets() -> tuple[dict[str, np.ndarray]]:
     x = digits(3 * EVEN_ROWS)[0]
-    return ((x[0::3], x[0::3][::-1].copy(), x[1::3]),)
+    return ({"anchor": x[0::3], "positive": x[0::3][::-1].copy(), "negative": x[1::3]},)
 
 
 EVEN_ROWS = 3 * GLOBAL_BATCH + 6  # the last batch is short, and as long on each rank

@@ -87,7 +87,7 @@ def llama() -> keras.Model:
 
 def t5() -> keras.Model:
     """Encoder and decoder read with one embedding."""
-    backbone = models.T5Backbone(**SIZES, num_heads=2, dropout=0.0, tie_embedding_weights=False)
+    backbone = models.T5Backbone(**SIZES, num_heads=2, dropout=0.0)
     decoded = backbone.output["decoder_sequence_output"]
     return keras.Model(backbone.input, layers.Dense(WORDS, name="words")(decoded), name="t5")
 
