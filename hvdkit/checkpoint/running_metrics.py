@@ -9,7 +9,7 @@ import keras
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.variables import assign, misfit
-from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.batch import data_of
 from hvdkit.engine import raise_everywhere
 
 _GROUP = "metrics"
@@ -35,7 +35,7 @@ def restore_metrics(model: Any, spec: Any, own: Contents, source: str) -> None:
     """
     if _GROUP not in own.values["paths"]:  # saved between two epochs
         return
-    data = spec.data if isinstance(spec, ShardedBatch) else spec
+    data = data_of(spec)
     symbolic = keras.tree.map_structure(
         lambda s: keras.KerasTensor(s.shape, keras.backend.standardize_dtype(s.dtype)), data
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.data.batch import ShardedBatch, batch_scale_of, rank_rows
+from hvdkit.data.batch import ShardedBatch, batch_scale_of, dealt_positions, rank_rows
+from hvdkit.data.columns import columns_of, flat_columns
+from hvdkit.data.python_stream import from_python
 from hvdkit.data.source import Part, pipeline_options
 
 
@@ -17,16 +18,18 @@ class ArraySource:
     """Rows of arrays, shuffled by a permutation that follows from seed and epoch.
 
     Args:
-        data: an array, or a structure of arrays with the same number of rows.
+        data: what `fit` takes as arrays, see `columns_of`, all with the same number of rows.
         shuffle: whether to shuffle each epoch.
         seed: seed of the shuffling.
     """
 
     def __init__(self, data: Any, shuffle: bool, seed: int) -> None:
-        self.data = keras.tree.map_structure(_as_array, data)
+        self.data = columns_of(data)
         self.shuffle = shuffle
         self.seed = seed
-        lengths = {len(array) for array in keras.tree.flatten(self.data)}
+        lengths = {column.rows for column in flat_columns(self.data)}
+        if not lengths:
+            raise ValueError("the data holds no arrays.")
         if len(lengths) != 1:
             raise ValueError(f"the arrays have different numbers of rows: {sorted(lengths)}.")
         self.rows = lengths.pop()
@@ -34,8 +37,7 @@ class ArraySource:
     @property
     def identity(self) -> list[object]:
         """Rows, shapes and types."""
-        arrays = keras.tree.flatten(self.data)
-        return [f"{a.dtype} {'x'.join(map(str, a.shape))}" for a in arrays]
+        return [column.identity for column in flat_columns(self.data)]
 
     def check(self, part: Part) -> None:
         """See `Source.check`."""
@@ -66,9 +68,9 @@ class ArraySource:
         """See `Source.place_after`."""
         return min(self.rows, first + batches * self._global_batch(part))
 
-    def positions(self, part: Part, rows: int) -> np.ndarray:
+    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return part.rank + part.size * np.arange(rows)
+        return dealt_positions(part.rank, part.size, step, rows)
 
     def on_epoch_begin(self) -> None:
         """Nothing to do."""
@@ -96,11 +98,9 @@ class ArraySource:
                 data, scale = self._batch(order, step, part)
                 yield ShardedBatch(data, scale) if uneven else data
 
-        spec = keras.tree.map_structure(
-            lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), self.data
-        )
+        spec = tf.nest.map_structure(lambda c: c if c is None else c.spec, self.data)
         signature = ShardedBatch(spec, tf.TensorSpec([], tf.float32)) if uneven else spec
-        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        dataset = from_python(batches, signature)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
 
@@ -114,24 +114,5 @@ class ArraySource:
         own = rows[rank_rows(part.rank, part.size, len(rows))]
         scale = batch_scale_of(len(own), len(rows), part.size)
         picked = own if len(own) else rows[:1]
-        return keras.tree.map_structure(lambda a: a[picked], self.data), np.float32(scale)
-
-
-def _as_array(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        array = value
-    elif hasattr(value, "to_numpy"):  # pandas
-        array = value.to_numpy()
-    elif isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
-        raise TypeError(
-            f"hvd.shard takes no {type(value).__name__}; "
-            "give it as a tf.data.Dataset (tf.data.Dataset.from_tensor_slices)."
-        )
-    else:
-        array = np.asarray(value)
-    if array.ndim == 0 or array.dtype == object:
-        raise TypeError(
-            "hvd.shard takes arrays with one row for each sample, a tf.data.Dataset, or a "
-            f"keras.utils.PyDataset, not {type(value).__name__}."
-        )
-    return array
+        data = tf.nest.map_structure(lambda c: c if c is None else c.take(picked), self.data)
+        return data, np.float32(scale)

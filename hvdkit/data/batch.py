@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.data.rows import batch_rows
+
 
 class ShardedBatch(NamedTuple):
     """What the pipeline hands to the training step when data does not divide by the ranks.
@@ -21,6 +23,28 @@ class ShardedBatch(NamedTuple):
     scale: Any
 
 
+class CountedBatch(NamedTuple):
+    """What the pipeline hands on where a rank does not know how many rows the others have.
+
+    Attributes:
+        data: as of a `ShardedBatch`.
+        rows: int64 scalar, how many rows count: all, or 0 for a padding row.
+    """
+
+    data: Any
+    rows: Any
+
+
+def data_of(batch: Any) -> Any:
+    """The rows of a batch, tagged or plain, or the specification of them."""
+    return batch.data if isinstance(batch, (ShardedBatch, CountedBatch)) else batch
+
+
+def is_real(batch: Any) -> bool:
+    """Whether a batch, which is not in a graph, is no padding."""
+    return not isinstance(batch, (ShardedBatch, CountedBatch)) or float(batch[1]) > 0
+
+
 def rank_rows(rank: int, size: int, rows: int) -> np.ndarray:
     """The rows of a global batch that belong to `rank`: every `size`-th (int64)."""
     return np.arange(rank, rows, size)
@@ -29,6 +53,16 @@ def rank_rows(rank: int, size: int, rows: int) -> np.ndarray:
 def batch_scale_of(own_rows: int, rows: int, size: int) -> float:
     """What the mean over `own_rows` counts in the mean of the ranks' means."""
     return size * own_rows / rows
+
+
+def dealt_positions(rank: int, size: int, step: int, rows: int) -> np.ndarray:
+    """The position of each of a rank's rows, dealt by `rank_rows`: step, row of the step."""
+    return np.stack([np.full(rows, step), rank + size * np.arange(rows)], axis=1)
+
+
+def kept_positions(rank: int, size: int, step: int, rows: int) -> np.ndarray:
+    """The position of each of a rank's rows, where it takes whole batches: batch, row in it."""
+    return np.stack([np.full(rows, step * size + rank), np.arange(rows)], axis=1)
 
 
 def with_row_weights(batch: Any) -> Any:
@@ -45,5 +79,4 @@ def with_row_weights(batch: Any) -> Any:
     if len(parts) == 3:
         weights = tf.nest.map_structure(lambda w: w * tf.cast(scale, w.dtype), parts[2])
         return (*parts[:2], weights)
-    rows = tf.shape(tf.nest.flatten(parts[0])[0])[0]
-    return (*parts, tf.fill([rows], tf.cast(scale, tf.float32)))
+    return (*parts, tf.fill([batch_rows(parts)], tf.cast(scale, tf.float32)))

@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.batch import ShardedBatch, dealt_positions
+from hvdkit.data.batching import Batching, has_batches_of_one_shape, rows_of_every_batch
+from hvdkit.data.rows import batch_rows, take_rows
+from hvdkit.data.shuffling import shuffled
 from hvdkit.data.source import Part, pipeline_options
 
 SHUFFLE_BLOCK_ROWS = 10_000
 
-_BATCHING = ("BatchDataset", "_BatchDataset", "ParallelBatchDataset", "PaddedBatchDataset")
-_UNBATCHING = ("UnbatchDataset", "FlatMapDataset", "InterleaveDataset")
 
-
-class DatasetSource:
-    """A `tf.data.Dataset`, batched or not, of known, unknown or infinite length.
+class StreamSource:
+    """A `tf.data.Dataset`, of known, unknown or infinite length.
 
     All ranks read the same stream, so they agree on its end without a word; a stream that is
     shuffled without a seed differs by rank and is refused.
 
     Args:
         dataset: the whole data, not a part of it.
-        batched: whether its elements are batches; None to find out.
+        batching: how it is batched.
         shuffle: rows of a block that is shuffled, 0 not to shuffle.
         seed: seed of the shuffling.
     """
 
     def __init__(
-        self, dataset: tf.data.Dataset, batched: bool | None, shuffle: int, seed: int
+        self, dataset: tf.data.Dataset, batching: Batching, shuffle: int, seed: int
     ) -> None:
         self.source = dataset
-        self.batching = _batch_size_of(dataset)
-        self.batched = self.batching is not None if batched is None else batched
+        self.batching = batching
         self.shuffle = shuffle
         self.seed = seed
-        for spec in tf.nest.flatten(dataset.element_spec):
-            if isinstance(spec, tf.SparseTensorSpec):
-                raise TypeError("hvd.shard takes no sparse tensors; make them dense first.")
 
     @property
     def identity(self) -> list[object]:
@@ -59,49 +55,6 @@ class DatasetSource:
                 "write .shuffle(buffer_size, seed=...), or leave the shuffling to "
                 "hvd.shard(..., shuffle=True)."
             )
-        if self._rows_per_rank(part) is None:
-            raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
-        length = self._length()
-        if length is not None and not self.batched and length < part.size:
-            raise ValueError(
-                f"the data has {length} rows, fewer than the {part.size} ranks: "
-                "start fewer ranks, or give more data."
-            )
-
-    def num_batches(self, part: Part, first: int = 0) -> int | None:
-        """See `Source.num_batches`."""
-        length = self._length()
-        if length is None:
-            return None
-        if not self.batched:
-            full, rest = divmod(length - first, self._global_batch(part))
-            return full + (rest > 0 and not part.drop_remainder)
-        if part.drop_remainder or self.batching is None:
-            return None
-        # The last batch has at least one row, and at most as many as the others.
-        least, most = (length - 1) * self.batching + 1 - first, length * self.batching - first
-        width = self._global_batch(part)
-        count = -(-most // width)
-        return count if -(-least // width) == count else None
-
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
-        """See `Source.may_be_uneven`."""
-        if part.drop_remainder or part.size == 1 or self._infinite():
-            return False
-        length = self._length()
-        if length is None or self.batched:
-            return True
-        return ((length - first) % self._global_batch(part)) % part.size != 0
-
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
-        """See `Source.place_after`."""
-        place = first + batches * self._global_batch(part)
-        length = self._length()
-        return place if length is None or self.batched else min(length, place)
-
-    def positions(self, part: Part, rows: int) -> np.ndarray:
-        """See `Source.positions`."""
-        return part.rank + part.size * np.arange(rows)
 
     def on_epoch_begin(self) -> None:
         """Nothing to do."""
@@ -109,62 +62,128 @@ class DatasetSource:
     def on_epoch_end(self) -> None:
         """Nothing to do."""
 
+    @property
+    def length(self) -> int | None:
+        """The number of elements, if it is known and not infinite."""
+        cardinality = int(self.source.cardinality())
+        return cardinality if cardinality >= 0 else None
+
+    @property
+    def infinite(self) -> bool:
+        """Whether there is no end."""
+        return int(self.source.cardinality()) == int(tf.data.INFINITE_CARDINALITY)
+
+
+class DatasetSource(StreamSource):
+    """A dataset of samples, or of batches that can be cut anew into global batches."""
+
+    def check(self, part: Part) -> None:
+        """See `Source.check`."""
+        super().check(part)
+        if self._rows_per_rank(part) is None:
+            raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
+        if self.length is not None and not self.batching.batched and self.length < part.size:
+            raise ValueError(
+                f"the data has {self.length} rows, fewer than the {part.size} ranks: "
+                "start fewer ranks, or give more data."
+            )
+
+    def num_batches(self, part: Part, first: int = 0) -> int | None:
+        """See `Source.num_batches`."""
+        rows = self._rows()
+        if rows is not None:
+            full, rest = divmod(rows - first, self._global_batch(part))
+            return full + (rest > 0 and not part.drop_remainder)
+        batch = self.batching.rows
+        if part.drop_remainder or batch is None or self.length is None or not self.batching.full:
+            return None
+        # The last batch has at least one row, and at most as many as the others.
+        least, most = (self.length - 1) * batch + 1 - first, self.length * batch - first
+        width = self._global_batch(part)
+        count = -(-most // width)
+        return count if -(-least // width) == count else None
+
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+        """See `Source.may_be_uneven`."""
+        if part.drop_remainder or part.size == 1 or self.infinite:
+            return False
+        rows = self._rows()
+        return rows is None or ((rows - first) % self._global_batch(part)) % part.size != 0
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """See `Source.place_after`."""
+        place = first + batches * self._global_batch(part)
+        rows = self._rows()
+        return place if rows is None else min(rows, place)
+
+    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+        """See `Source.positions`."""
+        return dealt_positions(part.rank, part.size, step, rows)
+
     def dataset(
         self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
-        width = self._global_batch(part)
-        dataset, batched = self.source, self.batched
+        dataset, batched = self.source, self.batching.batched
+        if batched and not has_batches_of_one_shape(dataset):
+            dataset = _with_one_shape(dataset)
         if self.shuffle and not in_order:
-            dataset, batched = self._shuffled(next_epoch), True
+            blocks = _in_batches(dataset, batched, self.shuffle)
+            dataset, batched = shuffled(blocks, self.seed, next_epoch), True
         if first:
             dataset, batched = (dataset.unbatch() if batched else dataset).skip(first), False
+        width = self._global_batch(part)
         dataset = _in_batches(dataset, batched, width, drop_remainder=part.drop_remainder)
         if part.size > 1:
-            keep = _keep_rows(part, tag=self.may_be_uneven(part, first), first_step=first == 0)
+            keep = keep_rows(part, tag=self.may_be_uneven(part, first), first_step=first == 0)
             dataset = dataset.enumerate().map(keep)
         count = self.num_batches(part, first)
         if count is not None:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
 
-    def _shuffled(self, next_epoch: Callable[[], int]) -> tf.data.Dataset:
-        """Blocks of rows, each in an order that follows from seed, epoch and block.
-
-        `tf.data.Dataset.shuffle` would mix in TensorFlow's global seed, which may differ by rank.
-        """
-        blocks = _in_batches(self.source, self.batched, self.shuffle).enumerate()
-
-        def epochs() -> Iterator[int]:
-            yield next_epoch()
-
-        def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-            def shuffle(block: tf.Tensor, *rows: Any) -> Any:
-                data = rows if len(rows) > 1 else rows[0]
-                count = tf.shape(tf.nest.flatten(data)[0])[0]
-                seed = tf.stack([self.seed * 1_000_003 + epoch, block])
-                order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
-                return tf.nest.map_structure(lambda part: tf.gather(part, order), data)
-
-            return blocks.map(shuffle)
-
-        epoch = tf.data.Dataset.from_generator(epochs, output_signature=tf.TensorSpec([], tf.int64))
-        return epoch.flat_map(shuffled)
-
-    def _length(self) -> int | None:
-        cardinality = int(self.source.cardinality())
-        return cardinality if cardinality >= 0 else None
-
-    def _infinite(self) -> bool:
-        return int(self.source.cardinality()) == int(tf.data.INFINITE_CARDINALITY)
+    def _rows(self) -> int | None:
+        """Rows of the whole data, if they are known."""
+        if not self.batching.batched or self.length is None:
+            return self.length
+        rows = rows_of_every_batch(self.source)
+        return None if rows is None else rows * self.length
 
     def _rows_per_rank(self, part: Part) -> int | None:
-        return part.batch_size if part.batch_size is not None else self.batching
+        return part.batch_size if part.batch_size is not None else self.batching.rows
 
     def _global_batch(self, part: Part) -> int:
         rows = self._rows_per_rank(part)
         assert rows is not None
         return rows * part.size
+
+
+def keep_rows(part: Part, *, tag: bool, first_step: bool) -> Callable[..., Any]:
+    """A function of (step, global batch) that gives the rows of one rank.
+
+    Args:
+        part: which rank of how many.
+        tag: whether it gives a `ShardedBatch`.
+        first_step: whether step 0 is the first one of the data.
+    """
+    rank, size = part.rank, part.size
+
+    def keep(step: tf.Tensor, batch: Any) -> Any:
+        rows = batch_rows(batch)
+        enough = tf.debugging.Assert(
+            tf.logical_or(step > 0 if first_step else True, rows >= size),
+            [f"the data has fewer rows than the {size} ranks: start fewer ranks, or give more."],
+        )
+        with tf.control_dependencies([enough] if enough is not None else []):
+            own = tf.range(rank, tf.maximum(rows, rank), size, dtype=tf.int64)
+            picked = tf.cond(tf.size(own) > 0, lambda: own, lambda: tf.zeros([1], tf.int64))
+        data = take_rows(batch, picked)
+        if not tag:
+            return data
+        scale = tf.cast(size * tf.size(own, out_type=tf.int64), tf.float32)
+        return ShardedBatch(data, scale / tf.cast(rows, tf.float32))
+
+    return keep
 
 
 def _in_batches(
@@ -174,26 +193,27 @@ def _in_batches(
     return batch(rows, drop_remainder=drop_remainder)
 
 
-def _keep_rows(part: Part, *, tag: bool, first_step: bool) -> Callable[..., Any]:
-    rank, size = part.rank, part.size
+def _with_one_shape(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches, or an error where one can't be put together with those before it."""
 
-    def keep(step: tf.Tensor, *elements: Any) -> Any:
-        batch = elements if len(elements) > 1 else elements[0]
-        rows = tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
-        enough = tf.debugging.Assert(
-            tf.logical_or(step > 0 if first_step else True, rows >= size),
-            [f"the data has fewer rows than the {size} ranks: start fewer ranks, or give more."],
+    def compare(before: tf.Tensor, batch: Any) -> Any:
+        shapes = [tf.shape(v)[1:] for v in tf.nest.flatten(batch) if isinstance(v, tf.Tensor)]
+        now = tf.strings.reduce_join(tf.strings.as_string(tf.concat(shapes, 0)), separator=",")
+        same = tf.debugging.Assert(
+            (before == "") | (before == now),
+            [
+                "the batches differ in a dimension other than rows, so they can't be cut into "
+                "batches of batch_size rows: leave batch_size out, and each rank takes whole "
+                "batches; or make batches of batch_size x ranks rows, and each is divided; or "
+                "pad them all to one shape. Shapes (without rows):",
+                before,
+                now,
+            ],
         )
-        with tf.control_dependencies([enough] if enough is not None else []):
-            own = tf.range(rank, tf.maximum(rows, rank), size, dtype=tf.int64)
-            picked = tf.cond(tf.size(own) > 0, lambda: own, lambda: tf.zeros([1], tf.int64))
-        data = tf.nest.map_structure(lambda part: tf.gather(part, picked), batch)
-        if not tag:
-            return data
-        scale = tf.cast(size * tf.size(own, out_type=tf.int64), tf.float32)
-        return ShardedBatch(data, scale / tf.cast(rows, tf.float32))
+        with tf.control_dependencies([same] if same is not None else []):
+            return tf.identity(now), batch
 
-    return keep
+    return batches.scan(tf.constant(""), compare)
 
 
 def _ancestors(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
@@ -202,17 +222,6 @@ def _ancestors(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
     while len(inputs := chain[-1]._inputs()) == 1:
         chain.append(inputs[0])
     return chain
-
-
-def _batch_size_of(dataset: tf.data.Dataset) -> int | None:
-    """Rows of a full batch, or None for a dataset of single samples."""
-    for step in _ancestors(dataset):
-        name = type(step).__name__.lstrip("_")
-        if name in _UNBATCHING:
-            return None
-        if name in _BATCHING:
-            return int(step._batch_size)
-    return None
 
 
 def _shuffle_seeds(dataset: tf.data.Dataset) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any, Literal
 
@@ -9,7 +10,10 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.arrays import ArraySource
+from hvdkit.data.batches import DividedBatchesSource, KeptBatchesSource
+from hvdkit.data.batching import batching_of, has_batches_of_one_shape
 from hvdkit.data.datasets import SHUFFLE_BLOCK_ROWS, DatasetSource
+from hvdkit.data.mapped import MappedSource, RowFunction, packed_samples
 from hvdkit.data.pydatasets import PyDatasetSource
 from hvdkit.data.sharded import ShardedData
 from hvdkit.data.source import Part, Source
@@ -34,6 +38,7 @@ def shard(
     *,
     remainder: Literal["pad", "drop"] = "pad",
     batched: bool | None = None,
+    map: Callable[..., Any] | None = None,
     process_set: ProcessSet = global_process_set,
 ) -> ShardedData:
     """Divide data over the ranks, so that they read all of it, once, in equally many batches.
@@ -42,10 +47,11 @@ def shard(
     would see. Every rank calls it, with the same data and arguments.
 
     Args:
-        data: the whole data: an array, a tuple (x, y) or (x, y, sample_weight) of arrays or
-            structures of arrays; a `tf.data.Dataset` of samples or batches, of known, unknown or
-            infinite length (then `fit` needs `steps_per_epoch`); or a `keras.utils.PyDataset`,
-            whose batches are divided.
+        data: the whole data: what `fit` takes as arrays (NumPy, tensors, ragged and sparse ones,
+            pandas, text), a tuple (x, y) or (x, y, sample_weight) of such or of lists, tuples
+            and dictionaries of such; a `tf.data.Dataset` of samples or batches, of known,
+            unknown or infinite length (then `fit` needs `steps_per_epoch`); or a
+            `keras.utils.PyDataset`, whose batches are divided.
         batch_size: rows of one rank (or local device) in a batch. Not for a PyDataset; a batched
             dataset keeps its own if it is left out.
         shuffle: whether to shuffle each epoch, alike on every rank; a dataset is shuffled in
@@ -58,6 +64,9 @@ def shard(
             loss counts as many rows as it has, and a rank without any gets a row of weight zero.
             "drop" leaves the last, short global batch out.
         batched: whether a dataset's elements are batches; default: find out from the dataset.
+        map: a function of one row, (x), (x, y) or what the data has, as for
+            `tf.data.Dataset.map`, that each rank calls for its own rows only, some at a time:
+            to read and decode files, say. For arrays, lists, and datasets that are not batched.
         process_set: the ranks to divide over. With a mesh (`hvd.set_mesh`), its `data_set`:
             the ranks of one replica of the model read the same rows.
 
@@ -74,6 +83,7 @@ def shard(
     Example:
         >>> train = hvd.shard((x_train, y_train), batch_size=64, seed=1)
         >>> model.fit(train, epochs=3, validation_data=hvd.shard((x_test, y_test), 64))
+        >>> images = hvd.shard((files, labels), 64, map=lambda file, label: (read(file), label))
     """
     require_initialized("hvd.shard()")
     require_inside("hvd.shard()")
@@ -87,7 +97,7 @@ def shard(
         batch_size=batch_size,
         drop_remainder=remainder == "drop",
     )
-    source, problem = _try_source(data, part, shuffle, seed, remainder, batched)
+    source, problem = _try_source(data, part, shuffle, seed, remainder, batched, map)
     if part.size > 1:
         kind = TypeError if isinstance(problem, TypeError) else ValueError
         raise_everywhere(None if problem is None else str(problem), kind, process_set)
@@ -100,7 +110,7 @@ def shard(
     elif problem is not None:
         raise problem
     assert source is not None
-    return ShardedData(source, part)
+    return ShardedData(source, part, process_set)
 
 
 def _try_source(
@@ -110,6 +120,7 @@ def _try_source(
     seed: int,
     remainder: str,
     batched: bool | None,
+    function: RowFunction | None,
 ) -> tuple[Source | None, ValueError | TypeError | None]:
     try:
         if remainder not in ("pad", "drop"):
@@ -117,18 +128,64 @@ def _try_source(
         size: Any = part.batch_size  # NumPy's integers are welcome
         if size is not None and (not isinstance(size, Integral) or size <= 0):
             raise ValueError(f"batch_size is a positive number of rows, not {size!r}.")
-        source = _source(data, shuffle, seed, batched)
+        source = _source(data, part, shuffle, seed, batched, function)
         source.check(part)
     except (ValueError, TypeError) as error:
         return None, error
     return source, None
 
 
-def _source(data: Any, shuffle: bool | int | None, seed: int, batched: bool | None) -> Source:
+def _source(
+    data: Any,
+    part: Part,
+    shuffle: bool | int | None,
+    seed: int,
+    batched: bool | None,
+    function: RowFunction | None,
+) -> Source:
     if isinstance(data, tf.data.Dataset):
         block = SHUFFLE_BLOCK_ROWS if shuffle is True else int(shuffle or 0)
-        return DatasetSource(data, batched, block, seed)
+        return _dataset_source(data, part, block, seed, batched, function)
     shuffles = True if shuffle is None else bool(shuffle)
     if isinstance(data, keras.utils.PyDataset):
+        if function is not None:
+            raise TypeError(
+                "map is a function of single rows, and a PyDataset makes batches: call it in "
+                "__getitem__, which a rank calls for its own batches only."
+            )
         return PyDatasetSource(data, shuffles, seed)
-    return ArraySource(data, shuffles, seed)
+    rows = ArraySource(data, shuffles, seed)
+    return rows if function is None else MappedSource(rows, function)
+
+
+def _dataset_source(
+    data: tf.data.Dataset,
+    part: Part,
+    block: int,
+    seed: int,
+    batched: bool | None,
+    function: RowFunction | None,
+) -> Source:
+    for spec in tf.nest.flatten(data.element_spec):
+        if isinstance(spec, tf.data.DatasetSpec):
+            raise TypeError(
+                "the elements of this dataset are datasets (of .window(), maybe): make rows or "
+                "batches of them, as .flat_map(lambda window: window.batch(n)) does."
+            )
+    batching = batching_of(data, batched)
+    if function is not None:
+        if batching.batched:
+            raise TypeError(
+                "map is a function of single rows, and this dataset is batched: give hvd.shard "
+                "the dataset as it is before .batch(). (If it is not batched: batched=False.)"
+            )
+        samples, function = packed_samples(data, function)
+        return MappedSource(DatasetSource(samples, batching, block, seed), function)
+    if batching.batched and not has_batches_of_one_shape(data):
+        if part.batch_size in (None, batching.rows):
+            return KeptBatchesSource(data, batching, block, seed)
+        if part.batch_size * part.size == batching.rows:
+            return DividedBatchesSource(data, batching, block, seed)
+    if batching.batched and part.batch_size is None and batching.rows is None:
+        return KeptBatchesSource(data, batching, block, seed)
+    return DatasetSource(data, batching, block, seed)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from hvdkit.data.batch import ShardedBatch, with_row_weights
+from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
+from hvdkit.data.counting import scaled
 from hvdkit.data.source import Part, Source
+from hvdkit.engine import ProcessSet
 
 
 class ShardedData:
@@ -24,12 +25,14 @@ class ShardedData:
     Attributes:
         source: the whole data.
         part: which part of it is this rank's.
+        process_set: the ranks that it is divided over.
         epoch: the number of the next epoch, which decides its order.
     """
 
-    def __init__(self, source: Source, part: Part) -> None:
+    def __init__(self, source: Source, part: Part, process_set: ProcessSet) -> None:
         self.source = source
         self.part = part
+        self.process_set = process_set
         self.epoch = 0
         self._first = 0
         self._pass = (0, 0)
@@ -49,8 +52,9 @@ class ShardedData:
         first, self._first = self._first, 0
         self._pass = (self.epoch, first)
         self.source.on_epoch_begin()
-        for batch in self.dataset(self.part, first=first):
-            yield batch if self.part.drop_remainder else with_row_weights(batch)
+        for batch in scaled(iter(self.dataset(self.part, first=first)), self.process_set):
+            weighted = isinstance(batch, ShardedBatch) or not self.part.drop_remainder
+            yield with_row_weights(batch) if weighted else batch
         self.source.on_epoch_end()
         self._pass = (self.epoch, 0)
 
@@ -101,7 +105,6 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         class_weight: as in `fit`.
         local_devices: devices of this process that share a batch.
         in_order: do not shuffle.
-        only_real: leave padding out and give plain batches, as `predict` needs.
     """
 
     def __init__(
@@ -110,24 +113,20 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         class_weight: dict[int, float] | None = None,
         local_devices: int = 1,
         in_order: bool = False,
-        only_real: bool = False,
     ) -> None:
         self.data = data
         self.part = data.part_for(local_devices)
         self._in_order = in_order
-        self._only_real = only_real
         self._class_weight = class_weight
         self._dataset = self.dataset_from(0)
 
     def dataset_from(self, first: int) -> tf.data.Dataset:
         """The batches of an epoch from a place on, see `Source.place_after`."""
         dataset = self.data.dataset(self.part, in_order=self._in_order, first=first)
-        tagged = isinstance(dataset.element_spec, ShardedBatch)
-        if tagged and self._only_real:
-            dataset = dataset.filter(_is_real).map(_rows)
-            tagged = False
         if self._class_weight is not None:
-            dataset = dataset.map(_class_weights(self._class_weight, tagged))
+            spec = dataset.element_spec
+            tag = type(spec) if isinstance(spec, (ShardedBatch, CountedBatch)) else None
+            dataset = dataset.map(_class_weights(self._class_weight, tag))
         return dataset
 
     def get_tf_dataset(self) -> tf.data.Dataset:
@@ -141,8 +140,6 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
     @property
     def num_batches(self) -> int | None:
         """Batches of an epoch; None where it is not known."""
-        if self._only_real and self.data.source.may_be_uneven(self.part):
-            return None
         return self.data.source.num_batches(self.part)
 
     @property
@@ -160,6 +157,13 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         """Not known."""
         return None
 
+    def counted(self, steps: Iterator[Any]) -> Iterator[Any]:
+        """Keras's steps of an epoch, with `ShardedBatch` in the place of `CountedBatch`."""
+        if not isinstance(self._dataset.element_spec, CountedBatch):
+            return steps
+        process_set = self.data.process_set
+        return ((first, last, scaled(batches, process_set)) for first, last, batches in steps)
+
     def on_epoch_begin(self) -> None:
         """Called by Keras before an epoch."""
         self.data.source.on_epoch_begin()
@@ -168,27 +172,9 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         """Called by Keras after an epoch."""
         self.data.source.on_epoch_end()
 
-    def positions(self, rows: int) -> np.ndarray:
-        """Where the first `rows` rows that this rank reads in order stand in the whole data."""
-        return self.data.source.positions(self.part, rows)
 
-
-def _is_real(batch: ShardedBatch) -> tf.Tensor:
-    return batch.scale > 0
-
-
-def _rows(batch: ShardedBatch) -> Any:
-    return batch.data
-
-
-def _class_weights(class_weight: dict[int, float], tagged: bool) -> Any:
+def _class_weights(class_weight: dict[int, float], tag: Any) -> Any:
     from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
 
     weigh = make_class_weight_map_fn(class_weight)
-    if not tagged:
-        return weigh
-
-    def weigh_tagged(batch: ShardedBatch) -> ShardedBatch:
-        return ShardedBatch(weigh(*batch.data), batch.scale)
-
-    return weigh_tagged
+    return weigh if tag is None else lambda batch: tag(weigh(*batch[0]), batch[1])

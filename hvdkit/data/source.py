@@ -71,8 +71,12 @@ class Source(Protocol):
         """
         ...
 
-    def positions(self, part: Part, rows: int) -> np.ndarray:
-        """Where the first `rows` rows that this rank reads in order stand in the whole data."""
+    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+        """Where the rows that this rank reads in a step, in order, stand in the whole data.
+
+        Returns:
+            Two integers for each row, which sort all rows of all ranks into the order of the data.
+        """
         ...
 
     def on_epoch_begin(self) -> None:

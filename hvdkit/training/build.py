@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.batch import data_of
 from hvdkit.data.sharded import ShardedData
 
 
@@ -33,8 +33,7 @@ def build_from_data(model: Any, x: Any) -> None:
 def _symbolic_inputs(x: Any) -> Any:
     """The model's input without numbers, the batch dimension unknown; None if not known."""
     if isinstance(x, ShardedData):
-        spec = x.dataset(x.part).element_spec
-        return _symbolic(_inputs(spec.data if isinstance(spec, ShardedBatch) else spec))
+        return _symbolic(_inputs(data_of(x.dataset(x.part).element_spec)))
     if isinstance(x, tf.data.Dataset):
         return _symbolic(_inputs(x.element_spec))
     if isinstance(x, keras.utils.PyDataset):

@@ -53,7 +53,7 @@ from hvdkit.training.divided import require_distributed
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.position import FitPosition, current_position, positioned
-from hvdkit.training.prediction import predict_over_ranks
+from hvdkit.training.prediction import predict_over_ranks, rows_being_read
 from hvdkit.training.steps import split_at_optimizer, with_sharded_batches
 
 _MARK = "_hvdkit_original"
@@ -209,9 +209,8 @@ def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
         if not isinstance(data, ShardedData):
             return original(model, **arguments)
         _refuse(arguments, "predict", "batch_size")
-        adapter = _adapter(model, data, in_order=True, only_real=True)
-        outputs = original(model, **{**arguments, "x": adapter})
-    return predict_over_ranks(outputs, adapter) if adapter.part.size > 1 else outputs
+        arguments["x"] = adapter = _adapter(model, data, in_order=True)
+        return predict_over_ranks(adapter, lambda: original(model, **arguments))
 
 
 def _adapter(model: Any, data: ShardedData, **options: Any) -> ShardedAdapter:
@@ -241,9 +240,11 @@ def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
 
 
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
-    position = current_position()
     steps = remaining_steps(original, iterator)
-    return steps if position is None else position.follow(iterator, steps)
+    position = rows_being_read() or current_position()
+    steps = steps if position is None else position.follow(iterator, steps)
+    adapter = iterator.data_adapter
+    return adapter.counted(steps) if isinstance(adapter, ShardedAdapter) else steps
 
 
 def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:

@@ -1,0 +1,158 @@
+"""tf.data datasets of batches that can't be put together, as they differ in more than their rows.
+
+`padded_batch` and `bucket_by_sequence_length` make such batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.data.batch import ShardedBatch, dealt_positions, kept_positions
+from hvdkit.data.batching import rows_of_every_batch
+from hvdkit.data.datasets import StreamSource, keep_rows
+from hvdkit.data.packed import pack, unpacked
+from hvdkit.data.rows import batch_rows, take_rows
+from hvdkit.data.shuffling import shuffled
+from hvdkit.data.source import Part, pipeline_options
+
+
+class _BatchesSource(StreamSource):
+    """Batches that stay as they are; places in an epoch count batches."""
+
+    def _ordered(
+        self, next_epoch: Callable[[], int], *, in_order: bool, first: int
+    ) -> tf.data.Dataset:
+        """The batches in the order of an epoch, from place `first` on."""
+        batches, spec = self.source, self.source.element_spec
+        if self.shuffle and not in_order:
+            block = max(1, self.shuffle // (self.batching.rows or 1))
+            blocks = batches.map(lambda *batch: pack(batch)).batch(block)
+            mixed = shuffled(blocks, self.seed, next_epoch)
+            batches = mixed.unbatch().map(lambda values: unpacked(values, spec))
+        return batches.skip(first) if first else batches
+
+
+class KeptBatchesSource(_BatchesSource):
+    """Whole batches: of N in a row, each rank takes one.
+
+    A global batch is N batches; where they have unequal rows, a rank's loss counts its rows.
+    """
+
+    def check(self, part: Part) -> None:
+        """See `Source.check`."""
+        super().check(part)
+        if self.length is not None and self.length < part.size:
+            raise ValueError(
+                f"the data has {self.length} batches, fewer than the {part.size} ranks: "
+                "make smaller batches, or start fewer ranks."
+            )
+
+    def num_batches(self, part: Part, first: int = 0) -> int | None:
+        """See `Source.num_batches`."""
+        if self.length is None or self._leaves_short_out(part):
+            return None
+        full, rest = divmod(self.length - first, part.size)
+        return full + (rest > 0 and not part.drop_remainder)
+
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+        """See `Source.may_be_uneven`."""
+        if part.size == 1:
+            return False
+        if rows_of_every_batch(self.source) is None:
+            return not self._leaves_short_out(part)
+        if part.drop_remainder or self.infinite:
+            return False
+        return self.length is None or (self.length - first) % part.size != 0
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """See `Source.place_after`."""
+        place = first + batches * part.size
+        return place if self.length is None else min(self.length, place)
+
+    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+        """See `Source.positions`."""
+        return kept_positions(part.rank, part.size, step, rows)
+
+    def dataset(
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+    ) -> tf.data.Dataset:
+        """See `Source.dataset`."""
+        batches = self._ordered(next_epoch, in_order=in_order, first=first)
+        if part.size > 1:
+            batches = self._own(batches, part, tag=self.may_be_uneven(part, first))
+        elif self._leaves_short_out(part):
+            batches = batches.filter(lambda *batch: batch_rows(batch) == self.batching.rows)
+        count = self.num_batches(part, first)
+        if count is not None:
+            batches = batches.apply(tf.data.experimental.assert_cardinality(count))
+        return pipeline_options(batches)
+
+    def _leaves_short_out(self, part: Part) -> bool:
+        """Whether a global batch is left out where it is known to lack rows."""
+        known = self.batching.rows is not None and self.batching.full
+        return part.drop_remainder and known and rows_of_every_batch(self.source) is None
+
+    def _own(self, batches: tf.data.Dataset, part: Part, *, tag: bool) -> tf.data.Dataset:
+        spec = batches.element_spec
+        counted = batches.map(lambda *batch: (batch_rows(batch), pack(batch)))
+        groups = counted.batch(part.size, drop_remainder=part.drop_remainder)
+        if self._leaves_short_out(part):
+            full = part.size * (self.batching.rows or 0)
+            groups = groups.filter(lambda rows, _: tf.reduce_sum(rows) == full)
+
+        def own(rows: tf.Tensor, values: tf.Tensor) -> Any:
+            has = tf.size(rows) > part.rank
+            number = tf.where(has, part.rank, 0)
+            batch = unpacked(values[number], spec)
+            if not tag:
+                return batch
+            data = take_rows(batch, tf.range(tf.where(has, rows[number], 1)))
+            own_rows = tf.where(has, rows[number], 0)
+            scale = part.size * own_rows / tf.reduce_sum(rows)
+            return ShardedBatch(data, tf.cast(scale, tf.float32))
+
+        return groups.map(own)
+
+
+class DividedBatchesSource(_BatchesSource):
+    """Batches of N x batch_size rows: global batches as they are, whose rows are dealt out."""
+
+    def num_batches(self, part: Part, first: int = 0) -> int | None:
+        """See `Source.num_batches`."""
+        if self.length is None or (part.drop_remainder and self._may_be_short()):
+            return None
+        return self.length - first
+
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+        """See `Source.may_be_uneven`."""
+        return not part.drop_remainder and self._may_be_short()
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """See `Source.place_after`."""
+        place = first + batches
+        return place if self.length is None else min(self.length, place)
+
+    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+        """See `Source.positions`."""
+        return dealt_positions(part.rank, part.size, step, rows)
+
+    def dataset(
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+    ) -> tf.data.Dataset:
+        """See `Source.dataset`."""
+        batches = self._ordered(next_epoch, in_order=in_order, first=first)
+        if part.drop_remainder:
+            batches = batches.filter(lambda *batch: batch_rows(batch) == self.batching.rows)
+        keep = keep_rows(part, tag=self.may_be_uneven(part, first), first_step=first == 0)
+        batches = batches.enumerate().map(keep)
+        count = self.num_batches(part, first)
+        if count is not None:
+            batches = batches.apply(tf.data.experimental.assert_cardinality(count))
+        return pipeline_options(batches)
+
+    def _may_be_short(self) -> bool:
+        return rows_of_every_batch(self.source) is None

@@ -1,0 +1,131 @@
+"""A function of one row, which each rank calls for its own rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.packed import pack, unpacked
+from hvdkit.data.rows import batch_rows
+from hvdkit.data.source import Part, Source, pipeline_options
+from hvdkit.engine.cores import affinity
+
+RowFunction = Callable[..., Any]
+
+
+class MappedSource:
+    """The rows of another source, each put through a function after they are dealt out.
+
+    Args:
+        rows: arrays, or a dataset of samples.
+        function: takes and returns a row, as for `tf.data.Dataset.map`.
+    """
+
+    def __init__(self, rows: Source, function: RowFunction) -> None:
+        self.source = rows
+        self.function = function
+
+    @property
+    def identity(self) -> list[object]:
+        """That of the rows."""
+        return self.source.identity
+
+    def check(self, part: Part) -> None:
+        """See `Source.check`."""
+        if part.batch_size is None:
+            raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
+        self.source.check(part)
+
+    def num_batches(self, part: Part, first: int = 0) -> int | None:
+        """See `Source.num_batches`."""
+        return self.source.num_batches(part, first)
+
+    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+        """See `Source.may_be_uneven`."""
+        return self.source.may_be_uneven(part, first)
+
+    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+        """See `Source.place_after`."""
+        return self.source.place_after(part, batches, first)
+
+    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+        """See `Source.positions`."""
+        return self.source.positions(part, step, rows)
+
+    def on_epoch_begin(self) -> None:
+        """See `Source.on_epoch_begin`."""
+        self.source.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """See `Source.on_epoch_end`."""
+        self.source.on_epoch_end()
+
+    def dataset(
+        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+    ) -> tf.data.Dataset:
+        """See `Source.dataset`."""
+        assert part.batch_size is not None
+        batches = self.source.dataset(part, next_epoch, in_order=in_order, first=first)
+        if not isinstance(batches.element_spec, ShardedBatch):
+            mapped = batches.unbatch().map(self.function, num_parallel_calls=_threads())
+            mapped = mapped.batch(part.batch_size)
+        else:
+            rows = batches.map(_with_scales).unbatch()
+            mapped = rows.map(_on_data(self.function), num_parallel_calls=_threads())
+            mapped = mapped.batch(part.batch_size).map(_tagged)
+        # All batches but the last are full, so these are the batches that there were.
+        count = self.num_batches(part, first)
+        if count is not None:
+            mapped = mapped.apply(tf.data.experimental.assert_cardinality(count))
+        options = tf.data.Options()
+        # A function that waits, for a file say, keeps no thread from the training step.
+        options.threading.private_threadpool_size = _threads()
+        return pipeline_options(mapped.with_options(options))
+
+
+def packed_samples(
+    samples: tf.data.Dataset, function: RowFunction
+) -> tuple[tf.data.Dataset, RowFunction]:
+    """Samples of any shapes as rows of one shape, and a function of such a row.
+
+    Args:
+        samples: a dataset that is not batched.
+        function: a function of a sample.
+    """
+    spec = samples.element_spec
+    if all(s.shape.is_fully_defined() for s in tf.nest.flatten(spec, expand_composites=True)):
+        return samples, function
+
+    def unpack_first(values: tf.Tensor) -> Any:
+        return _called(function, unpacked(values, spec))
+
+    return samples.map(lambda *sample: pack(sample)), unpack_first
+
+
+def _with_scales(batch: ShardedBatch) -> tuple[Any, tf.Tensor]:
+    return batch.data, tf.fill([batch_rows(batch.data)], batch.scale)
+
+
+def _on_data(function: RowFunction) -> RowFunction:
+    def mapped(row: Any, scale: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        return _called(function, row), scale
+
+    return mapped
+
+
+def _called(function: RowFunction, row: Any) -> Any:
+    """As `tf.data.Dataset.map` calls it: a tuple is its arguments."""
+    return function(*row) if isinstance(row, tuple) else function(row)
+
+
+def _tagged(data: Any, scales: tf.Tensor) -> ShardedBatch:
+    return ShardedBatch(data, scales[0])
+
+
+def _threads() -> int:
+    """As many as TensorFlow runs operations at a time on this rank."""
+    return tf.config.threading.get_inter_op_parallelism_threads() or len(affinity())
