@@ -79,16 +79,16 @@ def sgd() -> Any:
 
 MOBILENET = RealModel(
     mobilenet,
-    images(),
+    images,
     classifying(sgd),
     over_ranks=lambda: with_sync_batch_normalization(mobilenet()),
     portable=False,
 )
 EFFICIENTNET = RealModel(
-    efficientnet, images(), classifying(lambda: keras.optimizers.AdamW(0.01, weight_decay=0.01))
+    efficientnet, images, classifying(lambda: keras.optimizers.AdamW(0.01, weight_decay=0.01))
 )
-RESNET = RealModel(resnet, images(), classifying(lambda: keras.optimizers.Adam(0.001)))
-DENSENET = RealModel(densenet, images(), classifying(sgd))
+RESNET = RealModel(resnet, images, classifying(lambda: keras.optimizers.Adam(0.001)))
+DENSENET = RealModel(densenet, images, classifying(sgd))
 
 
 def check_mobilenet_over_ranks() -> None:

@@ -27,7 +27,7 @@ def require_same_training(
     """A training on the ranks' parts of a batched dataset is that of one process on all of it.
 
     Args:
-        build: makes the model, which the data's first batch may have to build.
+        build: makes the model.
         data: makes the dataset, whose batches are those of one process.
         loss: the loss.
         rtol: relative tolerance.
@@ -36,7 +36,7 @@ def require_same_training(
     def compiled(seed: int, wrap: Callable[[Any], Any]) -> keras.Model:
         keras.utils.set_random_seed(seed)
         model = build()
-        model.build(next(iter(data()))[0].shape)
+        assert model.built
         take_pretrained_weights(model, seed)
         model.compile(wrap(keras.optimizers.Adam(0.01)), loss, metrics=["mae"])
         return model

@@ -145,14 +145,14 @@ class VAE(keras.Model):
 
 GAN_OF_RINGS = RealModel(
     lambda: GAN(discriminator(), generator()),
-    rings_and_noise(),
+    rings_and_noise,
     compile_gan,
     only_fits=True,
     portable=False,
 )
 VAE_OF_RINGS = RealModel(
     VAE,
-    rings_and_noise(),
+    rings_and_noise,
     lambda model, wrap: model.compile(wrap(keras.optimizers.Adam(0.01))),
     only_fits=True,
     portable=False,

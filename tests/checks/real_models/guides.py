@@ -13,6 +13,7 @@ from checks.real_models.training import GLOBAL_BATCH, ROWS, RealModel
 import hvdkit as hvd
 
 layers, ops = keras.layers, keras.ops
+EVEN_ROWS = 3 * GLOBAL_BATCH + 6  # the last batch is short, and as long on each rank
 
 
 def digits(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
@@ -22,6 +23,14 @@ def digits(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
     x = rng.uniform(0, 0.5, size=(rows, 9, 9, 1))
     x += 0.5 * (np.arange(9) // 3 == y[:, None])[:, None, :, None]
     return x.astype("float32"), y
+
+
+def even_digits() -> tuple[np.ndarray, np.ndarray]:
+    return digits(EVEN_ROWS)
+
+
+def weighted_digits() -> tuple[np.ndarray, ...]:
+    return *digits(), np.linspace(0.1, 2, ROWS).astype("float32")
 
 
 def network(name: str, filters: int) -> keras.Model:
@@ -73,7 +82,7 @@ def compile_custom(model: Any, wrap: Any) -> None:
     model.compile(
         wrap(keras.optimizers.Adam(0.01)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False)],
+        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou")],
     )
 
 
@@ -132,7 +141,7 @@ def compile_distiller(model: Any, wrap: Any) -> None:
         wrap(keras.optimizers.Adam(0.01)),
         metrics=[
             keras.metrics.SparseCategoricalAccuracy(),
-            keras.metrics.MeanIoU(3, sparse_y_pred=False),
+            keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou"),
         ],
         student_loss_fn=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         distillation_loss_fn=keras.losses.KLDivergence(),
@@ -181,15 +190,12 @@ def triplets() -> tuple[dict[str, np.ndarray]]:
     return ({"anchor": x[0::3], "positive": x[0::3][::-1].copy(), "negative": x[1::3]},)
 
 
-EVEN_ROWS = 3 * GLOBAL_BATCH + 6  # the last batch is short, and as long on each rank
-CUSTOM = RealModel(custom, digits(EVEN_ROWS), compile_custom, portable=False)
-UNEVEN_CUSTOM = RealModel(
-    custom, (*digits(), np.linspace(0.1, 2, ROWS)), compile_custom, portable=False
-)
-DISTILLER = RealModel(distiller, digits(), compile_distiller, portable=False)
+CUSTOM = RealModel(custom, even_digits, compile_custom, portable=False)
+UNEVEN_CUSTOM = RealModel(custom, weighted_digits, compile_custom, portable=False)
+DISTILLER = RealModel(distiller, digits, compile_distiller, portable=False)
 SIAMESE = RealModel(
     lambda: Siamese(network("embedding", 4)),
-    triplets(),
+    triplets,
     lambda model, wrap: model.compile(wrap(keras.optimizers.Adam(0.001)), weighted_metrics=[]),
     only_fits=True,
     portable=False,
@@ -223,17 +229,13 @@ def check_distiller_stopped_and_resumed() -> None:
 
 
 def check_distiller_whose_student_is_split() -> None:
-    real = DISTILLER
-
     def over_devices() -> keras.Model:
         model = distiller()
         quiet = {"times": "flops", "verbose": False}
         student = hvd.parallel.split(model.student, ["CPU:0", "CPU:1"], **quiet)
         return Distiller(student, model.teacher)
 
-    split = RealModel(
-        distiller, real.data, compile_distiller, over_ranks=over_devices, portable=False
-    )
+    split = RealModel(distiller, digits, compile_distiller, over_ranks=over_devices, portable=False)
     ways.over_ranks(split)
 
 

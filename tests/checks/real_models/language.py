@@ -33,6 +33,10 @@ def sentences() -> tuple[dict[str, np.ndarray], np.ndarray]:
     return x, tokens()[:, 0] % CLASSES
 
 
+def words_alone() -> tuple[np.ndarray, np.ndarray]:
+    return tokens(), sentences()[1]
+
+
 def next_words() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """What a causal model reads, the word that follows each word, and which of them count."""
     following = np.roll(tokens(), -1, axis=1)
@@ -112,18 +116,18 @@ def adamw() -> Any:
     return optimizer
 
 
-BERT = RealModel(bert, sentences(), classifying(adam, from_logits=True))
+BERT = RealModel(bert, sentences, classifying(adam, from_logits=True))
 FROZEN_BERT = RealModel(
     bert_with_a_frozen_backbone,
-    sentences(),
+    sentences,
     classifying(lambda: keras.optimizers.SGD(0.2), from_logits=True),
 )
-GPT2 = RealModel(gpt2, next_words(), generating(adamw))
-LLAMA = RealModel(llama, next_words(), generating(adamw))
-T5 = RealModel(t5, translations(), generating(adam))
+GPT2 = RealModel(gpt2, next_words, generating(adamw))
+LLAMA = RealModel(llama, next_words, generating(adamw))
+T5 = RealModel(t5, translations, generating(adam))
 LSTM = RealModel(
     lstm,
-    (tokens(), sentences()[1]),
+    words_alone,
     classifying(lambda: keras.optimizers.RMSprop(0.01), from_logits=True),
 )
 

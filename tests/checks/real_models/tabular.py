@@ -82,12 +82,12 @@ def compile_model(model: Any, wrap: Any) -> None:
     model.compile(
         wrap(keras.optimizers.Adam(0.01)),
         "sparse_categorical_crossentropy",
-        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False)],
+        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou")],
     )
 
 
-COLUMNS = RealModel(model_of_columns, patients(), compile_model)
-EMBEDDED = RealModel(model_with_an_embedding_of_cities, patients(), compile_model)
+COLUMNS = RealModel(model_of_columns, patients, compile_model)
+EMBEDDED = RealModel(model_with_an_embedding_of_cities, patients, compile_model)
 
 
 def check_columns_over_ranks() -> None:

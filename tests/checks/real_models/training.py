@@ -31,7 +31,7 @@ class RealModel:
 
     Attributes:
         build: makes it; what it draws may differ between ranks.
-        data: (x,), (x, y) or (x, y, sample_weight).
+        read: makes its data: (x,), (x, y) or (x, y, sample_weight).
         compile: compiles it; gets the model, and what to do with each of its optimizers.
         only_fits: whether it can't evaluate and predict.
         portable: whether a process that has neither hvdkit nor this module can read its file.
@@ -41,7 +41,7 @@ class RealModel:
     """
 
     build: Callable[[], Any]
-    data: tuple[Any, ...]
+    read: Callable[[], tuple[Any, ...]]
     compile: Compile
     over_ranks: Callable[[], Any] | None = None
     only_fits: bool = False
@@ -61,11 +61,20 @@ class RealModel:
         seed = 1 if hvd.rank() == 0 else 100 + hvd.rank()
         return self.made(seed, self.over_ranks)
 
+    @functools.cached_property
+    def data(self) -> tuple[Any, ...]:
+        """What `read` returns."""
+        return self.read()
+
+    @property
+    def rows(self) -> int:
+        """How many the data has."""
+        return len(keras.tree.flatten(self.data)[0])
+
     @property
     def some_rows(self) -> tuple[Any, ...]:
         """Data for validation: a short batch, which divides by the ranks if the data does."""
-        rows = len(keras.tree.flatten(self.data)[0])
-        count = 6 + bool(rows % 6)
+        count = 6 + bool(self.rows % 6)
         return tuple(keras.tree.map_structure(lambda array: array[:count], self.data))
 
     @functools.cached_property
@@ -107,7 +116,7 @@ def classifying(optimizer: Callable[[], Any], **loss: Any) -> Compile:
         model.compile(
             wrap(optimizer()),
             keras.losses.SparseCategoricalCrossentropy(**loss),
-            metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False)],
+            metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou")],
         )
 
     return compile_model
@@ -127,9 +136,8 @@ def alone(real: RealModel, model: Any) -> Trained:
     ).history
     results, predictions = {}, None
     if not real.only_fits:
-        options = {"batch_size": GLOBAL_BATCH, "verbose": 0}
-        results = model.evaluate(**data, return_dict=True, **options)
-        predictions = model.predict(data["x"], **options)
+        results = model.evaluate(**data, batch_size=GLOBAL_BATCH, return_dict=True, verbose=0)
+        predictions = model.predict(data["x"], batch_size=real.rows, verbose=0)
     pipeline = isinstance(model, hvd.parallel.PipelineModel)
     all_weights = model.gather_weights() if pipeline else model.get_weights()
     return Trained(model, history, results, predictions, all_weights)

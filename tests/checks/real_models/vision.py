@@ -52,7 +52,7 @@ def segmenting(model: Any, wrap: Any) -> None:
     model.compile(
         wrap(keras.optimizers.Adam(0.005)),
         "sparse_categorical_crossentropy",
-        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False)],
+        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou")],
     )
 
 
@@ -69,12 +69,12 @@ def adam() -> Any:
 
 UNET = RealModel(
     unet,
-    segmented(),
+    segmented,
     segmenting,
     over_ranks=lambda: with_sync_batch_normalization(unet()),
     portable=False,
 )
-VIT = RealModel(vit, images(), classifying(adam, from_logits=True))
+VIT = RealModel(vit, images, classifying(adam, from_logits=True))
 
 
 def check_unet_over_ranks() -> None:

@@ -69,17 +69,17 @@ def _over_ranks(real: RealModel, *callbacks: Any) -> Trained:
     results, predictions = {}, None
     if not real.only_fits:
         results = model.evaluate(data, verbose=0, return_dict=True)
-        predictions = model.predict(_part(real.data[:1]), verbose=0)
+        rows = -(-real.rows // hvd.size())
+        predictions = model.predict(_part(real.data[:1], rows), verbose=0)
     trained = Trained(model, history, results, predictions, model.get_weights())
     require_same(trained, real)
     return trained
 
 
-def _part(data: tuple[Any, ...]) -> hvd.ShardedData:
+def _part(data: tuple[Any, ...], batch_size: int | None = None) -> hvd.ShardedData:
     """The rank's part of (x,), (x, y) or (x, y, sample_weight), in order."""
-    return hvd.shard(
-        data[0] if len(data) == 1 else data, batch_size=GLOBAL_BATCH // hvd.size(), shuffle=False
-    )
+    batch_size = batch_size or GLOBAL_BATCH // hvd.size()
+    return hvd.shard(data[0] if len(data) == 1 else data, batch_size=batch_size, shuffle=False)
 
 
 def stopped_and_resumed(real: RealModel) -> Trained:
