@@ -11,6 +11,7 @@ import ast
 import importlib
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +51,24 @@ class Jobs:
     def __init__(self) -> None:
         self._done: dict[tuple[str, str, int], Job] = {}
 
-    def get(self, module: str, launcher: str, ranks: int) -> Job:
-        """The job that ran the checks of `module`."""
+    def get(
+        self,
+        module: str,
+        launcher: str,
+        ranks: int,
+        *,
+        timeout: float = 420,
+        env: Mapping[str, str] | None = None,
+    ) -> Job:
+        """The job that ran the checks of `module`.
+
+        Args:
+            module: a module or package in `tests/checks`, or "package.module".
+            launcher: see `run_ranks`.
+            ranks: number of ranks.
+            timeout: seconds until the job is killed, if it is not done already.
+            env: more variables of its environment.
+        """
         key = (module, launcher, ranks)
         if key not in self._done:
             with tempfile.TemporaryDirectory() as folder:
@@ -59,8 +76,8 @@ class Jobs:
                     launcher,
                     ranks,
                     ["tests/worker.py", module, folder],
-                    timeout=420,
-                    env=environment_of(module),
+                    timeout=timeout,
+                    env={**environment_of(module), **(env or {})},
                 )
                 reports = [_read(Path(folder) / f"rank{rank}.jsonl") for rank in range(ranks)]
             self._done[key] = Job(finished, reports)
@@ -99,7 +116,7 @@ def checks_of(module: str) -> list[str]:
 
 def _files_of(module: str) -> list[Path]:
     if not _is_package(module):
-        return [CHECKS / f"{module}.py"]
+        return [CHECKS.joinpath(*module.split(".")).with_suffix(".py")]
     package = importlib.import_module(f"checks.{module}")
     return [CHECKS / module / f"{part}.py" for part in package.MODULES]
 

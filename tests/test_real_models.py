@@ -1,0 +1,54 @@
+"""Models that people really train, in all of hvdkit's ways, beside plain Keras."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch import ROOT
+from rank_jobs import CHECKS, Jobs
+
+JOBS: list[tuple[str, str, int]] = []
+LONG_JOBS = [
+    ("real_models.applications", "mpi", 2),
+    ("real_models.language", "mpi", 2),
+    ("real_models.vision", "mpi", 2),
+    ("real_models.generative", "mpi", 3),
+    ("real_models.tabular", "mpi", 2),
+    ("real_models.guides", "mpi", 3),
+    ("real_models.datasets", "gloo", 2),
+]
+REQUIREMENTS = CHECKS / "real_models" / "requirements.txt"
+
+
+@pytest.fixture(scope="session")
+def keras_hub(pytestconfig: pytest.Config) -> Path:
+    """A folder with KerasHub, from the package registry once for each list of requirements."""
+    wanted = f"{sys.version_info[:2]}{REQUIREMENTS.read_text()}".encode()
+    cache = pytestconfig.cache.mkdir("real_models")
+    folder = cache / hashlib.sha256(wanted).hexdigest()[:12]
+    if not folder.exists():
+        unfinished = folder.with_suffix(f".{os.getpid()}")
+        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+        done = subprocess.run(
+            [*pip, "--no-deps", "--target", str(unfinished), "--requirement", str(REQUIREMENTS)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"KerasHub can't be installed:\n{done.stdout}{done.stderr}"
+        unfinished.rename(folder)
+    return folder
+
+
+@pytest.mark.timeout(700)
+def test_on_ranks(
+    jobs: Jobs, keras_hub: Path, module: str, launcher: str, ranks: int, check: str
+) -> None:
+    folders = [str(ROOT / each) for each in (".", "tests", "tests/lean")]
+    env = {"PYTHONPATH": os.pathsep.join([*folders, str(keras_hub)])}
+    jobs.get(module, launcher, ranks, timeout=650, env=env).require(check)
