@@ -207,7 +207,7 @@ def check_custom_step_over_ranks() -> None:
 
 
 def check_custom_step_on_uneven_rows_with_weights() -> None:
-    """Its own mean of losses counts batches; all else is as in one process."""
+    """The last batch is short, and does not divide by the ranks; rows have weights."""
     ways.over_ranks(UNEVEN_CUSTOM)
 
 
@@ -229,6 +229,8 @@ def check_distiller_stopped_and_resumed() -> None:
 
 
 def check_distiller_whose_student_is_split() -> None:
+    """Each rank has the student on two devices; the teacher is whole."""
+
     def over_devices() -> keras.Model:
         model = distiller()
         quiet = {"times": "flops", "verbose": False}
@@ -236,7 +238,7 @@ def check_distiller_whose_student_is_split() -> None:
         return Distiller(student, model.teacher)
 
     split = RealModel(distiller, digits, compile_distiller, over_ranks=over_devices, portable=False)
-    ways.over_ranks(split)
+    ways.trained_over_ranks(split)
 
 
 def check_siamese_over_ranks() -> None:

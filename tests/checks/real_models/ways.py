@@ -49,12 +49,13 @@ class Steps(keras.callbacks.Callback):
 
 def over_ranks(real: RealModel) -> Trained:
     """Each rank trains on its part of each global batch, and starts with weights of its own."""
-    trained = _over_ranks(real)
+    trained = trained_over_ranks(real)
     files.write(real, trained)
     return trained
 
 
-def _over_ranks(real: RealModel, *callbacks: Any) -> Trained:
+def trained_over_ranks(real: RealModel, *callbacks: Any) -> Trained:
+    """The training of `over_ranks`, which leaves no files."""
     model = real.made_on_this_rank()
     real.compile(model, hvd.DistributedOptimizer)
     data = _part(real.data)
@@ -87,12 +88,12 @@ def stopped_and_resumed(real: RealModel) -> Trained:
     folder = shared_folder()
     backup = hvd.callbacks.BackupAndRestore(folder, save_freq=1)
     try:
-        _over_ranks(real, backup, StopAt(STOPPED_AFTER))
+        trained_over_ranks(real, backup, StopAt(STOPPED_AFTER))
     except Stopped:
         backup._saver._pool.shutdown()  # as if the process had ended
         hvd.barrier()
     steps = Steps()
-    again = _over_ranks(real, hvd.callbacks.BackupAndRestore(folder, save_freq=1), steps)
+    again = trained_over_ranks(real, hvd.callbacks.BackupAndRestore(folder, save_freq=1), steps)
     # What was being written when it stopped may be lost.
     assert 0 < steps.count < EPOCH_STEPS, f"it did not go on in the middle: {steps.count} steps"
     return again
