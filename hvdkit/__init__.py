@@ -11,7 +11,7 @@ import os as _os
 if _os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
     _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-from hvdkit.engine.versions import require_tensorflow  # noqa: E402  (only after the above)
+from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
