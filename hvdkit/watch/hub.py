@@ -204,11 +204,12 @@ class Hub:
         left = set(self._left())
         if not self._dismissed and left != set(self._who) and not find_needed(self._states):
             return
-        if left - self._dismissed:
-            self._tell({"type": "ending"})
-        for rank in left - self._dismissed:
-            if rank in self._lines:
-                self._lines[rank].send({"type": "leave"})
+        going = left - self._dismissed
+        for rank, line in self._lines.items():
+            if rank in going:
+                line.send({"type": "leave"})
+            elif going and rank not in left:
+                line.send({"type": "ending"})
         self._dismissed |= left
 
     def _look_at_exceptions(self, now: float, patience: float) -> None:
