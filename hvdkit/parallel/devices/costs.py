@@ -23,11 +23,18 @@ def measured_times(
 ) -> list[float]:
     """Milliseconds of each block for a batch of `rows`, measured on the first of the devices."""
     ends = [stop for _, stop in blocks[:-1]]
+    times = []
     with tf.device(devices[0]):
-        return [
-            _milliseconds(part_model(part, f"block_{i}"), rows)
-            for i, part in enumerate(line.cut(ends))
-        ]
+        tensors = {
+            id(t): tf.zeros(_with_rows(t.shape, rows), tf.as_dtype(t.dtype)) for t in line.inputs
+        }
+        for i, part in enumerate(line.cut(ends)):
+            # Shapes that Keras knows need not be true: a block gets what those before it made.
+            inputs = [tensors[id(t)] for t in part.inputs]
+            milliseconds, outputs = _measured(part_model(part, f"block_{i}"), inputs)
+            times.append(milliseconds)
+            tensors = {id(t): made for t, made in zip(part.outputs, outputs, strict=True)}
+    return times
 
 
 def estimated_times(
@@ -96,27 +103,29 @@ def _speed(device: str) -> float:
         return 2.0 * size**3 / _best(lambda: tf.matmul(matrix, matrix).numpy())
 
 
-def _milliseconds(model: keras.Model, rows: int) -> float:
-    inputs = [tf.zeros(_with_rows(t.shape, rows), tf.as_dtype(t.dtype)) for t in model.inputs]
+def _measured(model: keras.Model, inputs: list[Any]) -> tuple[float, list[Any]]:
+    """Milliseconds of a forward and backward pass, and what the model makes of the inputs."""
+    floats = [x for x in inputs if x.dtype.is_floating]
 
     @tf.function(autograph=False)
     def step() -> Any:
         with tf.GradientTape() as tape:
-            tape.watch([x for x in inputs if x.dtype.is_floating])
+            tape.watch(floats)
             outputs = keras.tree.flatten(model(inputs, training=True))
             total = tf.add_n(
                 [tf.reduce_sum(tf.cast(t, tf.float32)) for t in outputs if t.dtype.is_floating]
                 or [tf.zeros(())]
             )
-        sources = [*model.trainable_variables, *(x for x in inputs if x.dtype.is_floating)]
-        return total, [g for g in tape.gradient(total, sources) if g is not None]
+        gradients = tape.gradient(total, [*model.trainable_variables, *floats])
+        return total, [g for g in gradients if g is not None]
 
     state = [np.array(v) for v in model.non_trainable_variables]
+    outputs = keras.tree.flatten(model(inputs))
     step()  # traced here
     took = _best(lambda: step()[0].numpy())
     for variable, value in zip(model.non_trainable_variables, state, strict=True):
         variable.assign(value)  # moving statistics and random states are as before
-    return took
+    return took, outputs
 
 
 def _best(run: Any) -> float:

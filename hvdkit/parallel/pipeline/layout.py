@@ -32,6 +32,11 @@ def cut(model: keras.Model, pieces: int, after: Sequence[str] | None) -> tuple[L
     """
     require_plain(model)
     line = flattened(model)
+    if pieces > 1 and (text := [t for t in line.outputs if t.dtype == "string"]):
+        raise ValueError(
+            f"model {line.name!r} returns text ({text[0]._keras_history.operation.name!r}), which "
+            "the last stage can't send to the others. Let it return numbers."
+        )
     if after is not None and len(after) != pieces - 1:
         raise ValueError(
             f"{len(after)} cuts make {len(after) + 1} pieces, but the pipeline has {pieces}: give "

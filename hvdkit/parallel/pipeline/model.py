@@ -44,8 +44,8 @@ class PipelineModel(keras.Model):
 
     Args:
         model: a functional or Sequential model, which keeps the weights of this rank's stage and
-            loses the others; or a function that builds it, of which only this rank's weights are
-            ever made.
+            loses the others; or a function that builds it, and may load weights, of which this rank
+            then only has its own.
         micro_batches: into how many micro-batches a batch is divided. A batch that has too few
             rows, as the last of an epoch may, is divided into as many as the schedule can run.
         schedule: of `hvd.parallel.schedules`; default `OneForwardOneBackward()`.

@@ -105,7 +105,7 @@ class Tied:
                 key = id(tied.variable)
                 for stage in tied.borrowers:
                     received = self._messages.receive(_buffer(tied.variable), stage, _TAG)
-                    (result[key],) = added([result[key]], [tf.constant(received)])
+                    (result[key],) = added([result.get(key)], [tf.constant(received)])
         return result
 
 

@@ -115,7 +115,7 @@ def check_models_that_can_not_be_cut() -> None:
         model.fit(np.ones((2, 6)), np.ones((2, 4)), verbose=0)
         return model
 
-    def constant() -> keras.Model:
+    def fails_on_one_rank() -> keras.Model:
         model = build()
         if hvd.rank() == hvd.size() - 1:
             raise RuntimeError("no disk here")
@@ -145,7 +145,7 @@ def check_models_that_can_not_be_cut() -> None:
     )
     require_refusal(lambda: PipelineModel(trains, micro_batches=2), "PipelineModel(build())")
     require_refusal(
-        lambda: PipelineModel(constant, micro_batches=2),
+        lambda: PipelineModel(fails_on_one_rank, micro_batches=2),
         f"on rank {hvd.size() - 1} ",
         "RuntimeError: no disk here",
     )

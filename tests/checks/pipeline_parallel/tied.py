@@ -40,7 +40,7 @@ class Reversible(layers.Layer):
         return keras.ops.take(self.table, x, axis=0)
 
 
-def block(name: str, given: bool = False) -> keras.Model:
+def block(name: str) -> keras.Model:
     """A nested model; the names of its layers are those of others, too."""
     inputs = keras.Input((5, 6))
     x = layers.Dense(6, activation="tanh", name="inner")(inputs)
@@ -73,7 +73,7 @@ def check_a_tied_embedding_trains_as_in_one_process() -> None:
             IDS,
             y,
             given=given,
-            fit_options={"batch_size": 4 * hvd.size(), "epochs": 10 // (5 - hvd.size()) + 2},
+            fit_options={"batch_size": 4 * hvd.size(), "epochs": 4},
             micro_batches=2 * hvd.size(),
             schedule=schedule,
         )
@@ -90,7 +90,8 @@ def check_nested_models_are_cut_and_files_are_as_they_were() -> None:
     compile_model(model)
     model.fit(IDS, IDS, batch_size=12, verbose=0)
     counts = hvd.allgather_object(sum(int(np.prod(v.shape)) for v in model.trainable_variables))
-    assert max(counts) < 336 - 42 or hvd.size() == 1, counts
+    assert sum(counts) == seeded(language_model).count_params(), "the tied weight counts once"
+    assert max(counts) < 0.75 * sum(counts) or hvd.size() == 1, counts
     folder = Path(hvd.broadcast_object(tempfile.mkdtemp()))
     model.save(folder / "language.keras")
     model.save_weights(folder / "language.weights.h5")
