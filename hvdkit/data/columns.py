@@ -146,6 +146,8 @@ def columns_of(data: Any) -> Any:
     """
     if isinstance(data, tuple):
         parts = tuple(values_in(part, _column) for part in data)
+        while len(parts) > 1 and parts[-1] is None:
+            parts = parts[:-1]
         return (*parts[:2], _for_each_output(parts[1], parts[2])) if len(parts) == 3 else parts
     columns = values_in(data, _column)
     # As in `fit`: several inputs are x, not (x, y).

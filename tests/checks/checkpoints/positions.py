@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import hvdkit as hvd
-from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.batch import data_of, is_real
 
 
 class Batches(keras.utils.PyDataset):
@@ -42,9 +42,8 @@ def _read(source: Any, ranks: int, first: int, steps: int | None) -> list[int]:
         part = replace(source.part, rank=rank, size=ranks)
         data = source.source.dataset(part, lambda: 6, in_order=False, first=first)
         for batch in data.take(-1 if steps is None else steps):
-            tagged = isinstance(batch, ShardedBatch)
-            if not tagged or float(batch.scale) > 0:
-                seen += np.asarray(batch.data if tagged else batch).ravel().tolist()
+            if is_real(batch):
+                seen += np.asarray(data_of(batch)).ravel().tolist()
     return seen
 
 

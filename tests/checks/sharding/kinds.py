@@ -24,17 +24,17 @@ def compare(build: Callable[[], keras.Model], single: Any, *forms: Any, epochs: 
     reference = build()
     start = reference.get_weights()
     metrics = ["mae"] if len(reference.outputs) == 1 else None
-    reference.compile(keras.optimizers.Adam(0.05), "mse", metrics=metrics)
+    reference.compile(keras.optimizers.SGD(0.05), "mse", metrics=metrics)
     expected = reference.fit(single, epochs=epochs, shuffle=False, verbose=0).history
     results = reference.evaluate(single, verbose=0)
     predicted = reference.predict(single, verbose=0)
 
     model = build()
+    optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.05))
+    model.compile(optimizer, "mse", metrics=metrics)
     broadcast = hvd.callbacks.BroadcastGlobalVariablesCallback(0)
     for sharded in forms:
         model.set_weights([w + hvd.rank() for w in start])
-        optimizer = hvd.DistributedOptimizer(keras.optimizers.Adam(0.05))
-        model.compile(optimizer, "mse", metrics=metrics)
         history = model.fit(sharded, epochs=epochs, verbose=0, callbacks=[broadcast]).history
         same_on_all_ranks(model)
         for mine, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
@@ -92,12 +92,9 @@ def check_lists_of_inputs_and_outputs() -> None:
     rows = number_of_rows(1)
     a, b, u, v = (numbers(rows, n) for n in (3, 2, 1, 2))
     weights = np.linspace(0.5, 2, rows)
-    forms = [hvd.shard(d, BATCH, shuffle=False) for d in (([a, b], [u, v]), ((a, b), (u, v)))]
-    compare(two_inputs, global_batches(((a, b), (u, v))), *forms)
-    # One weight for each row counts for all outputs, as in fit.
-    both = global_batches(((a, b), (u, v), (weights, weights)))
     sharded = hvd.shard(([a, b], [u, v], weights), BATCH, shuffle=False)
-    compare(two_inputs, both, sharded)
+    # One weight for each row counts for all outputs, as in fit.
+    compare(two_inputs, global_batches(((a, b), (u, v), (weights, weights))), sharded)
     # A list alone is x, as in predict([a, b]).
     model = two_inputs()
     same(model.predict(hvd.shard([a, b], BATCH), verbose=0), model.predict([a, b], verbose=0))
@@ -172,11 +169,11 @@ def check_ragged_and_sparse_tensors() -> None:
     dense = np.where(np.random.default_rng(0).random((rows, 4)) > 0.5, numbers(rows, 4), 0)
     dense = dense.astype("float32")
     sparse = tf.sparse.from_dense(dense)
-    for build, x in ((of_ragged, ragged), (linear, sparse)):
+    for build, x, cut in ((of_ragged, ragged, 3), (linear, sparse, None)):
         samples = tf.data.Dataset.from_tensor_slices((x, y))
-        forms = ((x, y), samples, samples.batch(3))
-        sharded = [hvd.shard(data, BATCH, shuffle=False) for data in forms]
-        compare(build, global_batches((x, y)), *sharded)
+        arrays = hvd.shard((x, y), BATCH, shuffle=False)
+        dataset = hvd.shard(samples if cut is None else samples.batch(cut), BATCH)
+        compare(build, global_batches((x, y)), arrays, dataset)
     shuffled = [
         (b.numpy().ravel(), tf.sparse.to_dense(a).numpy())
         for a, b, _ in hvd.shard((sparse, y), BATCH, seed=1)

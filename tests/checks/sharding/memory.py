@@ -15,38 +15,55 @@ from checks.sharding.reference import Batches, number_of_rows
 import hvdkit as hvd
 
 
-def _use(sharded: hvd.ShardedData) -> None:
+def _train(sharded: hvd.ShardedData) -> None:
     model = linear()
     model.compile(hvd.DistributedOptimizer("sgd"), "mse")
     start = hvd.callbacks.BroadcastGlobalVariablesCallback(0)
     model.fit(sharded, validation_data=sharded, verbose=0, callbacks=[start])
     model.evaluate(sharded, verbose=0)
     model.predict(sharded, verbose=0)
+
+
+def _read(sharded: hvd.ShardedData) -> None:
     for _ in sharded:
         pass
     for _ in sharded:
         break
 
 
-def _forms(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def _arrays(x: np.ndarray, y: np.ndarray) -> tuple[hvd.ShardedData, Any]:
+    return hvd.shard((x, y), BATCH), x
+
+
+def _mapped_arrays(x: np.ndarray, y: np.ndarray) -> tuple[hvd.ShardedData, Any]:
+    return hvd.shard((x, y), BATCH, map=lambda a, b: (2 * a, b)), x
+
+
+def _pydataset(x: np.ndarray, y: np.ndarray) -> tuple[hvd.ShardedData, Any]:
+    batches = Batches(x, y, workers=2)
+    return hvd.shard(batches), batches
+
+
+def _dataset(x: np.ndarray, y: np.ndarray) -> tuple[hvd.ShardedData, Any]:
     samples = tf.data.Dataset.from_tensor_slices((x, y))
-    return {
-        "arrays": (hvd.shard((x, y), BATCH), x),
-        "PyDataset": (hvd.shard(loaded := Batches(x, y, workers=2)), loaded),
-        "dataset": (hvd.shard(samples, BATCH, shuffle=True), samples),
-        "map": (hvd.shard((x, y), BATCH, map=lambda a, b: (2 * a, b)), x),
-        "padded": (hvd.shard(padded := samples.padded_batch(BATCH)), padded),
-    }
+    return hvd.shard(samples, BATCH, shuffle=True), samples
 
 
 def check_data_is_freed_after_its_last_use() -> None:
     rows = number_of_rows(1)
-    for name in _forms(numbers(rows, 4), numbers(rows, 1)):
-        sharded, owner = _forms(numbers(rows, 4), numbers(rows, 1))[name]
+    for form, use in (
+        (_arrays, _train),
+        (_pydataset, _train),
+        (_arrays, _read),
+        (_pydataset, _read),
+        (_dataset, _read),
+        (_mapped_arrays, _read),
+    ):
+        sharded, owner = form(numbers(rows, 4), numbers(rows, 1))
         kept = weakref.ref(owner)
         source = weakref.ref(sharded.source)
-        _use(sharded)
+        use(sharded)
         del sharded, owner
         gc.collect()
-        assert kept() is None, f"{name} is kept by {gc.get_referrers(kept())}"
-        assert source() is None, name
+        assert kept() is None, f"{form.__name__} is kept by {gc.get_referrers(kept())}"
+        assert source() is None, form.__name__
