@@ -1,9 +1,10 @@
-"""Mixed precision, steps of one's own, local variables, saved files, XLA's limits, overlap."""
+"""Mixed precision, own steps, local variables, names between ranks, files, XLA, overlap."""
 
 MODULES = (
     "mixed_precision",
     "own_steps",
     "local_variables",
+    "names",
     "saving",
     "xla",
     "refusals",
