@@ -163,13 +163,24 @@ def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
     """The subclass that a distributed optimizer is an instance of; it is saved as its base.
 
     Optimizers become instances of it, and none is made of it: `type(optimizer)(...)`, and so
-    `from_config`, make one of the base class, which can be used, or made distributed in turn.
+    `from_config`, copies and pickles make one of the base class, which can be used, or made
+    distributed in turn.
     """
 
     def new(_: type, *args: Any, **kwargs: Any) -> Any:
         return base(*args, **kwargs)
 
-    attributes = {"__module__": base.__module__, "__doc__": base.__doc__, "__new__": new}
+    def reduced(self: Any) -> tuple[Any, ...]:
+        reduction: Any = base.__reduce__(self)
+        function, *rest = reduction
+        return (getattr(base, function.__name__), *rest)  # a method of the class, in Keras
+
+    attributes = {
+        "__module__": base.__module__,
+        "__doc__": base.__doc__,
+        "__new__": new,
+        "__reduce__": reduced,
+    }
     distributed = type(base.__name__, (*mixins, base), attributes)
     public_name = api_export.get_name_from_symbol(base)
     if public_name is not None:
