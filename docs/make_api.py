@@ -35,7 +35,7 @@ This file is written by `python docs/make_api.py` from the docstrings; change th
 """
 
 SECTIONS: dict[str, list[str]] = {
-    "Start and stop": ["init", "shutdown", "is_initialized", "set_random_seed", "pause"],
+    "Start and stop": ["init", "shutdown", "is_initialized", "set_random_seed", "pause", "run"],
     "Training": [
         "DistributedOptimizer",
         "PartialDistributedOptimizer",
@@ -51,7 +51,12 @@ SECTIONS: dict[str, list[str]] = {
     "Checkpoints": ["checkpoint"],
     "One model over several devices and ranks": ["Mesh", "set_mesh", "parallel"],
     "Steps that are not finite": ["nonfinite"],
-    "Variables": ["broadcast_variables", "broadcast_layers", "broadcast_global_variables"],
+    "Variables": [
+        "broadcast_variables",
+        "broadcast_",
+        "broadcast_layers",
+        "broadcast_global_variables",
+    ],
     "Collectives": [
         "allreduce",
         "grouped_allreduce",
@@ -78,6 +83,7 @@ SECTIONS: dict[str, list[str]] = {
         "size_op",
         "local_rank_op",
         "local_size_op",
+        "process_set_included_op",
     ],
     "Process sets": ["ProcessSet", "add_process_set", "remove_process_set", "global_process_set"],
     "What Horovod was built with": [
@@ -95,6 +101,7 @@ SECTIONS: dict[str, list[str]] = {
     "Timeline": ["start_timeline", "stop_timeline"],
     "Errors": [
         "HvdkitError",
+        "FunctionError",
         "InstallationError",
         "NotInitializedError",
         "RankMismatchError",

@@ -5,11 +5,20 @@ A script written for Horovod changes one import:
     import hvdkit as hvd        # was: import horovod.tensorflow.keras as hvd
 """
 
-import os as _os
+import os
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["hvdkit"]:
+    # `python -m hvdkit` is the command, which works before TensorFlow and Horovod are there.
+    from hvdkit_cli.main import main
+
+    sys.argv[0] = "hvdkit"
+    main()
+    sys.exit()
 
 # TensorFlow's start-up log, before it is loaded; its warnings and errors stay.
-if _os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
-    _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+if os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 from hvdkit.engine.versions import require_tensorflow
 
@@ -78,6 +87,7 @@ from hvdkit.engine.topology import (  # noqa: E402
     mpi_enabled,
     mpi_threads_supported,
     nccl_built,
+    process_set_included_op,
     rank,
     rank_op,
     remove_process_set,
@@ -85,6 +95,8 @@ from hvdkit.engine.topology import (  # noqa: E402
     size,
     size_op,
 )
+from hvdkit.horovod_modules import install as _install_horovod_modules  # noqa: E402
+from hvdkit.launch import FunctionError, run  # noqa: E402
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization  # noqa: E402
 from hvdkit.mesh.mesh import Mesh, set_mesh  # noqa: E402
 from hvdkit.optimizers.distributed import DistributedOptimizer  # noqa: E402
@@ -99,6 +111,7 @@ from hvdkit.saving import load_model  # noqa: E402
 from hvdkit.strategy import strategy  # noqa: E402
 from hvdkit.training.hooks import install as _install_hooks  # noqa: E402
 from hvdkit.variables import (  # noqa: E402
+    broadcast_,
     broadcast_global_variables,
     broadcast_layers,
     broadcast_variables,
@@ -117,6 +130,7 @@ __all__ = [
     "Compression",
     "DistributedGradientTape",
     "DistributedOptimizer",
+    "FunctionError",
     "HvdkitError",
     "InstallationError",
     "Max",
@@ -139,6 +153,7 @@ __all__ = [
     "alltoall",
     "barrier",
     "broadcast",
+    "broadcast_",
     "broadcast_global_variables",
     "broadcast_layers",
     "broadcast_object",
@@ -174,11 +189,13 @@ __all__ = [
     "nonfinite",
     "parallel",
     "pause",
+    "process_set_included_op",
     "rank",
     "rank_op",
     "reducescatter",
     "remove_process_set",
     "rocm_built",
+    "run",
     "set_mesh",
     "set_random_seed",
     "shard",
@@ -189,3 +206,10 @@ __all__ = [
     "stop_timeline",
     "strategy",
 ]
+
+globals().update(_install_horovod_modules({name: globals()[name] for name in __all__}))
+
+
+def __dir__() -> list[str]:
+    """The public names; `hvdkit.engine` and the like can be reached, but are nobody's to use."""
+    return sorted([*__all__, "__version__"])

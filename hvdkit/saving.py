@@ -19,7 +19,7 @@ def load_model(
     filepath: Any,
     custom_optimizers: list[type] | None = None,
     custom_objects: dict[str, Any] | None = None,
-    compression: type[Compressor] = Compression.none,
+    compression: Compressor = Compression.none,
     legacy_opts: bool = False,
     **options: Any,
 ) -> keras.Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +25,10 @@ def can_be_sent(variable: Any) -> bool:
     """Whether a variable holds numbers."""
     dtype = tf.as_dtype(variable.dtype)
     return bool(dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex)
+
+
+def _raw(variable: Any) -> Any:
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def broadcast_variables(
@@ -57,7 +61,7 @@ def broadcast_variables(
         return
     variables = list(variables)
     for position, variable in enumerate(variables):
-        raw = variable.value if isinstance(variable, keras.Variable) else variable
+        raw = _raw(variable)
         value = ops.broadcast(
             tf.convert_to_tensor(raw),
             root_rank,
@@ -119,6 +123,28 @@ def broadcast_layers(
     for layer in given:
         if send(layer, root_rank, process_set):
             remake_functions(layer)
+
+
+def broadcast_(
+    variables: Sequence[Any],
+    root_rank: int,
+    name: str | None = None,
+    process_set: ProcessSet = global_process_set,
+) -> list[tf.Tensor]:
+    """`broadcast_variables` that returns the values, under Horovod's name.
+
+    Args:
+        variables: see `broadcast_variables`.
+        root_rank: see `broadcast_variables`.
+        name: kept for scripts written for Horovod.
+        process_set: the ranks that take part.
+
+    Returns:
+        The values of the variables after it.
+    """
+    del name
+    broadcast_variables(variables, root_rank, process_set)
+    return [tf.convert_to_tensor(_raw(variable)) for variable in variables]
 
 
 def broadcast_global_variables(root_rank: int) -> Any:

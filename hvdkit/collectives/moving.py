@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from hvdkit.collectives.values import tensor_keyword, to_tensor
 from hvdkit.engine import ProcessSet, global_process_set, ops, require_initialized, topology
+from hvdkit.engine.tensorflow_errors import InvalidArgumentError
 
 
 @tf.autograph.experimental.do_not_convert
@@ -16,9 +17,8 @@ from hvdkit.engine import ProcessSet, global_process_set, ops, require_initializ
 def allgather(
     value: Any,
     name: str | None = None,
-    *,
-    process_set: ProcessSet = global_process_set,
     ignore_name_scope: bool = False,
+    process_set: ProcessSet = global_process_set,
 ) -> Any:
     """Concatenate a value of each rank along the first dimension.
 
@@ -26,19 +26,16 @@ def allgather(
         value: a tensor, variable or array, whose first dimension may differ by rank; or a
             number, of which all ranks' make one array.
         name: the operation's name on a timeline; the same on all ranks.
+        ignore_name_scope: kept for scripts written for Horovod; names never hold name scopes.
         process_set: the ranks that take part.
-        ignore_name_scope: leave TensorFlow's name scopes out of the name.
 
     Returns:
         A tensor or an array with the rows of all ranks, in rank order.
     """
+    del ignore_name_scope
     require_initialized("hvd.allgather()")
     tensor, restore = to_tensor(value)
-    return restore(
-        ops.allgather(
-            tensor, name=name, process_set=process_set, ignore_name_scope=ignore_name_scope
-        )
-    )
+    return restore(ops.allgather(tensor, name=name, process_set=process_set))
 
 
 @tf.autograph.experimental.do_not_convert
@@ -49,6 +46,7 @@ def grouped_allgather(
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
     """`allgather` of several values in one operation; arguments as there."""
+    del ignore_name_scope
     require_initialized("hvd.grouped_allgather()")
     if not tensors:
         return []
@@ -57,7 +55,6 @@ def grouped_allgather(
         [tensor for tensor, _ in converted],
         name=name,
         process_set=process_set,
-        ignore_name_scope=ignore_name_scope,
     )
     return [restore(t) for t, (_, restore) in zip(gathered, converted, strict=True)]
 
@@ -68,9 +65,8 @@ def broadcast(
     value: Any,
     root_rank: int,
     name: str | None = None,
-    *,
-    process_set: ProcessSet = global_process_set,
     ignore_name_scope: bool = False,
+    process_set: ProcessSet = global_process_set,
 ) -> Any:
     """The value of one rank, on every rank.
 
@@ -78,8 +74,8 @@ def broadcast(
         value: a tensor, variable, array or number of one shape and type on all ranks.
         root_rank: the (global) rank whose value counts.
         name: the operation's name on a timeline; the same on all ranks.
+        ignore_name_scope: kept for scripts written for Horovod; names never hold name scopes.
         process_set: the ranks that take part.
-        ignore_name_scope: leave TensorFlow's name scopes out of the name.
 
     Returns:
         The root's value, of the kind of `value`.
@@ -87,6 +83,7 @@ def broadcast(
     Raises:
         ValueError: there is no such rank in the process set.
     """
+    del ignore_name_scope
     require_initialized("hvd.broadcast()")
     tensor, restore = to_tensor(value)
     return restore(
@@ -95,7 +92,6 @@ def broadcast(
             root_rank,
             name=name,
             process_set=process_set,
-            ignore_name_scope=ignore_name_scope,
         )
     )
 
@@ -114,15 +110,17 @@ def alltoall(
         tensor: a tensor, variable or array; its rows go to the ranks in order.
         splits: how many rows go to each rank; by default equally many.
         name: the operation's name on a timeline; the same on all ranks.
-        ignore_name_scope: leave TensorFlow's name scopes out of the name.
+        ignore_name_scope: kept for scripts written for Horovod; names never hold name scopes.
         process_set: the ranks that take part.
 
     Returns:
         The received rows in rank order; with `splits`, also how many came from each rank.
 
     Raises:
-        ValueError: the rows do not divide by the ranks, or `splits` does not add up to them.
+        ValueError: the rows do not divide by the ranks, or `splits` does not add up to them; it is
+            TensorFlow's InvalidArgumentError, too.
     """
+    del ignore_name_scope
     require_initialized("hvd.alltoall()")
     topology.require_member(process_set)
     converted, restore = to_tensor(tensor)
@@ -131,19 +129,20 @@ def alltoall(
     rows, ranks = converted.shape[0], topology.process_set_size(process_set)
     if splits is None:
         if rows is not None and rows % ranks:
-            raise ValueError(f"{rows} rows do not divide by {ranks} ranks: give alltoall splits.")
+            raise InvalidArgumentError(
+                f"{rows} rows do not divide by {ranks} ranks: give alltoall splits."
+            )
         return restore(
             ops.alltoall(
                 converted,
                 name=name,
-                ignore_name_scope=ignore_name_scope,
                 process_set=process_set,
             )
         )
     counts = tf.cast(tf.convert_to_tensor(splits), tf.int32)
     static = tf.get_static_value(counts)
     if static is not None and rows is not None and (len(static), static.sum()) != (ranks, rows):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"splits gives {len(static)} ranks {static.sum()} rows, but there are {ranks} ranks "
             f"and {rows} rows."
         )
@@ -151,7 +150,6 @@ def alltoall(
         converted,
         counts,
         name=name,
-        ignore_name_scope=ignore_name_scope,
         process_set=process_set,
     )
     return restore(received), restore(received_splits)

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from hvdkit.collectives.orders import in_either_order
 from hvdkit.collectives.values import for_op, tensor_keyword, to_tensor
 from hvdkit.engine import (
     OP_NAMES,
@@ -26,6 +27,20 @@ from hvdkit.reduction.sparse import allreduce_slices
 
 @tf.autograph.experimental.do_not_convert
 @tensor_keyword
+@in_either_order(
+    [
+        "average",
+        "device_dense",
+        "device_sparse",
+        "compression",
+        "op",
+        "prescale_factor",
+        "postscale_factor",
+        "name",
+        "process_set",
+        "ignore_name_scope",
+    ]
+)
 def allreduce(
     value: Any,
     name: str | None = None,
@@ -33,7 +48,7 @@ def allreduce(
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     op: int | None = None,
-    compression: type[Compressor] = Compression.none,
+    compression: Compressor = Compression.none,
     *,
     device_dense: str = "",
     device_sparse: str = "",
@@ -41,6 +56,9 @@ def allreduce(
     ignore_name_scope: bool = False,
 ) -> Any:
     """Combine a value of each rank; every rank gets the result.
+
+    Positional arguments may also come in the order of `horovod.tensorflow`: (tensor, average,
+    device_dense, device_sparse, compression, op, ...); their types tell.
 
     Args:
         value: a tensor, variable, array or number of one shape on all ranks, or
@@ -54,7 +72,7 @@ def allreduce(
         device_dense: device for the reduction; "" for the value's own.
         device_sparse: the same for `tf.IndexedSlices`.
         process_set: the ranks that take part.
-        ignore_name_scope: leave TensorFlow's name scopes out of the name.
+        ignore_name_scope: kept for scripts written for Horovod; names never hold name scopes.
 
     Returns:
         The result, of the kind of `value`.
@@ -63,6 +81,7 @@ def allreduce(
         >>> hvd.allreduce(1.0, op=hvd.Sum) == hvd.size()
         True
     """
+    del ignore_name_scope
     require_initialized("hvd.allreduce()")
     operation = _operation(op, average)
     _check_adasum(operation, process_set)
@@ -70,7 +89,7 @@ def allreduce(
         if prescale_factor != 1.0 or postscale_factor != 1.0:
             raise NotImplementedError("tf.IndexedSlices take no prescale or postscale factor.")
         with tf.device(device_sparse or None):
-            return allreduce_slices(value, operation, compression, process_set)
+            return allreduce_slices(value, operation, compression, process_set, name or "sparse")
     return grouped_allreduce(
         [value],
         None,
@@ -81,8 +100,7 @@ def allreduce(
         prescale_factor,
         postscale_factor,
         process_set,
-        ignore_name_scope,
-        name,
+        name=name,
     )[0]
 
 
@@ -92,7 +110,7 @@ def grouped_allreduce(
     average: bool | None = None,
     device_dense: str = "",
     device_sparse: str = "",
-    compression: type[Compressor] = Compression.none,
+    compression: Compressor = Compression.none,
     op: int | None = None,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
@@ -101,6 +119,7 @@ def grouped_allreduce(
     name: str | None = None,
 ) -> list[Any]:
     """`allreduce` of several values in one operation; arguments as there."""
+    del ignore_name_scope
     require_initialized("hvd.grouped_allreduce()")
     operation = _operation(op, average)
     _check_adasum(operation, process_set)
@@ -115,6 +134,7 @@ def grouped_allreduce(
             compression=compression,
             device_sparse=device_sparse,
             process_set=process_set,
+            name=name and f"{name}_{i}",
         )
     dense = [i for i in range(len(tensors)) if i not in slices]
     converted = [to_tensor(tensors[i]) for i in dense]
@@ -130,7 +150,6 @@ def grouped_allreduce(
             prescale=prescale_factor,
             postscale=postscale_factor,
             process_set=process_set,
-            ignore_name_scope=ignore_name_scope,
         )
     for i, tensor, (_, context), (_, restore) in zip(
         dense, reduced, compressed, converted, strict=True
@@ -141,19 +160,34 @@ def grouped_allreduce(
 
 @tf.autograph.experimental.do_not_convert
 @tensor_keyword
+@in_either_order(
+    [
+        "device_dense",
+        "compression",
+        "op",
+        "name",
+        "process_set",
+        "ignore_name_scope",
+        "prescale_factor",
+        "postscale_factor",
+    ]
+)
 def reducescatter(
     value: Any,
     name: str | None = None,
     op: int = Average,
     *,
     device_dense: str = "",
-    compression: type[Compressor] = Compression.none,
+    compression: Compressor = Compression.none,
     process_set: ProcessSet = global_process_set,
     ignore_name_scope: bool = False,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
 ) -> Any:
     """Combine a value of each rank, and leave each rank its slice of the first dimension.
+
+    Positional arguments may also come in the order of `horovod.tensorflow`: (tensor, device_dense,
+    compression, op, name, ...); their types tell.
 
     Args:
         value: a tensor, variable or array of one shape on all ranks, with a first dimension.
@@ -162,13 +196,14 @@ def reducescatter(
         device_dense: device for the reduction; "" for the value's own.
         compression: how the value travels.
         process_set: the ranks that take part.
-        ignore_name_scope: leave TensorFlow's name scopes out of the name.
+        ignore_name_scope: kept for scripts written for Horovod; names never hold name scopes.
         prescale_factor: factor before the reduction.
         postscale_factor: factor after the reduction.
 
     Returns:
         This rank's slice; where the rows do not divide, the first ranks get one more.
     """
+    del ignore_name_scope
     require_initialized("hvd.reducescatter()")
     tensor, restore = to_tensor(value)
     if tensor.shape.rank == 0:
@@ -182,7 +217,6 @@ def reducescatter(
             prescale=prescale_factor,
             postscale=postscale_factor,
             process_set=process_set,
-            ignore_name_scope=ignore_name_scope,
         )[0]
     return restore(compression.decompress(reduced, context))
 
@@ -191,7 +225,7 @@ def reducescatter(
 def grouped_reducescatter(
     tensors: Sequence[Any],
     device_dense: str = "",
-    compression: type[Compressor] = Compression.none,
+    compression: Compressor = Compression.none,
     op: int = Average,
     process_set: ProcessSet = global_process_set,
     prescale_factor: float = 1.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,31 +11,46 @@ import tensorflow as tf
 
 from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
 from hvdkit.data.counting import scaled
+from hvdkit.data.lazy import LazyDataset
+from hvdkit.data.mapped_batches import MappedBatchesSource
 from hvdkit.data.source import Part, Source
 from hvdkit.engine import ProcessSet
 
 
-class ShardedData:
+class ShardedData(LazyDataset):
     """One rank's part of the data, made by `hvd.shard`.
 
     Give it to `fit`, `evaluate` or `predict` in the place of x, or to `fit` as
     `validation_data`. Iterating over it gives the batches of the next epoch as tensors: with
     `remainder="pad"` with a weight of each row in the last place, (x, y, weights).
 
+    It is a `tf.data.Dataset` of these batches for whatever asks for one. `map` gives sharded data
+    again, so models with a `fit` of their own that maps a function over a dataset, as all tasks of
+    KerasHub do, take it.
+
     Attributes:
         source: the whole data.
         part: which part of it is this rank's.
         process_set: the ranks that it is divided over.
-        epoch: the number of the next epoch, which decides its order.
     """
 
     def __init__(self, source: Source, part: Part, process_set: ProcessSet) -> None:
+        super().__init__()
         self.source = source
         self.part = part
         self.process_set = process_set
-        self.epoch = 0
+        self._epochs = [0]  # what `map` has made from this goes on with it
         self._first = 0
         self._pass = (0, 0)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the next epoch, which decides its order."""
+        return self._epochs[0]
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epochs[0] = epoch
 
     def __len__(self) -> int:
         """Batches of an epoch, equal on all ranks.
@@ -57,6 +72,39 @@ class ShardedData:
             yield with_row_weights(batch) if weighted else batch
         self.source.on_epoch_end()
         self._pass = (self.epoch, 0)
+
+    def _make(self) -> tf.data.Dataset:
+        dataset = self.dataset(self.part)
+        if isinstance(dataset.element_spec, CountedBatch):
+            raise TypeError(
+                "how many rows the other ranks have in a step of this data is known only when it "
+                "is read, so it can't be a tf.data.Dataset: give it to fit, evaluate or predict "
+                "as it is, or go over it with `for`."
+            )
+        return dataset if self.part.drop_remainder else dataset.map(with_row_weights)
+
+    def map(self, map_func: Callable[..., Any], *args: Any, **kwargs: Any) -> ShardedData:
+        """Sharded data whose batches go through a function.
+
+        Args:
+            map_func: called as by `tf.data.Dataset.map` with a batch of this rank, x, or x and y
+                (and sample weights); it keeps the rows.
+            *args: more arguments of `tf.data.Dataset.map`.
+            **kwargs: more arguments of `tf.data.Dataset.map`.
+
+        Example:
+            >>> train = hvd.shard((images, labels), 32).map(lambda x, y: (augment(x), y))
+        """
+        options = dict(zip(("num_parallel_calls", "deterministic", "name"), args, strict=False))
+        source = MappedBatchesSource(self.source, map_func, {**options, **kwargs})
+        mapped = ShardedData(source, self.part, self.process_set)
+        mapped._epochs = self._epochs
+        return mapped
+
+    def prefetch(self, buffer_size: int, name: str | None = None) -> ShardedData:
+        """The data itself, which is read ahead in any case."""
+        del buffer_size, name
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Go on with the order of the given epoch, as after resuming a training."""

@@ -4,14 +4,19 @@ from hvdkit.elastic.commit import CommitStateCallback
 from hvdkit.elastic.keras_state import KerasState, TensorFlowKerasState
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.elastic.position import UpdateBatchStateCallback, UpdateEpochStateCallback
-from hvdkit.elastic.run import run
+from hvdkit.elastic.run import run, run_fn
+from hvdkit.elastic.tensorflow_state import TensorFlowState
+from hvdkit.engine.elastic import HorovodInternalError
 
 __all__ = [
     "run",
+    "run_fn",
     "KerasState",
     "TensorFlowKerasState",
+    "TensorFlowState",
     "ObjectState",
     "CommitStateCallback",
     "UpdateBatchStateCallback",
     "UpdateEpochStateCallback",
+    "HorovodInternalError",
 ]

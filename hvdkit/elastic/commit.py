@@ -13,7 +13,8 @@ class CommitStateCallback(keras.callbacks.Callback):
     """Commit the state every few batches, and at the end of each epoch.
 
     A commit is made before the next batch or epoch starts, when all callbacks have heard of the
-    last one; so the place of this callback among them does not matter.
+    last one; so the place of this callback among them does not matter. Subclasses can extend
+    `commit`.
 
     Args:
         state: the state, such as `KerasState`.
@@ -42,12 +43,12 @@ class CommitStateCallback(keras.callbacks.Callback):
         """Commit the epoch before."""
         self._commit_epoch()
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Commit, if it is time."""
         if self._since_commit >= self.batches_per_commit:
-            self._commit()
+            self._make_commit()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count."""
         self._since_commit += 1
 
@@ -61,9 +62,13 @@ class CommitStateCallback(keras.callbacks.Callback):
 
     def _commit_epoch(self) -> None:
         if self._epoch_ended:
-            self._commit()
+            self._make_commit()
 
-    def _commit(self) -> None:
+    def _make_commit(self) -> None:
         self._since_commit = 0
         self._epoch_ended = False
+        self.commit()
+
+    def commit(self) -> None:
+        """Commit the state; called when it is time, to be extended by subclasses."""
         self.state.commit()

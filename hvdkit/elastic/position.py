@@ -42,7 +42,7 @@ class UpdateBatchStateCallback(keras.callbacks.Callback):
             pass_over(self.state.batch)
         self._resumes = False
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count."""
         self.state.batch = batch + 1
 

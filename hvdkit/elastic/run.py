@@ -17,6 +17,7 @@ from hvdkit.engine import (
 from hvdkit.engine.elastic import (
     HorovodInternalError,
     HostsUpdatedInterrupt,
+    count_world,
     find_each_other_again,
     is_elastic,
     listening,
@@ -38,8 +39,10 @@ def run(
     the state says, such as `state.epoch`.
 
     Outside of `func` no rank may call collectives (or `hvd.shard`) before the training is done:
-    one that joins later would call them alone. What depends on `hvd.size()` and `hvd.rank()`,
-    a `tf.function` of one's own included, is made inside `func`, so that it is made anew.
+    one that joins later would call them alone. What depends on the values of `hvd.size()` and
+    `hvd.rank()` is made inside `func`, so that it is made anew. A `tf.function` that reduces with
+    `hvd.DistributedGradientTape` or hvdkit's collectives may be made outside: it reads the
+    number of ranks when it runs.
 
     In a job that is not elastic (`mpirun`, `horovodrun` without `--min-np`, one process) `func`
     runs once, and a rank that dies is an error.
@@ -59,6 +62,21 @@ def run(
         ... def train(state):
         ...     data = hvd.shard((x, y), batch_size=32)
         ...     model.fit(data, initial_epoch=state.epoch, epochs=10, callbacks=callbacks)
+    """
+    return run_fn(func, find_each_other_again)
+
+
+def run_fn(
+    func: Callable[Concatenate[State, Arguments], Result], reset: Callable[[], None]
+) -> Callable[Concatenate[State, Arguments], Result]:
+    """`run` with a function of one's own that leaves the present ranks and becomes one of the next.
+
+    Args:
+        func: see `run`.
+        reset: called when the ranks have changed; `run` shuts Horovod down and starts it again.
+
+    Returns:
+        A function with the same arguments and result.
     """
 
     @functools.wraps(func)
@@ -83,7 +101,8 @@ def run(
                 except HostsUpdatedInterrupt:
                     if topology.rank() == 0:
                         logger.info("hvdkit: the hosts of this job have changed.")
-                find_each_other_again()
+                reset()
+                count_world()
                 if topology.rank() == 0:
                     logger.info("hvdkit: training goes on; ranks: %d.", topology.size())
                 state.on_reset()

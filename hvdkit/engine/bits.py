@@ -33,25 +33,27 @@ def moved(
     Args:
         tensor: the values.
         move: the collective on a type that Horovod moves; the first result holds the values.
-        gradient: the collective's gradient, from that of its first result; used where Horovod's
-            own, which can't see through bits, is not.
+        gradient: the collective's gradient, from that of its first result. Horovod's own, which
+            eagerly serve the types that it moves, can't see through bits and have no names that
+            are the same on all ranks.
 
     Raises:
         TypeError: the tensor holds no numbers.
     """
     dtype = tensor.dtype
-    if dtype in MOVABLE:
-        return move(tensor)
-    if not (dtype.is_floating or dtype.is_integer or dtype.is_complex):
+    movable = dtype in MOVABLE
+    if not (movable or dtype.is_floating or dtype.is_integer or dtype.is_complex):
         raise TypeError(
             f"a tensor of type {dtype.name} can't be sent to other ranks; "
             "see hvd.broadcast_object and hvd.allgather_object."
         )
-    carrier = _CARRIERS[dtype.size]
+    if movable and tf.executing_eagerly():
+        return move(tensor)
 
     @tf.custom_gradient
-    def through_bits(values: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
-        bits, *others = move(tf.bitcast(values, carrier))
-        return (tf.bitcast(bits, dtype), *others), lambda upstream, *_: gradient(upstream)
+    def sent(values: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
+        result, *others = move(values if movable else tf.bitcast(values, _CARRIERS[dtype.size]))
+        result = result if movable else tf.bitcast(result, dtype)
+        return (result, *others), lambda upstream, *_: gradient(upstream)
 
-    return tuple(through_bits(tensor))
+    return tuple(sent(tensor))

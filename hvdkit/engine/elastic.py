@@ -79,8 +79,7 @@ def require_inside(what: str) -> None:
 def of_this_world(gradients: list[Any]) -> list[Any]:
     """The same gradients, in a graph that fails when it runs after the ranks have changed.
 
-    What is traced for one set of ranks holds their number, and with another one it would reduce
-    wrongly, or, traced by a single rank, not at all.
+    For reductions over a process set: when the ranks have changed it has others, or is gone.
 
     Args:
         gradients: tensors, `tf.IndexedSlices`, or None.
@@ -125,7 +124,6 @@ def find_each_other_again() -> None:
         mpi_ops.init()
     except ValueError as error:
         raise HvdkitError(f"the ranks could not find each other again: {error}") from error
-    count_world()
 
 
 __all__ = [

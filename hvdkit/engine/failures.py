@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
-from hvdkit.engine.errors import CollectiveError, HvdkitError, RankMismatchError
+from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.native import ProcessSet, global_process_set
-from hvdkit.engine.topology import process_set_ranks, rank
+from hvdkit.engine.tensorflow_errors import CollectiveError, RankMismatchError
+from hvdkit.engine.topology import may_have_company, process_set_ranks, rank
 from hvdkit.watch.activity import activity
 
 # The second is what Gloo's messages begin with: the file that found the connection broken.
@@ -49,6 +50,8 @@ def explained(
     try:
         with _counted(what, tensors, process_set) as results:
             yield results
+    except HvdkitError:
+        raise
     except tf.errors.OpError as error:
         if mismatch := _MISMATCH.search(error.message):
             mine = ", ".join(f"{t.dtype.name} {t.shape}" for t in tensors)
@@ -67,19 +70,18 @@ def _counted(
     what: str, tensors: Sequence[tf.Tensor], process_set: ProcessSet
 ) -> Iterator[list[tf.Tensor]]:
     results: list[tf.Tensor] = []
-    if not activity.on:
-        yield results
-        return
     ranks = process_set.ranks if process_set.process_set_id else None
     if tf.executing_eagerly():
-        with activity.doing(what, ranks):
+        with activity.doing(what, ranks) if activity.on else contextlib.nullcontext():
             yield results
-    elif not tf.inside_function():  # a graph of TensorFlow 1, which has no variables of ours
-        yield results
-    else:
-        activity.enters(tensors, what, ranks)
-        yield results
+    elif tf.inside_function() and may_have_company():
+        # The counters let TensorFlow run the collective in each rank's graph, whether or not its
+        # result is used there, and one after another where functions that are called hold some.
+        with tf.control_dependencies([activity.enters(tensors, what, ranks)]):
+            yield results
         activity.leaves(results, ranks)
+    else:  # one process; or a graph of TensorFlow 1, which has no variables of ours
+        yield results
 
 
 @contextlib.contextmanager
@@ -97,6 +99,8 @@ def explained_in_graph(what: str, progress: Callable[[], str] | None = None) -> 
     try:
         with activity.inside(progress or (lambda: what)):
             yield
+    except HvdkitError:
+        raise
     except tf.errors.OpError as error:
         node = _NODE.search(error.message)
         inside = f"{what} (in {node[1]})" if node else what

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import ops
-from hvdkit.engine.errors import RankMismatchError
 from hvdkit.engine.native import ProcessSet, global_process_set, require_initialized
+from hvdkit.engine.tensorflow_errors import RankMismatchError
 from hvdkit.engine.topology import process_set_ranks, rank
 
 

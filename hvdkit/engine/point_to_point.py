@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from hvdkit.engine.errors import CollectiveError, HvdkitError
+from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.native import ProcessSet
 from hvdkit.engine.objects import allgather_object, raise_everywhere
+from hvdkit.engine.tensorflow_errors import CollectiveError
 from hvdkit.engine.topology import (
     mpi_enabled,
     mpi_threads_supported,

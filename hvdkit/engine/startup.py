@@ -37,6 +37,9 @@ logger = logging.getLogger("hvdkit")
 
 _LAST_WORDS_SECONDS = 1.0
 
+# Variables that `init` has set or changed, with what they held before.
+_changed_variables: dict[str, str | None] = {}
+
 
 def init(
     comm: Any = None,
@@ -94,6 +97,7 @@ def init(
             "--gloo); or import mpi4py.MPI before the first hvd.init(), which keeps MPI running."
         )
     launch = read_launch()
+    environment = dict(os.environ)
     mpi_was_started = _mpi_was_started()
     watched = watching.wanted(watch) and not launch.is_elastic
     settings = [*check_settings(consistency_check), *deterministic_settings(deterministic)]
@@ -106,6 +110,9 @@ def init(
         may_start_again=mpi_was_started or not launch.is_mpi,
         watched=watched,
     )
+    for name in {*environment, *os.environ}:
+        if os.environ.get(name) != environment.get(name):
+            _changed_variables.setdefault(name, environment.get(name))
     if launch.size > 1:
         # Horovod registers its own shutdown after this, so it runs before.
         atexit.unregister(_let_the_others_speak)
@@ -134,6 +141,12 @@ def init(
         logger.warning("hvdkit: %s", problem)
     if rank() == 0:
         _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
+
+
+def environment_before_init() -> dict[str, str]:
+    """This process's environment without what `init` has set: that of a job of its own."""
+    kept = {name: os.environ.get(name) for name in os.environ} | _changed_variables
+    return {name: value for name, value in kept.items() if value is not None}
 
 
 def _start_watch() -> None:

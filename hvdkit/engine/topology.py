@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from hvdkit.engine import native
+from hvdkit.engine.launcher import read_launch
 from hvdkit.engine.native import ProcessSet, global_process_set, mpi_ops, require_initialized
 
 
@@ -176,6 +177,34 @@ def process_set_size(process_set: ProcessSet = global_process_set) -> int:
     return int(process_set.size())
 
 
+def may_have_company() -> bool:
+    """Whether there are other ranks, or there may be some later."""
+    return bool(mpi_ops.size() > 1 or read_launch().is_elastic)
+
+
+def _asks_when_run() -> bool:
+    """Whether a graph that is made now may run with other ranks: that of an elastic job."""
+    return read_launch().is_elastic and not tf.executing_eagerly()
+
+
+def ranks_when_run(process_set: ProcessSet = global_process_set) -> int | tf.Tensor:
+    """Number of ranks in `process_set`; in a graph of an elastic job, when the graph runs."""
+    number = process_set_size(process_set)
+    if not _asks_when_run():
+        return number
+    with tf.device("CPU:0"):
+        return mpi_ops.size_op(process_set_id=process_set.process_set_id)
+
+
+def place_when_run(process_set: ProcessSet = global_process_set) -> int | tf.Tensor:
+    """This rank's place in `process_set`; in a graph of an elastic job, when the graph runs."""
+    place = process_set_ranks(process_set).index(rank())
+    if not _asks_when_run() or process_set.process_set_id:
+        return place
+    with tf.device("CPU:0"):
+        return mpi_ops.rank_op()
+
+
 def process_set_ranks(process_set: ProcessSet = global_process_set) -> list[int]:
     """The global ranks that belong to `process_set`, in order."""
     process_set_size(process_set)
@@ -207,6 +236,20 @@ def size_op(process_set_id: int = 0, name: str | None = None) -> tf.Tensor:
     """`size()` as an operation that is evaluated when the graph runs (int32 scalar)."""
     require_initialized("hvd.size_op()")
     return mpi_ops.size_op(process_set_id=process_set_id, name=name)
+
+
+def process_set_included_op(process_set_id: int = 0, name: str | None = None) -> tf.Tensor:
+    """Whether this rank belongs to a process set, evaluated when the graph runs.
+
+    Args:
+        process_set_id: the number of a process set (`process_set.process_set_id`).
+        name: the operation's name.
+
+    Returns:
+        An int32 scalar: 1 or 0, or a negative number where there is no such process set.
+    """
+    require_initialized("hvd.process_set_included_op()")
+    return mpi_ops.process_set_included_op(process_set_id=process_set_id, name=name)
 
 
 def rank_op(name: str | None = None) -> tf.Tensor:

@@ -53,7 +53,8 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
                 tf.reduce_sum(deviation * deviation * weights, axes),
             ]
         )
-        count, total, squares = tf.unstack(ops.allreduce(own, Sum, process_set=replicas()))
+        sums = ops.allreduce(own, Sum, name="hvdkit_moments", process_set=replicas())
+        count, total, squares = tf.unstack(sums)
         mean = total / count
         return shift + mean, squares / count - mean * mean
 

@@ -15,6 +15,7 @@ import keras
 from keras.src import api_export
 from keras.src.saving import object_registration
 
+from hvdkit.collectives.orders import in_either_order
 from hvdkit.engine import Average, ProcessSet, global_process_set, logger
 from hvdkit.engine.versions import is_keras2_optimizer
 from hvdkit.mesh.layout import is_split
@@ -34,12 +35,30 @@ from hvdkit.reduction.compression import Compression, Compressor
 from hvdkit.reduction.gradients import GradientReduction, ReductionOptions, groups_argument
 
 
+@in_either_order(
+    [
+        "name",
+        "use_locking",
+        "device_dense",
+        "device_sparse",
+        "compression",
+        "sparse_as_dense",
+        "backward_passes_per_step",
+        "op",
+        "gradient_predivide_factor",
+        "average_aggregated_gradients",
+        "num_groups",
+        "groups",
+        "process_set",
+        "scale_local_gradients",
+    ]
+)
 def DistributedOptimizer(
     optimizer: Any,
     name: str | None = None,
     device_dense: str = "",
     device_sparse: str = "",
-    compression: type[Compressor] = Compression.none,
+    compression: Compressor = Compression.none,
     sparse_as_dense: bool = False,
     gradient_predivide_factor: float = 1.0,
     op: int = Average,
@@ -56,13 +75,17 @@ def DistributedOptimizer(
 
     N ranks with batches of B rows then train as one process with batches of N x B rows.
 
+    Positional arguments may also come in the order of `horovod.tensorflow`: (optimizer, name,
+    use_locking, device_dense, ...); their types tell.
+
     Args:
         optimizer: a Keras 3 optimizer, its name ("adam"), or its config. An instance is made
             distributed in place: it keeps its variables and is returned.
         name: prefix of the reductions' names on a timeline.
         device_dense: device for the reduction of dense gradients; "" for the gradient's own.
         device_sparse: device for the reduction of sparse gradients.
-        compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`.
+        compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`; or anything
+            with `compress` and `decompress`, such as Horovod's compressors and one's own.
         sparse_as_dense: reduce the gradients of embeddings as dense tensors. The steps are the same
             either way: rows of one id are added up first, which Keras's own optimizers omit.
         gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
@@ -137,8 +160,27 @@ def DistributedOptimizer(
 
 @functools.cache
 def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
-    """The subclass that a distributed optimizer is an instance of; it is saved as its base."""
-    attributes = {"__module__": base.__module__, "__doc__": base.__doc__}
+    """The subclass that a distributed optimizer is an instance of; it is saved as its base.
+
+    Optimizers become instances of it, and none is made of it: `type(optimizer)(...)`, and so
+    `from_config`, copies and pickles make one of the base class, which can be used, or made
+    distributed in turn.
+    """
+
+    def new(_: type, *args: Any, **kwargs: Any) -> Any:
+        return base(*args, **kwargs)
+
+    def reduced(self: Any) -> tuple[Any, ...]:
+        reduction: Any = base.__reduce__(self)
+        function, *rest = reduction
+        return (getattr(base, function.__name__), *rest)  # a method of the class, in Keras
+
+    attributes = {
+        "__module__": base.__module__,
+        "__doc__": base.__doc__,
+        "__new__": new,
+        "__reduce__": reduced,
+    }
     distributed = type(base.__name__, (*mixins, base), attributes)
     public_name = api_export.get_name_from_symbol(base)
     if public_name is not None:

@@ -118,7 +118,9 @@ class DistributedLeaf(Distributed):
         if replaced and self._hvd_reduction.active:
             grads = list(grads)
             for i in replaced:
-                grads[i] = ops.allreduce(grads[i], Max, process_set=self.process_set)
+                grads[i] = ops.allreduce(
+                    grads[i], Max, name="hvdkit_overwritten", process_set=self.process_set
+                )
         return super()._overwrite_variables_directly_with_gradients(grads, variables)
 
     def _backend_apply_gradients(

@@ -8,15 +8,13 @@ import tensorflow as tf
 
 
 class Compressor(Protocol):
-    """Anything with these two static methods, such as the classes below."""
+    """Anything with these two functions: a class below, one of Horovod's, or an object."""
 
-    @staticmethod
-    def compress(tensor: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def compress(self, tensor: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """The tensor that travels, and what `decompress` needs to know."""
         ...
 
-    @staticmethod
-    def decompress(tensor: tf.Tensor, ctx: Any) -> tf.Tensor:
+    def decompress(self, tensor: tf.Tensor, ctx: Any) -> tf.Tensor:
         """The reduced tensor in the type that `compress` was given."""
         ...
 

@@ -33,7 +33,7 @@ from hvdkit.reduction.buckets import (
     variable_key,
 )
 from hvdkit.reduction.compression import Compression, Compressor
-from hvdkit.reduction.sparse import allreduce_slices, combine_duplicates
+from hvdkit.reduction.sparse import allreduce_slices, combine_duplicates, scaled
 from hvdkit.reduction.suspension import is_suspended
 
 # A tf.Tensor, tf.IndexedSlices, or None (TensorFlow has no stubs to check it by).
@@ -59,7 +59,7 @@ class ReductionOptions:
     """
 
     op: int = Average
-    compression: type[Compressor] = Compression.none
+    compression: Compressor = Compression.none
     sparse_as_dense: bool = False
     gradient_predivide_factor: float = 1.0
     groups: int | Sequence[Sequence[Any]] | None = None
@@ -133,12 +133,22 @@ class GradientReduction:
 
     @property
     def active(self) -> bool:
-        """Whether this rank has another one to reduce with."""
+        """Whether this rank has another one to reduce with, or may have when a graph runs."""
         require_initialized("reducing gradients")
         process_set = self.options.process_set
         if is_suspended():
             return False
+        if self._outlives_its_ranks and not process_set.process_set_id:
+            return True
         return topology.process_set_size(process_set) > 1 and topology.in_process_set(process_set)
+
+    @property
+    def _outlives_its_ranks(self) -> bool:
+        """Whether what is made now may run with other ranks: a graph of an elastic job.
+
+        Ranks that join make it later than the others, so there is nothing to compare meanwhile.
+        """
+        return is_elastic() and not tf.executing_eagerly()
 
     @property
     def judges(self) -> ProcessSet | None:
@@ -163,19 +173,20 @@ class GradientReduction:
             RankMismatchError: on every rank, when shapes or types differ between ranks.
         """
         reduced: list[Gradient] = [self._prepare(gradient) for gradient in gradients]
-        if is_elastic() and not tf.executing_eagerly():
-            reduced = of_this_world(reduced)
         reduced = _summed_over_tensor_group(reduced, variables, name)
+        if self._outlives_its_ranks:
+            if self.options.process_set.process_set_id:
+                reduced = of_this_world(reduced)
+        elif self.active:
+            self._check_once(reduced, variables)
         if not self.active:
             return reduced
-        ranks = topology.process_set_size(self.options.process_set)
-        self._check_once(reduced, variables)
         dense: list[int] = []
         for i, (gradient, variable) in enumerate(zip(reduced, variables, strict=True)):
             if gradient is None:
                 continue
             if self.is_local(variable):
-                reduced[i] = self._local_gradient(gradient, ranks)
+                reduced[i] = self._local_gradient(gradient)
             elif isinstance(gradient, tf.IndexedSlices):
                 with tf.device(self.options.device_sparse or None):
                     reduced[i] = allreduce_slices(
@@ -183,6 +194,7 @@ class GradientReduction:
                         self.options.op,
                         self.options.compression,
                         self.options.process_set,
+                        name=f"{name}.sparse{i}",
                     )
             else:
                 dense.append(i)
@@ -200,12 +212,11 @@ class GradientReduction:
             return tf.convert_to_tensor(gradient)
         return combine_duplicates(gradient)
 
-    def _local_gradient(self, gradient: Gradient, ranks: int) -> Gradient:
+    def _local_gradient(self, gradient: Gradient) -> Gradient:
         if not self.options.scale_local_gradients:
             return gradient
-        if isinstance(gradient, tf.IndexedSlices):
-            return tf.IndexedSlices(gradient.values / ranks, gradient.indices, gradient.dense_shape)
-        return gradient / ranks
+        ranks = topology.ranks_when_run(self.options.process_set)
+        return scaled(gradient, 1.0 / tf.cast(ranks, tf.float32))
 
     def _check_once(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> None:
         signature = (
@@ -222,12 +233,13 @@ class GradientReduction:
             self._seen.add(signature)
 
     def _describe(self, gradient: Gradient, variable: Any) -> str:
+        if self.is_local(variable):  # nothing has to agree
+            return "local"
         if gradient is None:
             return "no gradient"
         kind = "sparse " if isinstance(gradient, tf.IndexedSlices) else ""
-        local = " (local)" if self.is_local(variable) else ""
         shape = "x".join(str(d) for d in variable.shape) or "scalar"
-        return f"{kind}{gradient.dtype.name} {shape}{local}"
+        return f"{kind}{gradient.dtype.name} {shape}"
 
     def _reduce_dense(
         self, gradients: list[tf.Tensor], variables: list[Any], name: str
@@ -238,11 +250,11 @@ class GradientReduction:
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
         results = list(gradients)
-        # An absolute scope: the name between ranks depends on neither layers nor optimizers,
-        # and TensorFlow keeps it unique in a graph that reduces several times.
-        with tf.name_scope(f"{name}/"), tf.device(self.options.device_dense or None):
+        with tf.device(self.options.device_dense or None):
             for number, bucket in enumerate(plan.plan(sizes, variables)):
-                reduced = self._reduce_bucket([gradients[i] for i in bucket], f"bucket{number}")
+                reduced = self._reduce_bucket(
+                    [gradients[i] for i in bucket], f"{name}.bucket{number}"
+                )
                 for i, result in zip(bucket, reduced, strict=True):
                     results[i] = result
         return results

@@ -24,8 +24,9 @@ def combine_duplicates(slices: tf.IndexedSlices) -> tf.IndexedSlices:
 def allreduce_slices(
     slices: tf.IndexedSlices,
     op: int,
-    compression: type[Compressor],
+    compression: Compressor,
     process_set: ProcessSet,
+    name: str = "sparse",
 ) -> tf.IndexedSlices:
     """Average or sum sparse gradients: gather the rows of all ranks, add up equal indices.
 
@@ -34,6 +35,7 @@ def allreduce_slices(
         op: `Average` or `Sum`.
         compression: how the rows travel.
         process_set: the ranks that take part.
+        name: names the operations between ranks.
 
     Returns:
         The same slices on every rank, each index once.
@@ -45,10 +47,11 @@ def allreduce_slices(
         )
     slices = combine_duplicates(slices)
     values, context = compression.compress(slices.values)
-    gathered = compression.decompress(ops.allgather(values, process_set=process_set), context)
-    indices = ops.allgather(slices.indices, process_set=process_set)
+    values = ops.allgather(values, name=f"{name}.rows", process_set=process_set)
+    gathered = compression.decompress(values, context)
+    indices = ops.allgather(slices.indices, name=f"{name}.indices", process_set=process_set)
     if op == Average:
-        gathered = gathered / tf.cast(topology.process_set_size(process_set), gathered.dtype)
+        gathered = gathered / tf.cast(topology.ranks_when_run(process_set), gathered.dtype)
     return combine_duplicates(tf.IndexedSlices(gathered, indices, slices.dense_shape))
 
 

@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_v2_func_graphs import (
+    CondBranchFuncGraph,
+    WhileBodyFuncGraph,
+    WhileCondFuncGraph,
+)
+
+_CONTROL_FLOW = (CondBranchFuncGraph, WhileBodyFuncGraph, WhileCondFuncGraph)
 
 # More names than these make a message longer, and no clearer.
 _NAMES_SHOWN = 3
@@ -82,8 +89,14 @@ class Activity:
         finally:
             self._inside = before
 
-    def enters(self, inputs: Sequence[tf.Tensor], name: str, ranks: Sequence[int] | None) -> None:
-        """Let the graph count a collective, such as "sum 'a'", as begun when its inputs exist."""
+    def enters(
+        self, inputs: Sequence[tf.Tensor], name: str, ranks: Sequence[int] | None
+    ) -> tf.Operation:
+        """Let the graph count a collective, such as "sum 'a'", as begun when its inputs exist.
+
+        Returns:
+            The operation that counts.
+        """
         marks = self._marks(ranks)
         scope = tf.get_current_name_scope()
         full_name = name.replace("'", f"'{scope}/", 1) if scope else name
@@ -91,12 +104,15 @@ class Activity:
         if full_name not in marks.names and "'hvdkit" not in name:
             marks.names.append(full_name)
         with tf.control_dependencies(inputs):
-            marks.entered.assign_add(1)
+            return _count(marks.entered, tf.constant(1, tf.int64))
 
     def leaves(self, outputs: Sequence[tf.Tensor], ranks: Sequence[int] | None) -> None:
-        """Let the graph count a collective as finished when its outputs exist."""
+        """Let the graph count a collective as finished when its outputs exist.
+
+        TensorFlow leaves out what is only waited for, so the number is made from an output.
+        """
         with tf.control_dependencies(outputs):
-            self._marks(ranks).left.assign_add(1)
+            _count(self._marks(ranks).left, _one(outputs[0]))
 
     def _marks(self, ranks: Sequence[int] | None) -> GraphMarks:
         key = None if ranks is None else tuple(ranks)
@@ -138,6 +154,31 @@ class Activity:
                 for key, marks in list(self._graphs.items())
             ],
         }
+
+
+def _count(variable: tf.Variable, more: tf.Tensor) -> tf.Operation:
+    """Let the graph that is being made add to a variable."""
+    handle = _handle_in(tf.compat.v1.get_default_graph(), variable.handle)
+    return tf.raw_ops.AssignAddVariableOp(resource=handle, value=more)
+
+
+def _handle_in(graph: Any, handle: tf.Tensor) -> tf.Tensor:
+    """The handle as a tensor of a function's graph.
+
+    Branches and loops take it from the graph around them: in their gradients TensorFlow knows
+    nothing that comes from further out.
+    """
+    if isinstance(graph, _CONTROL_FLOW):
+        handle = _handle_in(graph.outer_graph, handle)
+    return graph.capture(handle)
+
+
+def _one(tensor: tf.Tensor) -> tf.Tensor:
+    """1, which can't be known before the tensor exists; the tensor stays where it is."""
+    with tensor.graph.colocate_with(tensor.op, ignore_existing=True):
+        of_any_rank = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=None)
+        rank = tf.rank(of_any_rank)
+    return tf.cast(rank >= 0, tf.int64)
 
 
 activity = Activity()

@@ -18,6 +18,7 @@ from hvdkit_cli.building.cache import WheelCache, cache_root, file_hash
 from hvdkit_cli.building.disk import MIB, require_space
 from hvdkit_cli.building.install import install, try_import
 from hvdkit_cli.building.launcher import with_own_launcher
+from hvdkit_cli.building.notice import add_notice
 from hvdkit_cli.building.plan import Plan, make_plan
 from hvdkit_cli.building.process import log_path, run_logged, tail
 from hvdkit_cli.building.progress import BuildProgress
@@ -70,6 +71,7 @@ def build(options: Options) -> None:
     installed = read_record()
     if not options.force and installed is not None and installed.key == record.key:
         console.print("Horovod: installed already, built for just this (--force rebuilds it)")
+        _add_notice(console)
         return
     if find_spec("pip") is None:
         raise CommandError(
@@ -125,7 +127,15 @@ def _build_and_install(
             f"see {log}; check that LD_LIBRARY_PATH names no other MPI or NCCL, then run "
             "`hvdkit build --force`",
         )
+    _add_notice(console)
     console.print("Horovod: installed; `hvdkit doctor` checks it with a two-rank job")
+
+
+def _add_notice(console: Console) -> None:
+    try:
+        add_notice()
+    except OSError as error:  # the environment belongs to somebody else; Horovod works
+        console.print(f"warning: Horovod's own Keras module stays without its notice: {error}")
 
 
 def _compile(

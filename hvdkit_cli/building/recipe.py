@@ -1,7 +1,7 @@
 """The recipe: the command and the environment that build Horovod from its own sources.
 
-Nothing of Horovod is copied or changed. What TensorFlow has moved or removed since Horovod 0.28.1
-is put back by headers of our own, ahead on the compiler's search path.
+Nothing of Horovod is copied or changed before it is built. What TensorFlow has moved or removed
+since Horovod 0.28.1 is put back by headers of our own, ahead on the compiler's search path.
 """
 
 import os

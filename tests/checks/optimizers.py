@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from checks.reference import compare_with_one_process, data, mlp
 
 import hvdkit as hvd
@@ -248,6 +251,80 @@ def check_compression_bf16() -> None:
         rtol=3e-2,
         atol=1e-2,
     )
+
+
+class _Halved:
+    """A compressor of one's own, as an object."""
+
+    def compress(self, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
+        return tf.cast(tensor, tf.float16), tensor.dtype
+
+    def decompress(self, tensor: tf.Tensor, ctx: tf.DType) -> tf.Tensor:
+        return tf.cast(tensor, ctx)
+
+
+def check_compressors_of_horovod_and_of_ones_own() -> None:
+    from horovod.tensorflow.compression import Compression, Compressor
+
+    class Scaled(Compressor):
+        @staticmethod
+        def compress(tensor: tf.Tensor) -> tuple[tf.Tensor, None]:
+            return 2.0 * tensor, None
+
+        @staticmethod
+        def decompress(tensor: tf.Tensor, ctx: None) -> tf.Tensor:
+            return tensor / 2.0
+
+    own = tf.constant([hvd.rank() + 1.0])
+    mean = np.mean([r + 1.0 for r in range(hvd.size())])
+    for compression in (Compression.fp16, Compression.none, Scaled, _Halved()):
+        np.testing.assert_allclose(hvd.allreduce(own, compression=compression), [mean])
+        with tf.GradientTape() as tape:
+            variable = tf.Variable([1.0])
+            loss = variable * own
+        tape = hvd.DistributedGradientTape(tape, compression=compression)
+        np.testing.assert_allclose(tape.gradient(loss, variable), [mean])
+        compare_with_one_process(
+            mlp,
+            lambda: O.SGD(0.1),
+            lambda c=compression: hvd.DistributedOptimizer(O.SGD(0.1), compression=c),
+            rtol=5e-3,
+            atol=2e-3,
+        )
+
+
+def check_what_is_made_from_a_distributed_optimizer_is_plain() -> None:
+    """From its class, its config, a copy, a pickle, a saved model: it can be used, and wrapped."""
+    kinds = [lambda: O.SGD(0.1, momentum=0.9), lambda: O.LossScaleOptimizer(O.Adam(0.01))]
+    for kind in kinds:
+        wrapped = hvd.DistributedOptimizer(kind())
+        model = mlp(0)
+        model.compile(wrapped, "mse")
+        clone = keras.models.clone_model(model)
+        clone.compile_from_config(model.get_compile_config())
+        assert type(clone.optimizer) is type(kind())
+        arguments = () if isinstance(wrapped, O.SGD) else (O.Adam(0.01),)
+        for fresh in (
+            type(wrapped).from_config(wrapped.get_config()),
+            type(wrapped)(*arguments),
+            keras.optimizers.deserialize(keras.optimizers.serialize(wrapped)),
+            copy.copy(wrapped),
+            copy.deepcopy(wrapped),
+            pickle.loads(pickle.dumps(wrapped)),
+        ):
+            assert type(fresh) is type(kind()), type(fresh).__mro__
+            for optimizer in (
+                fresh,
+                hvd.DistributedOptimizer(type(fresh).from_config(fresh.get_config())),
+            ):
+                other = mlp(1)
+                other.compile(optimizer, "mse")
+                other.fit(
+                    *data(8, seed=hvd.rank()),
+                    verbose=0,
+                    callbacks=[hvd.callbacks.ConsistencyCheck(at_start=False)],
+                )
+        _same(lambda w=wrapped: type(w).from_config(w.get_config()))
 
 
 def check_mixed_bfloat16() -> None:

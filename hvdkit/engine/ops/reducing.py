@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from hvdkit.engine.bfloat16 import allreduce_bfloat16
 from hvdkit.engine.failures import explained
 from hvdkit.engine.native import (
     OP_NAMES,
@@ -24,8 +23,10 @@ from hvdkit.engine.native import (
     mpi_ops,
     require_initialized,
 )
+from hvdkit.engine.ops.bfloat16 import allreduce_bfloat16
+from hvdkit.engine.ops.graphs import differentiable, named, not_constant
 from hvdkit.engine.ops.shared import by_type, described
-from hvdkit.engine.topology import require_member
+from hvdkit.engine.topology import ranks_when_run, require_member
 
 _REDUCIBLE = frozenset({tf.int32, tf.int64, tf.float16, tf.float32, tf.float64, tf.bfloat16})
 _TRAVELS_AS = {
@@ -58,7 +59,6 @@ def allreduce(
     prescale: float = 1.0,
     postscale: float = 1.0,
     process_set: ProcessSet = global_process_set,
-    ignore_name_scope: bool = False,
 ) -> tf.Tensor:
     """Reduce `tensor` over the ranks of `process_set`; every rank gets the result.
 
@@ -69,7 +69,6 @@ def allreduce(
         prescale: factor before the reduction.
         postscale: factor after the reduction.
         process_set: the ranks that take part.
-        ignore_name_scope: leave TensorFlow's name scopes out of the name.
 
     Returns:
         A tensor of the shape and type of `tensor`.
@@ -81,7 +80,6 @@ def allreduce(
         prescale=prescale,
         postscale=postscale,
         process_set=process_set,
-        ignore_name_scope=ignore_name_scope,
     )[0]
 
 
@@ -93,7 +91,6 @@ def grouped_allreduce(
     prescale: float = 1.0,
     postscale: float = 1.0,
     process_set: ProcessSet = global_process_set,
-    ignore_name_scope: bool = False,
 ) -> list[tf.Tensor]:
     """Reduce several tensors in one operation, which starts when all of them exist.
 
@@ -106,7 +103,7 @@ def grouped_allreduce(
     if op == Adasum and not all(tensor.dtype.is_floating for tensor in travelling):
         raise TypeError("hvd.Adasum combines floats, no integers.")
 
-    def reduce_one_type(members: list[tf.Tensor], own_name: str | None) -> list[tf.Tensor]:
+    def reduce_one_type(members: list[tf.Tensor], own_name: str) -> list[tf.Tensor]:
         if members[0].dtype == tf.bfloat16 and op not in (Average, Sum):
             raise TypeError("bfloat16 tensors can be averaged and summed, nothing else.")
         reduce = allreduce_bfloat16 if members[0].dtype == tf.bfloat16 else _reduce_natively
@@ -119,11 +116,10 @@ def grouped_allreduce(
                 prescale=prescale,
                 postscale=postscale,
                 process_set=process_set,
-                ignore_name_scope=ignore_name_scope,
             )
         return outputs
 
-    reduced = by_type(travelling, name, reduce_one_type)
+    reduced = by_type(travelling, name or "allreduce", reduce_one_type)
     return [
         tf.cast(result, tensor.dtype) if result.dtype != tensor.dtype else result
         for result, tensor in zip(reduced, tensors, strict=True)
@@ -134,23 +130,36 @@ def _reduce_natively(
     tensors: list[tf.Tensor],
     op: int,
     *,
-    name: str | None,
+    name: str,
     prescale: float,
     postscale: float,
     process_set: ProcessSet,
-    ignore_name_scope: bool,
 ) -> list[tf.Tensor]:
-    options = {
-        "name": name,
-        "reduce_op": op,
-        "prescale_factor": prescale,
-        "postscale_factor": postscale,
-        "ignore_name_scope": ignore_name_scope,
-        "process_set_id": process_set.process_set_id,
-    }
-    if len(tensors) == 1:
-        return [library.horovod_allreduce(tensors[0], **options)]
-    return list(library.horovod_grouped_allreduce(tensors, **options))
+    def reduce(*values: tf.Tensor) -> list[tf.Tensor]:
+        anchored = [not_constant(value) for value in values]
+        with named(name) as operation:
+            options = {
+                **operation,
+                "reduce_op": op,
+                "prescale_factor": prescale,
+                "postscale_factor": postscale,
+                "process_set_id": process_set.process_set_id,
+            }
+            if len(anchored) == 1:
+                return [library.horovod_allreduce(anchored[0], **options)]
+            return list(library.horovod_grouped_allreduce(anchored, **options))
+
+    def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
+        return grouped_allreduce(
+            upstream,
+            op,
+            name=f"{name}_gradient",
+            prescale=prescale,
+            postscale=postscale,
+            process_set=process_set,
+        )
+
+    return differentiable(reduce, gradient, tensors)
 
 
 def grouped_reducescatter(
@@ -161,7 +170,6 @@ def grouped_reducescatter(
     prescale: float = 1.0,
     postscale: float = 1.0,
     process_set: ProcessSet = global_process_set,
-    ignore_name_scope: bool = False,
 ) -> list[tf.Tensor]:
     """Reduce tensors over ranks and leave each rank its slice of the first dimension.
 
@@ -175,18 +183,53 @@ def grouped_reducescatter(
     for i, tensor in enumerate(tensors):
         wire = _travelling(tensor)
         wire = tf.cast(wire, tf.float32) if wire.dtype == tf.bfloat16 else wire
+        own_name = name or "reducescatter"
         with explained(
             described("reducescatter", name), [tensor], f"with hvd.{OP_NAMES[op]}", process_set
         ) as outputs:
-            result = mpi_ops._reducescatter(
+            outputs += _scatter_natively(
                 wire,
+                op,
+                name=f"{own_name}_{i}" if len(tensors) > 1 else own_name,
+                prescale=prescale,
+                postscale=postscale,
+                process_set=process_set,
+            )
+        results.append(tf.cast(outputs[0], tensor.dtype))
+    return results
+
+
+def _scatter_natively(
+    tensor: tf.Tensor,
+    op: int,
+    *,
+    name: str,
+    prescale: float,
+    postscale: float,
+    process_set: ProcessSet,
+) -> list[tf.Tensor]:
+    def scatter(value: tf.Tensor) -> list[tf.Tensor]:
+        value = not_constant(value)
+        with named(name) as operation:
+            slice_ = mpi_ops._reducescatter(
+                value,
                 op=op,
-                name=f"{name}_{i}" if name is not None and len(tensors) > 1 else name,
                 prescale_factor=prescale,
                 postscale_factor=postscale,
                 process_set=process_set,
-                ignore_name_scope=ignore_name_scope,
+                **operation,
             )
-            outputs.append(result)
-        results.append(tf.cast(result, tensor.dtype))
-    return results
+        return [slice_]
+
+    def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+        # As Horovod has it: an allgather after this is an allreduce, and so are the gradients.
+        factor = tf.cast(prescale * postscale, upstream.dtype)
+        if op == Sum:
+            factor *= tf.cast(ranks_when_run(process_set), upstream.dtype)
+        with explained("the gradient of a reducescatter", [upstream], "", process_set) as outputs:
+            value = not_constant(upstream * factor)
+            with named(f"{name}_gradient") as operation:
+                outputs.append(mpi_ops.allgather(value, process_set=process_set, **operation))
+        return outputs
+
+    return differentiable(scatter, gradient, [tensor])

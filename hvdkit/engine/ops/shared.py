@@ -9,8 +9,8 @@ import tensorflow as tf
 
 def by_type(
     tensors: Sequence[tf.Tensor],
-    name: str | None,
-    collective: Callable[[list[tf.Tensor], str | None], Sequence[tf.Tensor]],
+    name: str,
+    collective: Callable[[list[tf.Tensor], str], Sequence[tf.Tensor]],
 ) -> list[tf.Tensor]:
     """Call a collective once for each type, in the order in which the types come.
 
@@ -26,7 +26,7 @@ def by_type(
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
         mixed = len(places) < len(tensors)
-        own_name = f"{name}_{dtype.name}" if name is not None and mixed else name
+        own_name = f"{name}_{dtype.name}" if mixed else name
         of_type = collective([tensors[i] for i in places], own_name)
         for place, result in zip(places, of_type, strict=True):
             results[place] = result

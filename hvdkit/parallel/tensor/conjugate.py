@@ -14,8 +14,8 @@ so is its gradient. The last two stand where the outside is divided along the se
 taken in the tensor's own type.
 
 All are for a mesh whose tensor group has several ranks, eagerly and in graphs. In a graph Horovod
-tells operations apart by their names, which follow from the layers' (TensorFlow's name scopes):
-ranks of a group have to run the same model code.
+tells operations apart by their names, which count them in the order in which they are made: ranks
+of a group have to run the same model code.
 
 Sources: Megatron-LM, arXiv 1909.08053, section 3 (f and g); sequence parallelism, arXiv
 2205.05198, section 4.2.2 (their g and its conjugate).

@@ -16,6 +16,7 @@ MODULES = (
     "waiting",
     "process_sets",
     "graphs",
+    "names",
     "signatures",
     "timeline",
     "shutdown",

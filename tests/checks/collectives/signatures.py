@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -54,8 +55,68 @@ def check_first_argument_by_either_name() -> None:
         hvd.allreduce(value=1.0, tensor=2.0)
 
 
+def check_positional_arguments_in_either_order() -> None:
+    """Horovod's two modules have orders of their own; arguments in either are taken."""
+    import horovod.tensorflow
+    import horovod.tensorflow.keras
+
+    given = {
+        "name": "positional",
+        "average": False,
+        "device_dense": "",
+        "device_sparse": "",
+        "compression": hvd.Compression.none,
+        "op": hvd.Sum,
+        "prescale_factor": 1.0,
+        "postscale_factor": 1.0,
+        "process_set": hvd.global_process_set,
+        "ignore_name_scope": True,
+        "root_rank": 0,
+        "splits": None,
+    }
+    rows = tf.fill([hvd.size()], tf.constant(hvd.rank() + 1.0))
+    total = float(sum(r + 1 for r in all_ranks()))
+    expected = {
+        "allreduce": ([total] * hvd.size(), [total / hvd.size()] * hvd.size()),
+        "reducescatter": ([total], [total / hvd.size()]),
+        "allgather": (np.repeat([r + 1.0 for r in all_ranks()], hvd.size()),) * 2,
+        "broadcast": ([1.0] * hvd.size(),) * 2,
+        "alltoall": ([r + 1.0 for r in all_ranks()],) * 2,
+    }
+    compared = 0
+    for module in (horovod.tensorflow, horovod.tensorflow.keras):
+        for name, (sums, averages) in expected.items():
+            for prefix, function in (("", getattr(hvd, name)), ("grouped_", None)):
+                theirs = getattr(module, prefix + name, None)
+                if theirs is None:
+                    continue
+                function = function or (
+                    lambda v, *more, name=name: getattr(hvd, f"grouped_{name}")([v], *more)[0]
+                )
+                names = list(inspect.signature(theirs).parameters)[1:]
+                least = 1 + names.index("root_rank") if "root_rank" in names else 0
+                for length in range(least, len(names) + 1):
+                    values = {n: given[n] for n in names[:length]}
+                    if "op" in values and "average" in values:
+                        values["average"] = None
+                    summed = values.get("op") == hvd.Sum or values.get("average") is False
+                    result = function(rows, *values.values())
+                    result = result[0] if isinstance(result, tuple) else result
+                    assert_equal(result, sums if summed else averages, rtol=1e-6)
+                    compared += 1
+    assert compared >= 40, compared
+    x = tf.constant(hvd.rank() + 1.0)
+    assert_equal(hvd.allreduce(x, False), total)
+    assert_equal(hvd.allreduce(x, True), total / hvd.size(), rtol=1e-6)
+    for arguments in (("name", False), ("name", False, "", "", hvd.Compression.fp16, True, 1)):
+        optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(), *arguments)
+        assert optimizer.process_set is hvd.global_process_set
+    with pytest.raises(TypeError, match="average twice"):
+        hvd.allreduce(x, True, average=False)
+
+
 def check_signatures_are_those_of_horovod() -> None:
-    """Positional names, order and defaults; hvdkit may add arguments after them."""
+    """Positional names, order and defaults; more arguments are keywords, or TensorFlow's order."""
     import horovod.tensorflow
     import horovod.tensorflow.keras
 
@@ -70,8 +131,14 @@ def check_signatures_are_those_of_horovod() -> None:
         expected = list(inspect.signature(theirs).parameters.values())
         parameters = list(inspect.signature(ours).parameters.values())
         assert _described(parameters[: len(expected)]) == _described(expected), name
-        assert all(
-            p.kind is p.KEYWORD_ONLY or p.kind is p.VAR_KEYWORD for p in parameters[len(expected) :]
+        others = getattr(horovod.tensorflow, name, theirs)
+        follows = [p.name for p in parameters][: len(inspect.signature(others).parameters)]
+        assert (
+            all(
+                p.kind is p.KEYWORD_ONLY or p.kind is p.VAR_KEYWORD
+                for p in parameters[len(expected) :]
+            )
+            or follows[1:] == list(inspect.signature(others).parameters)[1:]
         ), name
         # What only horovod.tensorflow's function has is a keyword of ours.
         other = getattr(horovod.tensorflow, name, theirs)
@@ -104,3 +171,33 @@ def check_everything_horovod_offers_is_here() -> None:
     missing = sorted(name for name in names if not hasattr(hvd, name))
     assert not missing, missing
     assert names <= {*hvd.__all__}, sorted(names - {*hvd.__all__})
+
+
+def check_modules_of_horovod_are_here() -> None:
+    import importlib
+
+    for name, members in {
+        "mpi_ops": ("rank", "size", "allreduce", "Average", "ProcessSet", "rank_op"),
+        "functions": ("broadcast_variables", "broadcast_object", "allgather_object"),
+        "compression": ("Compression", "Compressor", "FP16Compressor"),
+        "sync_batch_norm": ("SyncBatchNormalization",),
+        "util": ("vars_to_refs", "refs_to_vars"),
+        "gradient_aggregation": ("LocalGradientAggregationHelper",),
+    }.items():
+        module = importlib.import_module(f"hvdkit.{name}")
+        assert module is getattr(hvd, name)
+        assert not [member for member in members if not hasattr(module, member)]
+    variable = tf.Variable(1.0)
+    assert hvd.util.refs_to_vars(hvd.util.vars_to_refs([variable])) == [variable]
+
+
+def check_only_public_names_are_shown() -> None:
+    assert set(dir(hvd)) == {*hvd.__all__, "__version__"}
+
+
+def check_broadcast_of_variables_in_place() -> None:
+    variables = [tf.Variable([float(hvd.rank())]), keras.Variable(hvd.rank() + 1.0)]
+    values = hvd.broadcast_(variables, 0, "name")
+    assert [float(tf.reshape(v, [])) for v in values] == [0.0, 1.0]
+    assert float(variables[1]) == 1.0
+    assert int(hvd.process_set_included_op()) == 1

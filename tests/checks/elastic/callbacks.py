@@ -24,8 +24,8 @@ def check_callbacks_commit_and_count_in_any_order() -> None:
         commits: list[tuple[int, int, int]] = []
 
         class Noting(elastic.CommitStateCallback):
-            def _commit(self) -> None:
-                super()._commit()
+            def commit(self) -> None:
+                super().commit()
                 done = int(model.optimizer.iterations)  # noqa: B023
                 commits.append((state.epoch, state.batch, done))  # noqa: B023
 

@@ -1,10 +1,11 @@
-"""Mixed precision, steps of one's own, local variables, saved files, XLA's limits, overlap."""
+"""Mixed precision, own steps, local variables, names between ranks, files, XLA, overlap."""
 
 MODULES = (
     "mixed_precision",
     "own_steps",
     "unbuilt",
     "local_variables",
+    "names",
     "saving",
     "xla",
     "refusals",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 from checks.reference import data, mlp
@@ -66,3 +67,40 @@ def check_local_variables_keep_their_gradients_in_fit() -> None:
     weights = hvd.allgather_object(model.get_weights())
     if hvd.size() > 1:
         assert not np.array_equal(weights[0][2], weights[1][2])
+
+
+def check_local_variables_of_other_shapes_on_each_rank() -> None:
+    """A table that each rank has of another size, as in a model-parallel embedding."""
+    rank, size = hvd.rank(), hvd.size()
+    ids = tf.constant([[0, 1], [2, 3]])
+    x, y = ids.numpy(), np.array([[1.0], [0.0]])
+
+    def build() -> tuple[keras.Model, keras.Layer]:
+        table = keras.layers.Embedding(7 + rank, 3)
+        layers = [table, keras.layers.Flatten(), keras.layers.Dense(1)]
+        return keras.Sequential([keras.Input((2,), dtype="int32"), *layers]), table
+
+    model, table = build()
+    with tf.GradientTape(persistent=True) as tape:
+        loss = tf.reduce_mean((model(ids) - y) ** 2)
+    own = tape.gradient(loss, model.trainable_variables)
+    tape = hvd.DistributedGradientTape(tape)
+    tape.register_local_source(table.weights[0])
+    gradients = tape.gradient(loss, model.trainable_variables)
+    mean = np.mean(hvd.allgather_object(own[1].numpy()), axis=0)
+    np.testing.assert_allclose(gradients[1], mean, rtol=1e-5)
+    dense = [tf.convert_to_tensor(g[0]).numpy() for g in (gradients, own)]
+    np.testing.assert_allclose(dense[0], dense[1] / size, rtol=1e-5)
+    for partial in (False, True):
+        model, table = build()
+        if partial:
+            optimizer = hvd.PartialDistributedOptimizer(optimizers.SGD(0.1), local_layers=[table])
+        else:
+            optimizer = hvd.DistributedOptimizer(optimizers.SGD(0.1))
+            optimizer.register_local_var(table.weights[0])
+        model.compile(optimizer, "mse")
+        start = hvd.callbacks.BroadcastGlobalVariablesCallback(0, local_variables=table.weights)
+        model.fit(x, y, epochs=2, verbose=0, callbacks=[start])
+        everyone = hvd.allgather_object(model.get_weights())
+        for other in everyone:
+            np.testing.assert_array_equal(other[1], everyone[0][1])

@@ -13,18 +13,18 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from hvdkit.engine.native import Average, ProcessSet, mpi_ops
-from hvdkit.engine.topology import process_set_size
+from hvdkit.engine.ops.graphs import named, not_constant
+from hvdkit.engine.topology import ranks_when_run
 
 
 def allreduce_bfloat16(
     tensors: list[tf.Tensor],
     op: int,
     *,
-    name: str | None,
+    name: str,
     prescale: float,
     postscale: float,
     process_set: ProcessSet,
-    ignore_name_scope: bool,
 ) -> list[tf.Tensor]:
     """Sum or average bfloat16 tensors over ranks, all of them in one exchange.
 
@@ -35,12 +35,13 @@ def allreduce_bfloat16(
         prescale: factor before the sum, applied in float32.
         postscale: factor after the sum, applied in float32.
         process_set: the ranks that take part.
-        ignore_name_scope: leave TensorFlow's name scopes out of the name.
 
     Returns:
         bfloat16 tensors of the shapes of `tensors`. The gradient is reduced in the same way.
     """
-    factor = prescale * postscale / (process_set_size(process_set) if op == Average else 1)
+    factor = prescale * postscale * tf.ones([])
+    if op == Average:
+        factor /= tf.cast(ranks_when_run(process_set), tf.float32)
 
     @tf.custom_gradient
     def reduced(*values: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:
@@ -48,36 +49,36 @@ def allreduce_bfloat16(
             return allreduce_bfloat16(
                 list(upstream),
                 op,
-                name=name and f"{name}_gradient",
+                name=f"{name}_gradient",
                 prescale=prescale,
                 postscale=postscale,
                 process_set=process_set,
-                ignore_name_scope=ignore_name_scope,
             )
 
-        return _exchanged(list(values), factor, name, process_set, ignore_name_scope), gradient
+        return _exchanged(list(values), factor, name, process_set), gradient
 
     return list(reduced(*tensors))
 
 
 def _exchanged(
     tensors: list[tf.Tensor],
-    factor: float,
-    name: str | None,
+    factor: tf.Tensor,
+    name: str,
     process_set: ProcessSet,
-    ignore_name_scope: bool,
 ) -> list[tf.Tensor]:
-    ranks = process_set_size(process_set)
+    ranks = ranks_when_run(process_set)
     flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
     length = tf.size(flat)
     slice_length = -(-length // ranks)
     flat = tf.pad(flat, [[0, slice_length * ranks - length]])
-    options = {"process_set": process_set, "ignore_name_scope": ignore_name_scope}
-    received = mpi_ops.alltoall(_bits(flat), name=name and f"{name}_slices", **options)
+    flat = not_constant(flat)
+    with named(f"{name}_slices") as operation:
+        received = mpi_ops.alltoall(_bits(flat), process_set=process_set, **operation)
     contributions = tf.reshape(_values(received), [ranks, slice_length])
     total = tf.reduce_sum(tf.cast(contributions, tf.float32), 0) * factor
     sums = _bits(tf.cast(total, tf.bfloat16))
-    gathered = mpi_ops.allgather(sums, name=name and f"{name}_sums", **options)
+    with named(f"{name}_sums") as operation:
+        gathered = mpi_ops.allgather(sums, process_set=process_set, **operation)
     whole = _values(gathered)[:length]
     sizes = [tf.size(tensor) for tensor in tensors]
     parts = tf.split(whole, sizes) if len(tensors) > 1 else [whole]
