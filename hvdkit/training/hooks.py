@@ -36,12 +36,7 @@ from hvdkit.agreement.statistics import average_statistics
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data import plain
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
-from hvdkit.engine import (
-    explained_in_graph,
-    logger,
-    several_ranks,
-    topology,
-)
+from hvdkit.engine import explained_in_graph, logger, several_ranks, topology
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import kinds
 from hvdkit.metrics.logs import logs_of_pass
