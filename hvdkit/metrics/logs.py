@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hvdkit.engine import RankMismatchError, allgather_object
+from hvdkit.engine import RankMismatchError, allgather_object, topology
+from hvdkit.mesh.mesh import replicas
 from hvdkit.metrics import say
 from hvdkit.metrics.snapshot import Result, Snapshot
 from hvdkit.metrics.values import alike, as_value, close, combine, plain
@@ -116,7 +117,7 @@ def over_ranks(
         of_all_batches = bool(results) or named
         weights = [r.total_rows if of_all_batches else r.last_rows for r in everyone]
         new[path] = leaf if alike(columns[path]) else combine(columns[path], weights)
-        if results:
+        if results and topology.process_set_size(replicas()) > 1:
             say.averaged_metric(model, results[0].name)
         elif not alike(columns[path]):
             say.no_metric(model, "/".join(path), columns[path])

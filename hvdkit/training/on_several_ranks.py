@@ -77,6 +77,8 @@ def agree_on_callbacks(model: Any, arguments: dict[str, Any], data: Any, validat
     process_set = process_set_of(model.optimizer) if several_ranks() else None
     if process_set is None or not topology.in_process_set(process_set):
         return
+    if topology.process_set_size(process_set) == 1:
+        return
     given = given_callbacks(arguments)
     deciding = [c for c in given if isinstance(c, _DECIDES) and not isinstance(c, LogsOfAllRanks)]
     own = _Own(

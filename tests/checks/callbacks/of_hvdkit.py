@@ -1,4 +1,4 @@
-"""Callbacks on real ranks."""
+"""hvdkit's callbacks on real ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checks.hearing import heard
 from checks.reference import data, mlp, same_on_all_ranks
 
 import hvdkit as hvd
@@ -20,7 +19,12 @@ import hvdkit as hvd
 O = keras.optimizers  # noqa: E741
 
 
-def _fit(model: keras.Model, callbacks: list[Any], epochs: int = 2, **options: Any) -> Any:
+def shared_folder() -> Path:
+    """A folder that all ranks know."""
+    return Path(hvd.broadcast_object(tempfile.mkdtemp() if hvd.rank() == 0 else None))
+
+
+def fit(model: keras.Model, callbacks: list[Any], epochs: int = 2, **options: Any) -> Any:
     x, y = data(16, seed=hvd.rank())
     return model.fit(x, y, batch_size=4, epochs=epochs, verbose=0, callbacks=callbacks, **options)
 
@@ -34,7 +38,7 @@ def check_broadcast_sends_model_and_optimizer_from_any_root() -> None:
         optimizer.iterations.assign(100 + hvd.rank())
         optimizer.variables[2].assign(tf.ones_like(optimizer.variables[2].value) * hvd.rank())
         expected = hvd.broadcast_object(model.get_weights(), root)
-        _fit(model, [hvd.callbacks.BroadcastGlobalVariablesCallback(root)], epochs=1)
+        fit(model, [hvd.callbacks.BroadcastGlobalVariablesCallback(root)], epochs=1)
         for mine, theirs in zip(model.get_weights(), expected, strict=True):
             np.testing.assert_array_equal(mine, theirs)
         assert int(optimizer.iterations) == 100 + root + 4
@@ -45,7 +49,7 @@ def check_broadcast_leaves_local_variables() -> None:
     model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.0)), loss="mse")
     own = model.get_weights()
     local = model.layers[0].kernel
-    _fit(model, [hvd.callbacks.BroadcastGlobalVariablesCallback(0, local_variables=local)])
+    fit(model, [hvd.callbacks.BroadcastGlobalVariablesCallback(0, local_variables=local)])
     np.testing.assert_array_equal(model.get_weights()[0], own[0])
     if hvd.rank() > 0:
         assert not np.array_equal(model.get_weights()[2], own[2])
@@ -120,7 +124,7 @@ def check_metric_on_one_rank_is_an_error_that_names_it() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
     with pytest.raises(hvd.RankMismatchError, match=r"'only_here'.*rank 1"):
-        _fit(model, [_OnRankZero(), hvd.callbacks.MetricAverageCallback()])
+        fit(model, [_OnRankZero(), hvd.callbacks.MetricAverageCallback()])
 
 
 def check_warmup_follows_horovods_formula() -> None:
@@ -133,7 +137,7 @@ def check_warmup_follows_horovods_formula() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.4)), loss="mse")
     warmup = hvd.callbacks.LearningRateWarmupCallback(0.4, warmup_epochs=2)
-    history = _fit(model, [warmup, Watch()], epochs=3).history
+    history = fit(model, [warmup, Watch()], epochs=3).history
     expected = [
         0.4 / size * ((epoch + batch / 4 + 1 / 4) * (size - 1) / 2 + 1)
         for epoch in range(2)
@@ -147,11 +151,11 @@ def check_schedule_staircase_and_constant_multiplier() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.4)), loss="mse")
     schedule = hvd.callbacks.LearningRateScheduleCallback(0.4, 0.5, start_epoch=1, end_epoch=3)
-    history = _fit(model, [schedule], epochs=4).history
+    history = fit(model, [schedule], epochs=4).history
     np.testing.assert_allclose(history["lr"], [0.4, 0.4, 0.2, 0.2], rtol=1e-6)
 
 
-def check_momentum_correction_takes_effect_in_compiled_fit() -> None:
+def check_momentum_correction_takes_effect_in_compiledfit() -> None:
     """By hand: v = m (new / old) v - lr g at the change, on a loss whose gradient is 1."""
 
     def final(correction: bool) -> float:
@@ -192,7 +196,7 @@ def check_early_stopping_decides_alike() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
     stop = hvd.callbacks.EarlyStopping(monitor="scripted", mode="min", patience=1)
-    history = _fit(model, [_Scripted(2), stop], epochs=6).history
+    history = fit(model, [_Scripted(2), stop], epochs=6).history
     assert len(set(hvd.allgather_object(len(history["loss"])))) == 1
     assert len(history["loss"]) < 6
 
@@ -203,7 +207,7 @@ def check_reduce_lr_on_plateau_decides_alike() -> None:
     plateau = hvd.callbacks.ReduceLROnPlateau(
         monitor="scripted", mode="min", factor=0.5, patience=1, min_delta=0.0
     )
-    history = _fit(model, [_Scripted(1), plateau], epochs=4).history
+    history = fit(model, [_Scripted(1), plateau], epochs=4).history
     rates = hvd.allgather_object(tuple(history["learning_rate"]))
     assert len(set(rates)) == 1
     assert rates[0][-1] < 0.4
@@ -216,7 +220,7 @@ def check_checkpoints_are_written_by_rank_0_only() -> None:
         best = hvd.callbacks.BestModelCheckpoint(monitor="loss")
         best.filepath = os.path.join(folder, "best.keras")
         every = hvd.callbacks.ModelCheckpoint(os.path.join(folder, "{epoch}.keras"))
-        _fit(model, [best, every], epochs=2)
+        fit(model, [best, every], epochs=2)
         expected = ["1.keras", "2.keras", "best.keras"] if hvd.rank() == 0 else []
         assert sorted(os.listdir(folder)) == expected
 
@@ -234,115 +238,15 @@ def check_config_free_verbose_auto_is_quiet_on_other_ranks() -> None:
     assert bool(printed.getvalue()) == (hvd.rank() == 0), printed.getvalue()
 
 
-def _written_folder() -> Path:
-    return Path(hvd.broadcast_object(tempfile.mkdtemp() if hvd.rank() == 0 else None))
-
-
-def check_keras_callbacks_that_write_one_file_do_it_once() -> None:
-    folder = _written_folder()
-    model = mlp(0)
-    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
-    own = keras.callbacks.CSVLogger(str(folder / f"own-{hvd.rank()}.csv"))
-    callbacks = [
-        keras.callbacks.CSVLogger(str(folder / "log.csv"), append=True),
-        own,
-        keras.callbacks.ModelCheckpoint(str(folder / "{epoch}.weights.h5"), save_weights_only=True),
-    ]
-    with heard() as texts:
-        _fit(model, callbacks, epochs=2)
-        _fit(model, callbacks[:1], epochs=1)
-    hvd.barrier()
-    assert not texts
-    lines = (folder / "log.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "0"], lines
-    assert all((folder / f"own-{rank}.csv").exists() for rank in range(hvd.size()))
-    assert {"1.weights.h5", "2.weights.h5"} <= set(os.listdir(folder))
-    model.load_weights(folder / "2.weights.h5")
-    hvd.barrier()
-    if hvd.rank() == 0:
-        shutil.rmtree(folder)
-
-
-class _OwnLogger(keras.callbacks.CSVLogger):
-    pass
-
-
-def check_callbacks_that_can_not_write_once_are_said() -> None:
-    folder = _written_folder()
-    model = mlp(0)
-    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
-    with heard() as texts:
-        _fit(model, [_OwnLogger(str(folder / "log.csv"))], epochs=1)
-        if hvd.rank() == 0:
-            _fit_alone = keras.callbacks.CSVLogger(str(folder / "alone.csv"))
-        _fit(model, [_fit_alone] if hvd.rank() == 0 else [], epochs=1)
-    assert len(texts) == (hvd.rank() == 0), texts
-    assert all("_OwnLogger" in text and "0, 1" in text for text in texts)
-    hvd.barrier()
-    if hvd.rank() == 0:
-        assert (folder / "alone.csv").exists()
-        shutil.rmtree(folder)
-
-
-def check_keras_early_stopping_stops_all_ranks() -> None:
-    """Each rank has other rows, so its own loss would stop it at an epoch of its own."""
-    model = mlp(0)
-    model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.3)), loss="mse", metrics=["mae"])
-    callbacks = [
-        keras.callbacks.EarlyStopping(monitor="mae", min_delta=0.1 + 0.3 * hvd.rank(), patience=0),
-        keras.callbacks.ReduceLROnPlateau(monitor="mae", min_delta=10, patience=1),
-    ]
-    callbacks[0].min_delta = -0.1
-    history = _fit(model, callbacks, epochs=8).history
-    everyone = hvd.allgather_object(repr({k: history[k] for k in ("mae", "learning_rate")}))
-    assert len(set(everyone)) == 1, everyone
-    assert history["learning_rate"][-1] < 0.3
-
-
-def check_callbacks_of_hvdkit_on_some_ranks_are_an_error() -> None:
-    model = mlp(0)
-    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
-    callbacks = [hvd.callbacks.EarlyStopping(monitor="loss")] if hvd.rank() == 0 else []
-    with pytest.raises(hvd.RankMismatchError, match="EarlyStopping is given to fit on rank 0,"):
-        _fit(model, callbacks)
-    some = {"validation_data": data(4)} if hvd.rank() == 0 else {}
-    with pytest.raises(hvd.RankMismatchError, match="'val_loss' exists on rank 0"):
-        _fit(model, [hvd.callbacks.EarlyStopping(monitor="loss")], **some)
-
-
-def check_one_cache_file_for_several_ranks_is_an_error() -> None:
-    folder = _written_folder()
-    model = mlp(0)
-    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
-
-    def cached(name: str) -> tf.data.Dataset:
-        rows = tf.data.Dataset.from_tensor_slices(data(16))
-        return rows.cache(str(folder / name)).batch(4)
-
-    shared = [cached("one"), hvd.shard(cached("one"), 4)]
-    for given in shared:
-        with pytest.raises(ValueError, match="would write the cache"):
-            model.fit(given, verbose=0)
-    model.fit(cached(f"own-{hvd.rank()}"), verbose=0)
-    hvd.barrier()
-    if hvd.rank() == 0:
-        list(cached("one"))
-    hvd.barrier()
-    model.fit(hvd.shard(cached("one"), 4), verbose=0)  # complete, so it is only read
-    hvd.barrier()
-    if hvd.rank() == 0:
-        shutil.rmtree(folder)
-
-
 def check_checkpoints_within_an_epoch() -> None:
-    folder = _written_folder()
+    folder = shared_folder()
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
     saving = [
         hvd.callbacks.ModelCheckpoint(str(folder / "{batch}.keras"), save_freq=2),
         hvd.callbacks.BestModelCheckpoint("loss", save_freq=1, filepath=str(folder / "best.keras")),
     ]
-    _fit(model, saving, epochs=1)
+    fit(model, saving, epochs=1)
     hvd.barrier()
     assert sorted(os.listdir(folder)) == ["2.keras", "4.keras", "best.keras"]
     hvd.barrier()

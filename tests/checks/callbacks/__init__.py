@@ -1,0 +1,3 @@
+"""Callbacks on real ranks."""
+
+MODULES = ("of_hvdkit", "of_keras")

@@ -1,0 +1,113 @@
+"""Keras's own callbacks, and cached data, on several ranks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import keras
+import pytest
+import tensorflow as tf
+from checks.callbacks.of_hvdkit import fit, shared_folder
+from checks.hearing import heard
+from checks.reference import data, mlp
+
+import hvdkit as hvd
+
+O = keras.optimizers  # noqa: E741
+
+
+def check_keras_callbacks_that_write_one_file_do_it_once() -> None:
+    folder = shared_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    own = keras.callbacks.CSVLogger(str(folder / f"own-{hvd.rank()}.csv"))
+    callbacks = [
+        keras.callbacks.CSVLogger(str(folder / "log.csv"), append=True),
+        own,
+        keras.callbacks.ModelCheckpoint(str(folder / "{epoch}.weights.h5"), save_weights_only=True),
+    ]
+    with heard() as texts:
+        fit(model, callbacks, epochs=2)
+        fit(model, callbacks[:1], epochs=1)
+    hvd.barrier()
+    assert not texts
+    lines = (folder / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "0"], lines
+    assert all((folder / f"own-{rank}.csv").exists() for rank in range(hvd.size()))
+    assert {"1.weights.h5", "2.weights.h5"} <= set(os.listdir(folder))
+    model.load_weights(folder / "2.weights.h5")
+    hvd.barrier()
+    if hvd.rank() == 0:
+        shutil.rmtree(folder)
+
+
+class _OwnLogger(keras.callbacks.CSVLogger):
+    pass
+
+
+def check_callbacks_that_can_not_write_once_are_said() -> None:
+    folder = shared_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    with heard() as texts:
+        fit(model, [_OwnLogger(str(folder / "log.csv"))], epochs=1)
+        if hvd.rank() == 0:
+            alone = keras.callbacks.CSVLogger(str(folder / "alone.csv"))
+        fit(model, [alone] if hvd.rank() == 0 else [], epochs=1)
+    assert len(texts) == (hvd.rank() == 0), texts
+    assert all("_OwnLogger" in text and "0, 1" in text for text in texts)
+    hvd.barrier()
+    if hvd.rank() == 0:
+        assert (folder / "alone.csv").exists()
+        shutil.rmtree(folder)
+
+
+def check_keras_early_stopping_stops_all_ranks() -> None:
+    """Each rank has other rows, so its own loss would stop it at an epoch of its own."""
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.3)), loss="mse", metrics=["mae"])
+    callbacks = [
+        keras.callbacks.EarlyStopping(monitor="mae", min_delta=0.1 + 0.3 * hvd.rank(), patience=0),
+        keras.callbacks.ReduceLROnPlateau(monitor="mae", min_delta=10, patience=1),
+    ]
+    callbacks[0].min_delta = -0.1
+    history = fit(model, callbacks, epochs=8).history
+    everyone = hvd.allgather_object(repr({k: history[k] for k in ("mae", "learning_rate")}))
+    assert len(set(everyone)) == 1, everyone
+    assert history["learning_rate"][-1] < 0.3
+
+
+def check_callbacks_of_hvdkit_on_some_ranks_are_an_error() -> None:
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    callbacks = [hvd.callbacks.EarlyStopping(monitor="loss")] if hvd.rank() == 0 else []
+    with pytest.raises(hvd.RankMismatchError, match="EarlyStopping is given to fit on rank 0,"):
+        fit(model, callbacks)
+    some = {"validation_data": data(4)} if hvd.rank() == 0 else {}
+    with pytest.raises(hvd.RankMismatchError, match="'val_loss' exists on rank 0"):
+        fit(model, [hvd.callbacks.EarlyStopping(monitor="loss")], **some)
+
+
+def check_one_cache_file_for_several_ranks_is_an_error() -> None:
+    folder = shared_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+
+    def cached(name: str) -> tf.data.Dataset:
+        rows = tf.data.Dataset.from_tensor_slices(data(16))
+        return rows.cache(str(folder / name)).batch(4)
+
+    shared = [cached("one"), hvd.shard(cached("one"), 4)]
+    for given in shared:
+        with pytest.raises(ValueError, match="would write the cache"):
+            model.fit(given, verbose=0)
+    model.fit(cached(f"own-{hvd.rank()}"), verbose=0)
+    hvd.barrier()
+    if hvd.rank() == 0:
+        list(cached("one"))
+    hvd.barrier()
+    model.fit(hvd.shard(cached("one"), 4), verbose=0)  # complete, so it is only read
+    hvd.barrier()
+    if hvd.rank() == 0:
+        shutil.rmtree(folder)
