@@ -119,3 +119,17 @@ def check_reset_makes_keras_trace_its_steps_anew() -> None:
     state.on_reset()
     assert (model.train_function, model.test_function, called) == (None, None, [hvd.size()])
     train(model)
+
+
+def check_state_of_variables_without_a_model() -> None:
+    variables = [tf.Variable([float(hvd.rank())]), keras.Variable(hvd.rank() + 1.0)]
+    state = hvd.elastic.TensorFlowState(variables, batch=hvd.rank())
+    state.sync()
+    assert [float(tf.reshape(v, [])) for v in values(variables)] == [0.0, 1.0]
+    assert state.batch == 0
+    variables[0].assign([7.0])
+    state.batch = 3
+    state.restore()
+    assert (float(variables[0][0]), state.batch) == (0.0, 0)
+    with pytest.raises(ValueError, match="no variables"):
+        hvd.elastic.TensorFlowState()
