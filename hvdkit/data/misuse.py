@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.data.sharded import ShardedData
+
 
 def require_data(data: Any) -> None:
     """Refuse what is read once, or divided by somebody else.
@@ -16,6 +18,10 @@ def require_data(data: Any) -> None:
     Raises:
         TypeError: it names what to give instead.
     """
+    if isinstance(data, ShardedData):
+        raise TypeError(
+            "the data is from hvd.shard already: give it to fit, evaluate or predict as it is."
+        )
     module = type(data).__module__.partition(".")[0]
     if module == "torch":
         raise TypeError(

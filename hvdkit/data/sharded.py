@@ -81,7 +81,7 @@ class ShardedData(LazyDataset):
                 "is read, so it can't be a tf.data.Dataset: give it to fit, evaluate or predict "
                 "as it is, or go over it with `for`."
             )
-        return dataset if self.part.drop_remainder else dataset.map(with_row_weights)
+        return dataset if self.part.drop_remainder else dataset.map(_with_row_weights)
 
     def map(self, map_func: Callable[..., Any], *args: Any, **kwargs: Any) -> ShardedData:
         """Sharded data whose batches go through a function.
@@ -228,6 +228,11 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
     def on_epoch_end(self) -> None:
         """Called by Keras after an epoch."""
         self.data.source.on_epoch_end()
+
+
+def _with_row_weights(*parts: Any) -> Any:
+    """As `tf.data.Dataset.map` calls it: with the parts of a tuple."""
+    return with_row_weights(parts[0] if len(parts) == 1 else parts)
 
 
 def _class_weights(class_weight: dict[int, float], tag: Any) -> Any:

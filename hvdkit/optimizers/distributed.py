@@ -171,8 +171,8 @@ def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
         return base(*args, **kwargs)
 
     def reduced(self: Any) -> tuple[Any, ...]:
-        reduction: Any = base.__reduce__(self)
-        function, *rest = reduction
+        plain: Any = base
+        function, *rest = plain.__reduce__(self)
         return (getattr(base, function.__name__), *rest)  # a method of the class, in Keras
 
     attributes = {

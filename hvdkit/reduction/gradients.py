@@ -219,13 +219,8 @@ class GradientReduction:
         return scaled(gradient, 1.0 / tf.cast(ranks, tf.float32))
 
     def _check_once(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> None:
-        signature = (
-            f"ranks {world_number()}",
-            *(
-                self._describe(gradient, variable)
-                for gradient, variable in zip(gradients, variables, strict=True)
-            ),
-        )
+        described = map(self._describe, gradients, variables)
+        signature = (f"ranks {world_number()}", *described)
         if signature not in self._seen:
             require_same(
                 "the gradients of the trainable variables", signature[1:], self.options.process_set

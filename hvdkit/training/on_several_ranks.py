@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from hvdkit.agreement.variables import process_set_of
 from hvdkit.callbacks.metric_average import LogsOfAllRanks
-from hvdkit.data.datasets import DatasetSource
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import (
     RankMismatchError,
@@ -177,8 +176,10 @@ def _require_own_caches(everyone: dict[int, _Own]) -> None:
 
 
 def _incomplete_caches(data: Any) -> Iterator[str]:
-    if isinstance(data, ShardedData) and isinstance(data.source, DatasetSource):
-        data = data.source.source
+    if isinstance(data, ShardedData):
+        data = data.source
+        while not isinstance(data, tf.data.Dataset) and hasattr(data, "source"):
+            data = data.source
     if not isinstance(data, tf.data.Dataset):
         return
     filename = getattr(data, "_filename", None) if "Cache" in type(data).__name__ else None

@@ -173,3 +173,17 @@ def check_weights_of_a_rank_stay_its_own() -> None:
     hvd.elastic.KerasState(model).sync()
     assert float(layer.last[0]) == 1.0 + hvd.rank()
     assert float(layer.mean[0]) == 1.0
+
+
+def check_state_of_variables_without_a_model() -> None:
+    variables = [tf.Variable([float(hvd.rank())]), keras.Variable(hvd.rank() + 1.0)]
+    state = hvd.elastic.TensorFlowState(variables, batch=hvd.rank())
+    state.sync()
+    assert [float(tf.reshape(v, [])) for v in values(variables)] == [0.0, 1.0]
+    assert state.batch == 0
+    variables[0].assign([7.0])
+    state.batch = 3
+    state.restore()
+    assert (float(variables[0][0]), state.batch) == (0.0, 0)
+    with pytest.raises(ValueError, match="no variables"):
+        hvd.elastic.TensorFlowState()
