@@ -97,8 +97,11 @@ $(STAMPS)/venv: | $(if $(wildcard $(STAMPS)/venv),,check-python)
 	touch $@
 
 $(DEPS): setup.cfg pyproject.toml constraints.txt $(STAMPS)/venv
-	$(PIP) install --quiet --constraint constraints.txt pip setuptools
-	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	@echo "make: installing pip"
+	@$(PIP) install --quiet --constraint constraints.txt pip setuptools
+	@echo "make: installing the packages of constraints.txt into $(VENV) (a minute or more)"
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
+	  --editable '.[$(EXTRAS)]'
 	touch $@
 
 $(HOROVOD): $(DEPS) $(RECIPE) | $(if $(wildcard $(HOROVOD)),,check-compiler)
