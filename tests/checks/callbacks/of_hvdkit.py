@@ -76,15 +76,17 @@ def check_broadcast_keeps_dropout_different() -> None:
         assert not np.array_equal(everyone[0], everyone[rank])
 
 
-def check_broadcast_skips_lookup_tables() -> None:
+def check_broadcast_sends_lookup_tables() -> None:
     words = np.array([["a"], ["b"]])
-    lookup = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    vocabulary = ["a", "b"] if hvd.rank() == 0 else ["b", "a"]
+    lookup = keras.layers.StringLookup(vocabulary=vocabulary, output_mode="one_hot")
     text = keras.Input((1,), dtype="string")
     model = keras.Model(text, keras.layers.Dense(1)(lookup(text)))
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
     dataset = tf.data.Dataset.from_tensor_slices((words, np.ones((2, 1), "float32"))).batch(2)
     model.fit(dataset, verbose=0, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)])
     same_on_all_ranks(model)
+    assert lookup.get_vocabulary() == ["[UNK]", "a", "b"]
 
 
 def check_metric_average_is_exact_with_unequal_rows() -> None:
