@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.state.arrays import Arrays
-from hvdkit.state.keepers import read_layer, write_layer
+from hvdkit.checkpoint.errors import CheckpointError
+from hvdkit.state.arrays import Arrays, leaves_folder
+from hvdkit.state.keepers import Files, read_layer, write_layer
 
 LAYERS = "layers"
 
@@ -77,6 +78,27 @@ def other_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) ->
         "of layers that keep something outside of variables the checkpoint has "
         f"{', '.join(stored) or 'none'}, and this model {', '.join(mine) or 'none'}"
     )
+
+
+def require_files_inside(contents: Contents, source: str) -> None:
+    """Refuse files of layers that would be written outside of the folder that they are read from.
+
+    Args:
+        contents: of a file.
+        source: where it was read, for the message.
+
+    Raises:
+        CheckpointError: one would be.
+    """
+    start = f"{Files.name}/"
+    for place, layer in enumerate(contents.values.get(LAYERS, [])):
+        files = [n.removeprefix(start) for n in _state(contents, place) if n.startswith(start)]
+        for name in filter(leaves_folder, files):
+            raise CheckpointError(
+                f"{source}: the layer {layer['name']} has a file of the name {name!r}, which would "
+                "be written outside of its folder. hvdkit writes no such names: do not use a "
+                "checkpoint that holds one."
+            )
 
 
 def _state(contents: Contents, place: int) -> Arrays:

@@ -9,7 +9,12 @@ import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.errors import CheckpointError
-from hvdkit.checkpoint.layers import add_layers, other_layers, restore_layers
+from hvdkit.checkpoint.layers import (
+    add_layers,
+    other_layers,
+    require_files_inside,
+    restore_layers,
+)
 from hvdkit.checkpoint.parts import AXES, Place, axes, read_own, read_part
 from hvdkit.checkpoint.resplit import KEPT, resplit
 from hvdkit.checkpoint.saver import Snapshot
@@ -126,6 +131,8 @@ class Training:
             _leave_slots(groups, part, found)
             own = self._own_contents(manifest, own_groups)
             source = str(manifest.path)
+            require_files_inside(part, source)
+            require_files_inside(own, source)
             others = other_layers(part, alike, by_name=anew)
             problem = misfit(groups, part.arrays, part.values[PATHS], source, others) or misfit(
                 own_groups, own.arrays, own.values[PATHS], source

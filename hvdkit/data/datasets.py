@@ -21,9 +21,10 @@ from hvdkit.data.unseeded import problem_with_order, seeds_of
 SHUFFLE_BLOCK_ROWS = 10_000
 
 _SEED_REMEDY = (
-    "Give all ranks the same seed. Keras's image_dataset_from_directory and its like draw one on "
-    "each rank if they get none: write image_dataset_from_directory(..., seed=1), or "
-    "hvd.set_random_seed(1) at the start"
+    "Give all ranks the same seeds, also to tf.random.set_seed and keras.utils.set_random_seed, "
+    "which takes part in every shuffle(..., seed=...): write hvd.set_random_seed(1) at the start. "
+    "Keras's image_dataset_from_directory(...) and its like draw a seed on each rank if they get "
+    "none: give them seed=1"
 )
 
 

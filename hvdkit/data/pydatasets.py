@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.data.batch import CountedBatch, kept_positions
+from hvdkit.data.batch import CountedBatch, ShardedBatch, batch_scale_of, kept_positions
 from hvdkit.data.contents import Content, samples_of
 from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.python_batches import batch_of, common_spec, first_row, row_count, spec_of
@@ -55,7 +55,8 @@ class PyDatasetSource:
     @property
     def identity(self) -> list[object]:
         """The number of batches and their rows."""
-        return [f"{self.count} batches", f"{self.rows} and at the end {self.last_rows} rows"]
+        rows = f"{self.rows} rows" if self.equal else f"{self.rows} rows, and others next"
+        return [f"{self.count} batches", f"{rows}, and at the end {self.last_rows}"]
 
     def contents(self, *, sampled: bool) -> list[Content]:
         """See `Source.contents`; a second call loads the batches again."""
@@ -136,25 +137,34 @@ class PyDatasetSource:
     ) -> tf.data.Dataset:
         """See `Source.dataset`.
 
-        How many rows the others have in a step is not known before it, as each rank loads its own
-        batches only: so the batches of several ranks come as `CountedBatch`.
+        Each rank loads its own batches only. Where the first ones have equal rows, all have to but
+        the last. Where they do not, it is not known before a step how many the others have: then
+        the batches come as `CountedBatch`.
         """
-        counted = part.size > 1 and not part.drop_remainder
+        counted = part.size > 1 and not part.drop_remainder and not self.equal
+        uneven = self.may_be_uneven(part, first)
+        alike = part.drop_remainder or (part.size > 1 and self.equal)
 
         def batches() -> Iterator[Any]:
             groups = self._groups(part, next_epoch, in_order, first)
             for group, batch in self._loaded(groups, part.rank):
-                own = part.rank < len(group)
-                if part.drop_remainder:
-                    self._require_full(group[part.rank], batch)
-                if not counted:
-                    yield batch
-                elif own:
-                    yield CountedBatch(batch, np.int64(row_count(batch)))
+                index = group[part.rank] if part.rank < len(group) else None
+                if index is None:
+                    batch = first_row(batch)
+                elif alike:
+                    self._require_rows(index, batch)
+                if counted:
+                    yield CountedBatch(batch, np.int64(0 if index is None else row_count(batch)))
+                elif uneven:
+                    yield ShardedBatch(batch, self._scale(group, part))
                 else:
-                    yield CountedBatch(first_row(batch), np.int64(0))
+                    yield batch
 
-        signature = CountedBatch(self.spec, tf.TensorSpec([], tf.int64)) if counted else self.spec
+        signature = self.spec
+        if counted:
+            signature = CountedBatch(self.spec, tf.TensorSpec([], tf.int64))
+        elif uneven:
+            signature = ShardedBatch(self.spec, tf.TensorSpec([], tf.float32))
         return pipeline_options(from_python(batches, signature))
 
     def _groups(
@@ -172,11 +182,21 @@ class PyDatasetSource:
         for step in range(self.num_batches(part, first) or 0):
             yield order[step * part.size : (step + 1) * part.size]
 
-    def _require_full(self, index: int, batch: Any) -> None:
-        if row_count(batch) != self.rows:
+    def _scale(self, group: list[int], part: Part) -> np.float32:
+        rows = [self._rows_of(index) for index in group]
+        own = rows[part.rank] if part.rank < len(rows) else 0
+        return np.float32(batch_scale_of(own, sum(rows), part.size))
+
+    def _rows_of(self, index: int) -> int:
+        return self.last_rows if self.count and index == self.count - 1 else self.rows
+
+    def _require_rows(self, index: int, batch: Any) -> None:
+        if row_count(batch) != self._rows_of(index):
             raise ValueError(
-                f"batch {index} of the PyDataset has {row_count(batch)} rows and batch 0 has "
-                f'{self.rows}: use remainder="pad", which weighs each batch by its rows.'
+                f"batch {index} of the PyDataset has {row_count(batch)} rows, and the first two "
+                f"batches have {self.rows}: only the last one may then have others. Make all "
+                "batches alike, or let the first two differ: then the ranks count the rows before "
+                'each step (with remainder="pad").'
             )
 
     def _load(self, index: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ def is_number(dtype: Any) -> bool:
     """Whether a type is one of numbers."""
     kind = tf.as_dtype(dtype)
     return bool(kind.is_floating or kind.is_integer or kind.is_bool or kind.is_complex)
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a name, taken for that of a file in a folder, is one of a file somewhere else."""
+    path = PurePath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def text_of(name: str, texts: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -21,6 +21,7 @@ from hvdkit.state.arrays import (
     Arrays,
     equal,
     is_number,
+    leaves_folder,
     same,
     text_of,
     texts_in,
@@ -209,6 +210,8 @@ class Files:
 
     def write(self, layer: Any, state: Arrays) -> None:
         """See `Keeper`."""
+        if outside := list(filter(leaves_folder, state)):
+            raise ValueError(f"{layer.name} can't take files of the names {outside}.")
         with tempfile.TemporaryDirectory() as folder:
             for name, content in state.items():
                 path = Path(folder, name)
@@ -279,16 +282,14 @@ def _read_with(keeper: Keeper, layer: Any) -> Arrays:
     try:
         return keeper.read(layer)
     except Exception as error:
-        # Code of others, which a training alone would not call: a tokenizer may have no
-        # vocabulary yet. `model.save` would say the same.
+        # Code of others that a training alone does not call: a tokenizer without words, say.
         if topology.rank() == 0 and not vars(layer).get("_hvdkit_said_unread"):
             vars(layer)["_hvdkit_said_unread"] = True
             logger.warning(
                 "hvdkit: what %s keeps outside of variables is neither sent, compared nor saved: "
-                "reading it ends with %s: %s",
+                "reading it ends with %s",
                 layer.name,
-                type(error).__name__,
-                error,
+                f"{type(error).__name__}: {error}",
             )
         return {}
 

@@ -10,7 +10,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checks.agreement.outside_variables import Offset, outputs, rows, tabular, words_model
+from checks.agreement.outside_variables import (
+    FromFile,
+    Offset,
+    outputs,
+    rows,
+    tabular,
+    words_model,
+)
 from checks.agreement.own_weights import OwnLast
 from checks.checkpoints.runs import shared_folder
 
@@ -82,6 +89,34 @@ def check_other_layers_are_refused() -> None:
     hvd.checkpoint.save(folder, words_model([], salt=1))
     with pytest.raises(hvd.checkpoint.CheckpointError, match="this model StringLookup"):
         hvd.checkpoint.restore(folder, words_model(["a", "b"]))
+
+
+def check_files_that_would_be_written_elsewhere_are_refused() -> None:
+    """Who makes a checkpoint must not choose which files of its reader are written."""
+    target = shared_folder() / "target.txt"
+
+    def model(text: str) -> keras.Model:
+        keras.utils.set_random_seed(0)
+        layer = FromFile()
+        layer.text = text
+        return keras.Sequential([keras.Input((1,)), layer, keras.layers.Dense(1)])
+
+    for name in (str(target), f"a/../../../../../../../..{target}", ".."):
+        folder, second = shared_folder(), model("abcd")
+
+        def renamed(contents: Contents, name: str = name) -> None:
+            for old in [old for old in contents.arrays if "/files/" in old]:
+                contents.arrays[f"layers/0/files/{name}"] = contents.arrays.pop(old)
+
+        hvd.checkpoint.save(folder, model("abc"))
+        hvd.barrier()
+        if hvd.rank() == 0:
+            _rewrite(max(folder.glob("checkpoint-*")), renamed)
+        hvd.barrier()
+        with pytest.raises(hvd.checkpoint.CheckpointError, match="outside of its folder"):
+            hvd.checkpoint.restore(folder, second)
+        assert second.layers[0].text == "abcd"
+    assert not target.exists()
 
 
 def check_own_weights_come_back_by_rank() -> None:

@@ -113,9 +113,13 @@ def check_files_in_an_order_of_their_own() -> None:
             keras.utils.save_img(file, tf.zeros((4, 4, 3)).numpy())
         with pytest.raises(ValueError, match="list_files"):
             hvd.shard(D.list_files(f"{folder}/*/*"), 1)
-        keras.utils.set_random_seed(hvd.rank())
         images = {"directory": folder, "image_size": (4, 4), "batch_size": 1, "verbose": False}
+        keras.utils.set_random_seed(hvd.rank())
         with pytest.raises(hvd.RankMismatchError, match=r"image_dataset_from_directory\(.*seed"):
             hvd.shard(keras.utils.image_dataset_from_directory(**images))
+        # The global seed takes part in each order.
+        with pytest.raises(hvd.RankMismatchError, match=r"set_random_seed"):
+            hvd.shard(keras.utils.image_dataset_from_directory(**images, seed=1), 1)
+        keras.utils.set_random_seed(0)
         data = hvd.shard(keras.utils.image_dataset_from_directory(**images, seed=1), 1)
         assert len(data) == -(-4 // hvd.size())

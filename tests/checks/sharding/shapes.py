@@ -94,7 +94,7 @@ class Groups(keras.utils.PyDataset):
 
 
 def check_pydataset_with_batches_of_any_rows_and_shapes() -> None:
-    sizes = [4, 4, 1, 3, 4, 2, 5]
+    sizes = [4, 3, 1, 4, 4, 2, 5]
     batches = [(np.ones((n, i % 3 + 2)) * (i - 3), numbers(n, 1)) for i, n in enumerate(sizes)]
     n = hvd.size()
     steps = [batches[i : i + n] for i in range(0, len(batches), n)]
@@ -109,7 +109,22 @@ def check_pydataset_with_batches_of_any_rows_and_shapes() -> None:
     forms = [hvd.shard(Groups(batches, workers=w), shuffle=False) for w in (1, 2)]
     compare(of_any_length, Groups(together), *forms)
     with pytest.raises(ValueError, match='remainder="pad"'):
-        hvd.shard(Groups(batches[1:]), remainder="drop")
+        hvd.shard(Groups(batches), remainder="drop")
+
+
+def check_pydataset_whose_rows_are_known_needs_no_word_between_ranks() -> None:
+    equal = [np.full((4, 2), float(i)) for i in range(4 * hvd.size())]
+    assert hvd.shard(Groups([*equal, equal[0][:1]])).element_spec[0].shape == (None, 2)
+    if hvd.size() == 1:
+        return
+    with pytest.raises(TypeError, match="known only when it is read"):
+        hvd.shard(Groups([equal[0][:1], *equal])).take(1)
+    shard = hvd.shard(Groups([*equal[:-1], equal[-1][:3], equal[0]]), shuffle=False)
+    if hvd.rank() == hvd.size() - 1:  # who reads the one that differs
+        with pytest.raises(tf.errors.InvalidArgumentError, match="let the first two differ"):
+            list(shard)
+    else:
+        assert len(list(shard)) == len(shard)
 
 
 def check_pydataset_of_text_lists_and_tensors() -> None:
