@@ -23,6 +23,7 @@ from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 from hvdkit.parallel.pipeline.schedules import OneForwardOneBackward, Schedule
 from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
+from hvdkit.parallel.pipeline.weights import raise_on_all
 from hvdkit.parallel.whole import assign_whole_values, whole_values
 from hvdkit.training.steps import with_sharded_batches
 from hvdkit.watch import pause
@@ -292,9 +293,4 @@ class PipelineModel(keras.Model):
 
     def _write(self, write: Callable[[keras.Model], None]) -> None:
         """Write from the first stage of the first replica; all ranks return when it is done."""
-        if self.mesh.data_index == 0:
-            with self._split.whole.gathered() as whole:
-                if whole is not None:
-                    with pause("writing the unsplit model"):
-                        write(whole)
-        ops.barrier()
+        raise_on_all(self._split.whole.write(write) if self.mesh.data_index == 0 else None)

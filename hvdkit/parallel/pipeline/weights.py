@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.engine import ProcessSet, allgather_object
+from hvdkit.engine import HvdkitError, ProcessSet, allgather_object, raise_everywhere
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.parallel.pipeline.deferred import fill, is_released, release
 from hvdkit.state import outside_variables
+from hvdkit.watch import pause
 
 _TAG = 0
+_KINDS = (FileNotFoundError, OSError, ValueError)
 
 
 class WholeModel:
@@ -76,9 +78,10 @@ class WholeModel:
 
     @contextlib.contextmanager
     def scattered(self) -> Iterator[keras.Model | None]:
-        """Give all stages the values that the first has at the end; all stages call it.
+        """Give all stages the values that the first has at the end; all ranks call it.
 
-        What layers keep outside of variables, such as vocabularies, goes with them.
+        What layers keep outside of variables, such as vocabularies, goes with them. What is raised
+        inside is raised on every rank.
 
         Yields:
             The unsplit model on the first stage, None on the others. Its variables have values,
@@ -86,11 +89,16 @@ class WholeModel:
         """
         foreign = [v for v in self.model.variables if is_released(v)]
         first = self._messages.place == 0
+        problem: Exception | None = None
         try:
             if first:
                 for variable in foreign:
                     fill(variable, np.zeros(variable._shape, _numpy_type(variable)))
-            yield self.model if first else None
+            try:
+                yield self.model if first else None
+            except Exception as error:
+                problem = error
+            raise_on_all(problem)
             with self._messages.during("the distribution of the whole model's weights"):
                 self._distribute()
             states = outside_variables.read(self.model) if first else []
@@ -103,6 +111,22 @@ class WholeModel:
         outside_variables.write(
             self.model, [s if own else None for s, own in zip(states, held, strict=True)]
         )
+
+    def write(self, write: Callable[[keras.Model], None]) -> Exception | None:
+        """Let the first stage write the model with all values; all stages call it.
+
+        Returns:
+            What went wrong on this rank: a full disk, a layer that can't be written.
+        """
+        with self.gathered() as whole:
+            if whole is None:
+                return None
+            try:
+                with pause("writing the unsplit model"):
+                    write(whole)
+            except Exception as error:
+                return error
+        return None
 
     def _collect(self) -> None:
         own = self._messages.place
@@ -129,6 +153,24 @@ class WholeModel:
                 buffer = np.empty(variable._shape, _numpy_type(variable))
                 variable.assign(self._messages.receive(buffer, 0, _TAG))
         self._messages.flush()
+
+
+def raise_on_all(problem: Exception | None) -> None:
+    """Raise on every rank what went wrong on some, such as with a file; all ranks call it.
+
+    Args:
+        problem: what went wrong on this rank, if anything.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: where that is what went wrong.
+        HvdkitError: for all else.
+    """
+    kind = next((kind for kind in _KINDS if isinstance(problem, kind)), HvdkitError)
+    text = None if problem is None else f"{type(problem).__name__}: {problem}"
+    try:
+        raise_everywhere(text, kind)
+    except kind as error:
+        raise error from problem
 
 
 def _numpy_type(variable: Any) -> Any:

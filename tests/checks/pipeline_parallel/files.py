@@ -103,3 +103,20 @@ def check_calling_it_is_refused() -> None:
     model = pipeline_model(build, micro_batches=2)
     with pytest.raises(NotImplementedError, match="use predict, evaluate or fit"):
         model(np.zeros((2, 6), "float32"))
+
+
+def check_a_file_that_one_rank_can_not_read_or_write_is_an_error_on_all() -> None:
+    model = pipeline_model(build, micro_batches=2)
+    nowhere = Path("/nowhere/to/be/found.weights.h5")
+    tried = (
+        (FileNotFoundError, lambda: model.load_weights(nowhere)),
+        (OSError, lambda: model.save_weights(nowhere)),
+        (ValueError, lambda: model.scatter_weights([np.zeros(3)] if hvd.rank() == 0 else None)),
+    )
+    for kind, use in tried:
+        with pytest.raises(kind) as caught:
+            use()
+        messages = hvd.allgather_object(str(caught.value))
+        assert len(set(messages)) == 1, messages
+        assert "on rank 0 " in messages[0], messages
+    require_weights(model, seeded(build), rtol=0, atol=0)
