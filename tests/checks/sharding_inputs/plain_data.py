@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checks.sharding.contents import Batches, _augmented
 from checks.sharding.reference import classifier, compiled, labelled_rows
+from checks.sharding_inputs.contents import Batches, _augmented
 
 import hvdkit as hvd
 from hvdkit.training import comparison
