@@ -8,8 +8,12 @@ import pytest
 from launch import run_ranks
 from rank_jobs import Jobs
 
-JOBS = [("agreement", "mpi", 3)]
-LONG_JOBS = [("agreement", "gloo", 3), ("agreement_models", "mpi", 2)]
+JOBS = [("agreement", "mpi", 3), ("agreement.several_optimizers", "mpi", 2)]
+LONG_JOBS = [
+    ("agreement", "gloo", 3),
+    ("agreement.several_optimizers", "gloo", 3),
+    ("agreement_models", "mpi", 2),
+]
 _WEIGHTS = re.compile(r"WEIGHTS (\w{64})")
 
 

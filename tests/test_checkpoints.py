@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rank_jobs import Jobs
 
-JOBS = [
-    ("checkpoints", "mpi", 3),
-]
+JOBS = [("checkpoints", "mpi", 2)]
+LONG_JOBS = [("checkpoints", "mpi", 3)]
 
 
 def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:

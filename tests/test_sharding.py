@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from rank_jobs import Jobs
 
-JOBS = [("sharding", "mpi", 3)]
+JOBS = [("sharding", "mpi", 3), ("sharding_models", "mpi", 2), ("sharding_inputs", "mpi", 2)]
 LONG_JOBS = [
     ("sharding", "mpi", 1),
     ("sharding", "gloo", 2),
+    ("sharding_models", "mpi", 1),
+    ("sharding_models", "gloo", 3),
+    ("sharding_inputs", "mpi", 1),
+    ("sharding_inputs", "gloo", 3),
     ("sharding_long", "mpi", 2),
     ("sharding_long", "gloo", 3),
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rank_jobs import Jobs
 
-JOBS = [("training", "gloo", 3), ("callbacks", "mpi", 4)]
-LONG_JOBS = [("training", "mpi", 2), ("callbacks", "gloo", 4)]
+JOBS = [("training", "gloo", 2), ("callbacks", "mpi", 4)]
+LONG_JOBS = [("training", "mpi", 3), ("callbacks", "gloo", 4)]
 
 
 def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:

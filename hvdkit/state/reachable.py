@@ -111,7 +111,11 @@ def _is_functional(model: Any) -> bool:
     """Whether a model's layers were all called when it was made, and its steps call no others."""
     called = getattr(type(model).call, "__module__", "")
     of_keras = called in ("keras.src.models.functional", "keras.src.models.sequential")
-    return bool(model.built and of_keras and not steps_by_itself(model))
+    if not model.built or not of_keras or steps_by_itself(model):
+        return False
+    # A recurrent layer calls its cell later: of a cell of one's own, the layers are built then.
+    inside = (inner for layer in model.layers for inner in layer._flatten_layers())
+    return not any(map(_will_make_variables, inside))
 
 
 def _will_make_variables(layer: Any) -> bool:

@@ -4,7 +4,6 @@ MODULES = (
     "digests",
     "at_start",
     "outside_variables",
-    "several_optimizers",
     "own_weights",
     "during_training",
     "left_out",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks.sharding.own_logs import Guide, Trackers, compare, functional
+from checks.sharding_models.own_logs import Guide, Trackers, compare, functional
 
 
 def check_own_logs_with_options_of_compile() -> None:

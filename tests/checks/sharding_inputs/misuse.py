@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import pytest
 from checks.reference import BATCH
-from checks.sharding.plain_data import _said
 from checks.sharding.reference import classifier, compiled, labelled_rows
+from checks.sharding_inputs.plain_data import _said
 
 import hvdkit as hvd
 

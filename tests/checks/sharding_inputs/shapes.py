@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks.reference import BATCH
-from checks.sharding.kinds import compare, global_batches, linear, numbers, same
 from checks.sharding.reference import number_of_rows
+from checks.sharding_inputs.kinds import compare, global_batches, linear, numbers, same
 
 import hvdkit as hvd
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from checks.reference import BATCH
-from checks.sharding.kinds import linear, numbers
 from checks.sharding.reference import Batches, number_of_rows
+from checks.sharding_inputs.kinds import linear, numbers
 
 import hvdkit as hvd
 
