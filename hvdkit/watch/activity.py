@@ -103,12 +103,18 @@ class Activity:
         # What hvdkit compares for itself is not what somebody looks for in a script.
         if full_name not in marks.names and "'hvdkit" not in name:
             marks.names.append(full_name)
-        with tf.control_dependencies(inputs):
-            return _count(marks.entered, tf.constant(1, tf.int64))
+        calls = _calls_that_count(marks.entered)
+        with tf.control_dependencies([*inputs, *calls]):
+            counts = _count(marks.entered, tf.constant(1, tf.int64))
+        if manager := counts.graph.experimental_acd_manager:
+            # Else the collectives of a function would begin in the order in which they were made.
+            manager.run_independently(counts)
+        return counts
 
     def leaves(self, outputs: Sequence[tf.Tensor], ranks: Sequence[int] | None) -> None:
         """Let the graph count a collective as finished when its outputs exist.
 
+        What is called later and holds collectives, too, begins when this has been counted.
         TensorFlow leaves out what is only waited for, so the number is made from an output.
         """
         with tf.control_dependencies(outputs):
@@ -160,6 +166,12 @@ def _count(variable: tf.Variable, more: tf.Tensor) -> tf.Operation:
     """Let the graph that is being made add to a variable."""
     handle = _handle_in(tf.compat.v1.get_default_graph(), variable.handle)
     return tf.raw_ops.AssignAddVariableOp(resource=handle, value=more)
+
+
+def _calls_that_count(variable: tf.Variable) -> list[tf.Operation]:
+    """What the graph that is being made calls so far, and adds to the variable."""
+    handle = _handle_in(tf.compat.v1.get_default_graph(), variable.handle)
+    return [op for op in handle.consumers() if op.type != "AssignAddVariableOp"]
 
 
 def _handle_in(graph: Any, handle: tf.Tensor) -> tf.Tensor:

@@ -51,7 +51,12 @@ def not_constant(tensor: tf.Tensor, shape: Sequence[int | None] | None = None) -
     if tf.executing_eagerly():
         return tensor
     known = tensor.shape if shape is None else shape
-    return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=known)
+    tensor = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=known)
+    # That one holds in the optimization of a graph, but not in that of the function that runs: it
+    # computes what has constant inputs when it is made, a Horovod operation as any other, but
+    # nothing behind control flow. The way of a branch is free: the tensor is not copied.
+    always = tf.raw_ops.PlaceholderWithDefault(input=tf.constant(True), shape=[])
+    return tf.raw_ops.Switch(data=tensor, pred=always).output_true
 
 
 def differentiable(
