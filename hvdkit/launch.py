@@ -82,6 +82,8 @@ def run(
         ...     model = build()
         ...     model.fit(hvd.shard((x, y), 32), epochs=epochs)
         ...     return model.get_weights()
+        ...
+        ...
         >>> weights = hvd.run(train, args=(3,), np=2)[0]
     """
     if np < 1:

@@ -253,6 +253,9 @@ class PipelineModel(keras.Model):
             filepath: a `.weights.h5` or `.keras` file of the unsplit model.
             *args: as in Keras.
             **options: as in Keras.
+
+        Raises:
+            OSError, ValueError, HvdkitError: on every rank: the first stage can't read it.
         """
         with self._split.whole.scattered() as whole:
             if whole is not None:
