@@ -50,7 +50,7 @@ from hvdkit.randomness import seed_generator_init
 from hvdkit.state import constants
 from hvdkit.state.reachable import leading_optimizer
 from hvdkit.training import comparison, loss_scaling
-from hvdkit.training.added import add_callback, add_checks
+from hvdkit.training.added import add_callback, add_checks, follow_epochs, save_last
 from hvdkit.training.build import build_from_data
 from hvdkit.training.divided import require_distributed
 from hvdkit.training.losses import require_exact_loss
@@ -120,13 +120,13 @@ def _fit(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) ->
     sharded = isinstance(data, ShardedData)
     refuse_sharded_inside(arguments, "fit")
     require_whole_micro_batches(model, data, arguments["batch_size"])
-    backup = _save_last(arguments)
+    backup = save_last(arguments)
     if several_ranks() or backup is not None:
         build_from_data(model, data, arguments["y"], arguments["sample_weight"])
     if sharded:
         refuse_beside_sharded(arguments, "fit", "y", "sample_weight", "batch_size")
         require_exact_loss(model, data)
-        _follow_epochs(data, arguments)
+        follow_epochs(data, arguments)
         arguments["x"] = _adapter(model, data, class_weight=arguments.pop("class_weight"))
         arguments["shuffle"] = False
     require_distributed(model)
@@ -158,53 +158,12 @@ def _releasing_signals(backup: BackupAndRestore | None) -> Iterator[None]:
         raise
 
 
-def _save_last(arguments: dict[str, Any]) -> BackupAndRestore | None:
-    """Put `BackupAndRestore` after all callbacks with a state, the history among them.
-
-    It then restores what the others have set back in `on_train_begin`, and saves what they have
-    done. Returns it.
-    """
-    callbacks = arguments["callbacks"]
-    listed = isinstance(callbacks, keras.callbacks.CallbackList)
-    flat = callbacks.callbacks if listed else keras.tree.flatten(callbacks or [])
-    saving = [callback for callback in flat if isinstance(callback, BackupAndRestore)]
-    if not saving:
-        return None
-    others = [callback for callback in flat if callback not in saving]
-    if not any(isinstance(callback, keras.callbacks.History) for callback in others):
-        others.append(keras.callbacks.History())
-    if listed:
-        callbacks.callbacks = [*others, *saving]
-    else:
-        arguments["callbacks"] = [*others, *saving]
-    saving[0].set_others(others)
-    return saving[0]
-
-
 def _training_step(model: Any) -> str:
     optimizer = leading_optimizer(model)
     if optimizer is None or not optimizer.built:
         return "fit"
     # A step counts itself when it starts: that waits for no gradient.
     return f"training step {max(1, int(optimizer.iterations.numpy()))} of fit"
-
-
-class _FollowEpochs(keras.callbacks.Callback):
-    """Tell sharded data which epoch starts; Keras may have read a batch before the first."""
-
-    def __init__(self, data: ShardedData, ahead: int) -> None:
-        super().__init__()
-        self._data = data
-        self._ahead = ahead
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._data.set_epoch(epoch + self._ahead)
-
-
-def _follow_epochs(data: ShardedData, arguments: dict[str, Any]) -> None:
-    """A second `fit` goes on with the next epoch's order; `initial_epoch` names it."""
-    follow = _FollowEpochs(data, ahead=0 if arguments["initial_epoch"] else data.epoch)
-    add_callback(arguments, follow, first=True)
 
 
 def _evaluate(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
