@@ -39,7 +39,8 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {
         "TFEpochIterator": ("_enumerate_iterator",),
     },
     "keras.src.layers.preprocessing.index_lookup": {"IndexLookup": ("finalize_state",)},
-    "keras.src.models.functional": {"Functional": ()},
+    "keras.src.legacy.saving": {"legacy_h5_format": ("save_model_to_hdf5",)},
+    "keras.src.models.functional": {"Functional": (), "functional_like_constructor": ()},
     "keras.src.random.seed_generator": {
         "GLOBAL_SEED_GENERATOR": (),
         "make_default_seed": (),
@@ -48,18 +49,27 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {
         "GLOBAL_CUSTOM_NAMES": (),
         "get_registered_name": (),
     },
+    "keras.src.saving": {"saving_lib": ("save_model", "save_weights_only")},
+    "keras.src.saving.serialization_lib": {"SafeModeScope": ()},
     "keras.src.trainers.data_adapters.array_data_adapter": {
         "ArrayDataAdapter": ("get_tf_dataset",)
     },
     "keras.src.trainers.data_adapters.data_adapter": {"DataAdapter": ("num_batches",)},
-    "keras.src.trainers.data_adapters.data_adapter_utils": {"unpack_x_y_sample_weight": ()},
+    "keras.src.trainers.data_adapters.data_adapter_utils": {
+        "is_scipy_sparse": (),
+        "unpack_x_y_sample_weight": (),
+    },
     "keras.src.trainers.data_adapters.generator_data_adapter": {
         "GeneratorDataAdapter": ("get_tf_dataset",)
     },
     "keras.src.trainers.data_adapters.py_dataset_adapter": {
         "PyDatasetAdapter": ("get_tf_dataset",)
     },
-    "keras.src.trainers.data_adapters.tf_dataset_adapter": {"make_class_weight_map_fn": ()},
+    "keras.src.trainers.data_adapters.tf_dataset_adapter": {
+        "TFDatasetAdapter": (),
+        "make_class_weight_map_fn": (),
+    },
+    "keras.src.utils": {"file_utils": ("is_remote_path",)},
     "keras.layers": {
         "BatchNormalization": ("_moments",),
         "Layer": ("_flatten_layers", "_get_own_losses"),
