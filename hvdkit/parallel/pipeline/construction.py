@@ -219,9 +219,10 @@ def _require_schedule(schedule: Schedule, stages: int, micro_batches: int) -> No
 
 
 def _require_same(whole: Any, parts: list[Part], schedule: Schedule, micro_batches: int) -> None:
+    # Not by names, which Keras numbers by what a process has made before.
     settings = [f"schedule {schedule!r}", f"{micro_batches} micro-batches"]
-    pieces = [f"a piece of {', '.join(s.operation.name for s in part.steps)}" for part in parts]
-    variables = [f"{v.path} {v.dtype} {tuple(v.shape)}" for v in whole.variables]
+    pieces = [f"a piece of {', '.join(type(s.operation).__name__ for s in p.steps)}" for p in parts]
+    variables = [f"{v.dtype} {tuple(v.shape)}" for v in whole.variables]
     require_same("the models and settings of the pipeline", [*settings, *pieces, *variables])
 
 

@@ -96,6 +96,19 @@ def check_weights_that_are_changed() -> None:
     require_as_plain(changed)
 
 
+def halves_added() -> keras.Model:
+    """With operations and layers that Keras names by a number."""
+    x = keras.Input((6,))
+    h = layers.Dense(6)(x)
+    return keras.Model(x, layers.Dense(1)(h[:, :3] + h[:, 3:]))
+
+
+def check_names_that_one_rank_has_given_before() -> None:
+    if hvd.rank() == 0:
+        halves_added()
+    require_as_plain(halves_added)
+
+
 def check_files_that_are_loaded() -> None:
     folder = Path(hvd.broadcast_object(tempfile.mkdtemp()))
     source = seeded(plain, 9)
