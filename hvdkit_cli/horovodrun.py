@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -36,6 +37,7 @@ def main() -> None:
         answer_from_record(launch, record.facts)
     sys.argv[1:] = with_binding(sys.argv[1:], _mpirun_version())
     forward_to_ranks()
+    threading.excepthook = say_in_a_line
     try:
         with shells_replaced():
             sys.exit(launch.run_commandline())
@@ -70,6 +72,11 @@ def exit_status(error: Exception) -> int:
         return int(found[1])
     print(f"horovodrun: error: {error}", file=sys.stderr)
     return 1
+
+
+def say_in_a_line(ended: threading.ExceptHookArgs) -> None:
+    """What a thread of the launcher that ends by an exception says, beside what ranks print."""
+    print(f"horovodrun: error: {ended.exc_type.__name__}: {ended.exc_value}", file=sys.stderr)
 
 
 def with_binding(arguments: list[str], mpirun_version: str) -> list[str]:

@@ -19,6 +19,7 @@ from horovod.runner.elastic.worker import HostUpdateResult
 from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.launcher import read_launch
 from hvdkit.engine.native import mpi_ops
+from hvdkit.watch.activity import own_variable
 
 _worlds = 1
 _worlds_variable: Any = None
@@ -87,7 +88,7 @@ def of_this_world(gradients: list[Any]) -> list[Any]:
     global _worlds_variable
     with tf.init_scope(), tf.device("CPU:0"):
         if _worlds_variable is None:
-            _worlds_variable = tf.Variable(_worlds, trainable=False, name="hvdkit_worlds")
+            _worlds_variable = own_variable(_worlds, tf.int32)
     check = tf.debugging.assert_equal(
         _worlds_variable.read_value(),
         _worlds,

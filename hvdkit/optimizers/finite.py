@@ -11,6 +11,7 @@ import tensorflow as tf
 from hvdkit.engine import Min, ops
 from hvdkit.nonfinite import Policy, Skipped
 from hvdkit.reduction.gradients import Gradient, GradientReduction
+from hvdkit.watch.activity import own_variable
 
 do_not_convert = tf.autograph.experimental.do_not_convert
 
@@ -36,9 +37,9 @@ class FiniteGuard:
             return
         self._built = True
         with tf.init_scope():
-            self.finite = tf.Variable(True, trainable=False, name="hvdkit_finite")
-            self.total = tf.Variable(0, trainable=False, dtype=tf.int64, name="hvdkit_nonfinite")
-            self.in_a_row = tf.Variable(0, trainable=False, dtype=tf.int64)
+            self.finite = own_variable(True, tf.bool)
+            self.total = own_variable(0, tf.int64)
+            self.in_a_row = own_variable(0, tf.int64)
 
     def look(
         self,
@@ -81,7 +82,7 @@ class FiniteGuard:
         if not self._names:
             self._names = [getattr(variable, "path", variable.name) for variable in known]
             with tf.init_scope():
-                self.bad = tf.Variable(tf.zeros([len(known)], tf.bool), trainable=False)
+                self.bad = own_variable(tf.zeros([len(known)], tf.bool), tf.bool)
 
     def react(self) -> None:
         """Ask the policy what to do about steps that were left out since the last call."""

@@ -248,7 +248,7 @@ class GradientReduction:
         with tf.device(self.options.device_dense or None):
             for number, bucket in enumerate(plan.plan(sizes, variables)):
                 reduced = self._reduce_bucket(
-                    [gradients[i] for i in bucket], f"{name}.bucket{number}"
+                    [gradients[i] for i in bucket], f"{name}/bucket{number}"
                 )
                 for i, result in zip(bucket, reduced, strict=True):
                     results[i] = result

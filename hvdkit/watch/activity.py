@@ -13,11 +13,20 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import (
     WhileBodyFuncGraph,
     WhileCondFuncGraph,
 )
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 _CONTROL_FLOW = (CondBranchFuncGraph, WhileBodyFuncGraph, WhileCondFuncGraph)
 
 # More names than these make a message longer, and no clearer.
 _NAMES_SHOWN = 3
+
+
+def own_variable(value: Any, dtype: tf.DType) -> tf.Variable:
+    """A variable of hvdkit's own, which a function that is being traced does not take for its own.
+
+    TensorFlow refuses those in all traces but the first, also in a `tf.init_scope`.
+    """
+    return ResourceVariable(value, dtype=dtype, trainable=False)
 
 
 @dataclass
@@ -99,7 +108,8 @@ class Activity:
         """
         marks = self._marks(ranks)
         scope = tf.get_current_name_scope()
-        full_name = name.replace("'", f"'{scope}/", 1) if scope else name
+        absolute = not scope or "/" in name  # such as the bucket of an optimizer
+        full_name = name if absolute else name.replace("'", f"'{scope}/", 1)
         # What hvdkit compares for itself is not what somebody looks for in a script.
         if full_name not in marks.names and "'hvdkit" not in name:
             marks.names.append(full_name)
@@ -124,9 +134,7 @@ class Activity:
         key = None if ranks is None else tuple(ranks)
         if key not in self._graphs:
             with tf.init_scope(), tf.device("CPU:0"):
-                self._graphs[key] = GraphMarks(
-                    *(tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2))
-                )
+                self._graphs[key] = GraphMarks(*(own_variable(0, tf.int64) for _ in range(2)))
         return self._graphs[key]
 
     @contextlib.contextmanager

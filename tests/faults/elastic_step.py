@@ -2,7 +2,7 @@
 
     python elastic_step.py FOLDER
 
-One rank starts, a second joins, and kills itself; each step checks what it has reduced.
+Two ranks start, one kills itself, and another joins; each step checks what it has reduced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import hvdkit as hvd
 
 HOSTS = Path(sys.argv[1]) / "hosts"
 STEPS_OF_TWO = 5
-STEPS = 40
+STEPS_ALONE = 3
+MOST_STEPS_ALONE = 200
 
 hvd.init()
 table = keras.Variable(tf.zeros([4, 2]))
@@ -67,29 +68,27 @@ step(tf.constant(0.0), communicates=False)
 
 @hvd.elastic.run
 def train(state: Any) -> None:
-    while state.step < STEPS and state.of_two < 2 * STEPS_OF_TWO:
+    while state.again < STEPS_OF_TWO:
         own = float(hvd.rank() + 1)
         results = step(tf.constant(own))
         mean = np.mean([rank + 1.0 for rank in range(hvd.size())])
         for name, result in results.items():
             np.testing.assert_allclose(result, mean, rtol=1e-6, err_msg=name)
-        state.step += 1
-        if hvd.size() == 1 and not state.of_two:
-            if "127.0.0.1" not in HOSTS.read_text():
-                HOSTS.write_text("localhost:1\n127.0.0.1:1\n")
-            state.step = 0
+        if hvd.size() == 1:
+            state.alone += 1
+            if state.alone == STEPS_ALONE:
+                HOSTS.write_text("localhost:1\n127.0.0.1:1\nLOCALHOST:1\n")
+            assert state.alone < MOST_STEPS_ALONE, "no rank has joined"
             time.sleep(0.3)
-        elif hvd.size() == 2:
+        elif state.alone:
+            state.again += 1
+        else:
             state.of_two += 1
             if state.of_two == STEPS_OF_TWO and hvd.rank() == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-        else:
-            state.alone_again += 1
-            if state.alone_again == 3:
-                return
         state.commit()
 
 
-state = hvd.elastic.TensorFlowState([table, weight, local], step=0, of_two=0, alone_again=0)
+state = hvd.elastic.TensorFlowState([table, weight, local], of_two=0, alone=0, again=0)
 train(state)
-print(f"DONE: {state.of_two} steps of two, {state.alone_again} alone again", flush=True)
+print(f"DONE: {state.of_two} steps of two, {state.again} of two again", flush=True)

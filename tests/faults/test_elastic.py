@@ -165,10 +165,10 @@ def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
 
 
 def test_a_step_made_outside_is_right_for_any_number_of_ranks(tmp_path: Path) -> None:
-    (tmp_path / "hosts").write_text("localhost:1\n")
-    job = run_elastic(1, tmp_path / "hosts", ["tests/faults/elastic_step.py", str(tmp_path)])
+    (tmp_path / "hosts").write_text("localhost:1\n127.0.0.1:1\n")
+    job = run_elastic(2, tmp_path / "hosts", ["tests/faults/elastic_step.py", str(tmp_path)])
     output = job.require_success().output
-    assert re.search(r"DONE: [45] steps of two, 3 alone again", output), job.describe()
+    assert re.search(r"DONE: [45] steps of two, 5 of two again", output), job.describe()
 
 
 @pytest.mark.long

@@ -16,8 +16,8 @@ from hvdkit.engine.elastic import HostUpdateResult, count_world, is_elastic
 O = keras.optimizers  # noqa: E741
 
 
-def check_a_function_traced_for_other_ranks_is_an_error() -> None:
-    """It would reduce over ranks that are gone, and not over those that are new."""
+def check_a_function_traced_for_other_ranks_reduces_over_those_that_there_are() -> None:
+    """It reads the number of ranks when it runs."""
     model = mlp(1)
     x, y = data(8, seed=hvd.rank())
 
@@ -34,11 +34,11 @@ def check_a_function_traced_for_other_ranks_is_an_error() -> None:
         patch.setenv("HOROVOD_ELASTIC", "1")
         *reduced, none = gradients()
         assert none is None
-        for other in hvd.allgather_object([g.numpy() for g in reduced]):
-            require_equal([g.numpy() for g in reduced], other)
+        first = [g.numpy() for g in reduced]
+        for other in hvd.allgather_object(first):
+            require_equal(first, other)
         count_world()
-        with pytest.raises(tf.errors.InvalidArgumentError, match="traced before the ranks changed"):
-            gradients()
+        require_equal([g.numpy() for g in gradients()[:-1]], first)
 
 
 def check_run_outside_of_an_elastic_job() -> None:
