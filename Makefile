@@ -100,7 +100,7 @@ $(DEPS): setup.cfg pyproject.toml constraints.txt $(STAMPS)/venv
 	@echo "make: installing pip"
 	@$(PIP) install --quiet --constraint constraints.txt pip setuptools
 	@echo "make: installing the packages of constraints.txt into $(VENV) (a minute or more)"
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
 	  --editable '.[$(EXTRAS)]'
 	touch $@
 
