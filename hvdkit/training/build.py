@@ -67,7 +67,7 @@ def build_metrics(model: Any, spec: Any) -> None:
         spec: the type specification of a batch.
     """
     batch = data_of(spec)
-    if steps_by_itself(model):
+    if steps_by_itself(model) and not model.run_eagerly:
         _trace_step(model, batch)
         return
     symbolic = keras.tree.map_structure(

@@ -110,7 +110,7 @@ def _told_to_end(launcher: str, folder: Path, number: int, whom: str) -> tuple[i
     [
         ("mpi", signal.SIGUSR1, "launcher", 75),
         ("mpi", signal.SIGTERM, "rank", 75),
-        ("gloo", signal.SIGUSR1, "launcher", 1),
+        ("gloo", signal.SIGUSR1, "launcher", 75),
         pytest.param("horovodrun", signal.SIGUSR1, "launcher", 75, marks=pytest.mark.long),
     ],
 )
