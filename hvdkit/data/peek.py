@@ -182,12 +182,6 @@ def _first_elements(dataset: tf.data.Dataset) -> Iterator[Content]:
     yield from found
 
 
-def _row(part: tf.Tensor) -> np.ndarray:
-    value = part.numpy()
-    kind = object if isinstance(value, bytes) else None
-    return np.asarray(value, kind)[np.newaxis]
-
-
 def _holds_datasets(dataset: tf.data.Dataset) -> bool:
     specs = tf.nest.flatten(dataset.element_spec)
     return any(isinstance(spec, (tf.data.DatasetSpec, tf.OptionalSpec)) for spec in specs)
