@@ -25,8 +25,8 @@ def main(model_name: str, rounds: int) -> None:
     import numpy as np
     from models import MODELS
 
-    from hvdkit.agreement.digest import Digests
-    from hvdkit.agreement.variables import agreeing_variables
+    from hvdkit.state.digest import Digests
+    from hvdkit.state.inventory import agreeing_variables
 
     hvd.set_random_seed(0)
     model, x, y, _ = MODELS[model_name]()

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hvdkit.parallel import RankMemory, plan_memory
-from hvdkit.parallel.pipeline import schedules
+from hvdkit.schedules import schedules
 
 WORKER = "parallel_worker.py"
 # Long cycles, so that Horovod's own messages are few.

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hvdkit.parallel import schedules
-from hvdkit.parallel.pipeline.gantt import draw
-from hvdkit.parallel.pipeline.simulation import simulate
+from hvdkit.schedules.gantt import draw
+from hvdkit.schedules.simulation import simulate
 
 
 @click.command()

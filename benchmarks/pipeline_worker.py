@@ -13,9 +13,9 @@ import numpy as np
 
 import hvdkit as hvd
 from hvdkit.parallel import schedules
-from hvdkit.parallel.pipeline.actions import Backward, Forward
-from hvdkit.parallel.pipeline.gantt import draw
-from hvdkit.parallel.pipeline.timeline import Timeline
+from hvdkit.schedules.actions import Backward, Forward
+from hvdkit.schedules.gantt import draw
+from hvdkit.schedules.timeline import Timeline
 
 LAYERS = 8
 WARM_UP, STEPS = 2, 7

@@ -24,13 +24,7 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import (  # noqa: E402  (only after the check)
-    callbacks,
-    checkpoint,
-    elastic,
-    nonfinite,
-    parallel,
-)
+from hvdkit import callbacks, checkpoint, elastic, parallel  # noqa: E402  (only after the check)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -95,27 +89,28 @@ from hvdkit.engine.topology import (  # noqa: E402
     size,
     size_op,
 )
+from hvdkit.exchange.compression.casts import Compression  # noqa: E402
 from hvdkit.horovod_modules import install as _install_horovod_modules  # noqa: E402
 from hvdkit.launch import FunctionError, run  # noqa: E402
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization  # noqa: E402
 from hvdkit.mesh.mesh import Mesh, set_mesh  # noqa: E402
+from hvdkit.optimizers import nonfinite_policy as nonfinite  # noqa: E402  (only after the check)
 from hvdkit.optimizers.distributed import DistributedOptimizer  # noqa: E402
 from hvdkit.optimizers.partial import PartialDistributedOptimizer  # noqa: E402
 from hvdkit.optimizers.tape import (  # noqa: E402
     DistributedGradientTape,
     PartialDistributedGradientTape,
 )
+from hvdkit.parallel.devices.strategy import strategy  # noqa: E402
 from hvdkit.randomness import set_random_seed  # noqa: E402
-from hvdkit.reduction.compression import Compression  # noqa: E402
-from hvdkit.saving import load_model  # noqa: E402
-from hvdkit.strategy import strategy  # noqa: E402
-from hvdkit.training.hooks import install as _install_hooks  # noqa: E402
-from hvdkit.variables import (  # noqa: E402
+from hvdkit.state.broadcast import (  # noqa: E402
     broadcast_,
     broadcast_global_variables,
     broadcast_layers,
     broadcast_variables,
 )
+from hvdkit.training.load_model import load_model  # noqa: E402
+from hvdkit.training.trainer import install as _install_hooks  # noqa: E402
 from hvdkit.watch import pause  # noqa: E402
 
 __version__ = "0.1.0"

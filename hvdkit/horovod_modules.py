@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.reduction import compression
+from hvdkit.exchange.compression import casts as compression
 
 _OF_FUNCTIONS = ("allgather_object", "broadcast_object", "broadcast_object_fn")
 _NOT_OF_MPI_OPS = (

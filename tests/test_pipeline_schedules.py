@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hvdkit.parallel import schedules
-from hvdkit.parallel.pipeline.gantt import draw
-from hvdkit.parallel.pipeline.schedules import Backward, Forward
-from hvdkit.parallel.pipeline.simulation import simulate, validate
+from hvdkit.schedules.gantt import draw
+from hvdkit.schedules.schedules import Backward, Forward
+from hvdkit.schedules.simulation import simulate, validate
 
 ALL = [
     schedules.GPipe(),

@@ -9,16 +9,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.agreement.variables import Alike, is_local, is_seed_state
 from hvdkit.engine import global_process_set, logger, require_same, topology
+from hvdkit.exchange.buckets import variable_key
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.randomness import rank_seed
-from hvdkit.reduction.buckets import variable_key
 from hvdkit.state import outside_variables
+from hvdkit.state.broadcast import broadcast_variables, can_be_sent
 from hvdkit.state.building import build_alike, build_for_fit
+from hvdkit.state.inventory import Alike, is_local, is_seed_state
 from hvdkit.state.own import own_variables
 from hvdkit.state.reachable import has_been_traced, has_variables, optimizers_of
-from hvdkit.variables import broadcast_variables, can_be_sent
 
 
 class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):

@@ -7,9 +7,6 @@ from typing import Any
 
 import keras
 
-from hvdkit.agreement.differences import NAMED, find_differences, find_other_layers, summary
-from hvdkit.agreement.digest import digests_of
-from hvdkit.agreement.variables import Alike, agreeing_variables, alike, moving_statistics
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
 from hvdkit.engine import (
     ProcessSet,
@@ -18,9 +15,13 @@ from hvdkit.engine import (
     raise_everywhere,
     topology,
 )
+from hvdkit.exchange.buckets import variable_key
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
-from hvdkit.reduction.buckets import variable_key
 from hvdkit.state import outside_variables
+from hvdkit.state.broadcast import broadcast_variables
+from hvdkit.state.differences import NAMED, find_differences, find_other_layers, summary
+from hvdkit.state.digest import digests_of
+from hvdkit.state.inventory import Alike, agreeing_variables, alike, moving_statistics
 from hvdkit.state.reachable import (
     COMPILED,
     FoundOptimizer,
@@ -28,7 +29,6 @@ from hvdkit.state.reachable import (
     leading_optimizer,
     optimizers_of,
 )
-from hvdkit.variables import broadcast_variables
 
 _OPT_OUT = (
     "If each rank trains a model of its own on purpose, say so with "

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from hvdkit.callbacks.agreed_logs import AgreedLogs
+from hvdkit.callbacks.averaged_logs import AgreedLogs
 from hvdkit.state.outside_variables import remake_functions, renew
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from hvdkit.agreement.statistics import average_statistics
-from hvdkit.callbacks.agreed_logs import AgreedLogs
+from hvdkit.callbacks.averaged_logs import AgreedLogs
 from hvdkit.engine import topology
 from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.state.statistics import average_statistics
 
 
 class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from hvdkit.callbacks.agreed_logs import AgreedLogs
+from hvdkit.callbacks.averaged_logs import AgreedLogs
 
 
 class ReduceLROnPlateau(AgreedLogs, keras.callbacks.ReduceLROnPlateau):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hvdkit.checkpoint.choice import newest_for_all
+from hvdkit.checkpoint.latest import newest_for_all
 from hvdkit.checkpoint.saver import Saver
-from hvdkit.checkpoint.state import Training
 from hvdkit.checkpoint.store import Store
+from hvdkit.checkpoint.training_state import Training
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import require_initialized
 

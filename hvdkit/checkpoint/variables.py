@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.agreement.variables import is_local, is_seed_state
 from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.optimizers.mixins import leaves
+from hvdkit.state.broadcast import can_be_sent
+from hvdkit.state.inventory import is_local, is_seed_state
 from hvdkit.state.own import own_variables as weights_by_rank
 from hvdkit.state.own import recurrent_states
 from hvdkit.state.reachable import COMPILED, FoundOptimizer
-from hvdkit.variables import can_be_sent
 
 Groups = dict[str, list[Any]]
 

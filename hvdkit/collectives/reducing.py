@@ -21,8 +21,8 @@ from hvdkit.engine import (
     require_initialized,
     topology,
 )
-from hvdkit.reduction.compression import Compression, Compressor
-from hvdkit.reduction.sparse import allreduce_slices
+from hvdkit.exchange.compression.casts import Compression, Compressor
+from hvdkit.exchange.sparse import allreduce_slices
 
 
 @tf.autograph.experimental.do_not_convert

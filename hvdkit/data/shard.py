@@ -28,8 +28,8 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
-from hvdkit.engine.agreement import ranks_are_compared
 from hvdkit.engine.elastic import require_inside
+from hvdkit.engine.run_settings import ranks_are_compared
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.randomness import shared_seed
 

@@ -3,7 +3,7 @@
 from hvdkit.elastic.commit import CommitStateCallback
 from hvdkit.elastic.keras_state import KerasState, TensorFlowKerasState
 from hvdkit.elastic.object_state import ObjectState
-from hvdkit.elastic.position import UpdateBatchStateCallback, UpdateEpochStateCallback
+from hvdkit.elastic.progress_callbacks import UpdateBatchStateCallback, UpdateEpochStateCallback
 from hvdkit.elastic.run import run, run_fn
 from hvdkit.elastic.tensorflow_state import TensorFlowState
 from hvdkit.engine.elastic import HorovodInternalError

@@ -7,17 +7,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.agreement.variables import is_local, is_seed_state
 from hvdkit.callbacks.broadcast import derive_seeds
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
-from hvdkit.reduction.buckets import variable_key
+from hvdkit.exchange.buckets import variable_key
 from hvdkit.state import outside_variables
+from hvdkit.state.broadcast import broadcast_variables, can_be_sent
 from hvdkit.state.building import build_alike, build_for_fit, start_anew
+from hvdkit.state.inventory import is_local, is_seed_state
 from hvdkit.state.outside_variables import LayerState
 from hvdkit.state.own import own_variables, recurrent_states
 from hvdkit.state.reachable import FoundOptimizer, has_variables, optimizers_of
-from hvdkit.variables import broadcast_variables, can_be_sent
 
 
 class TensorFlowKerasState(ObjectState):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
-from hvdkit.variables import broadcast_variables
+from hvdkit.state.broadcast import broadcast_variables
 
 
 class TensorFlowState(ObjectState):

@@ -6,15 +6,7 @@ require_tensorflow()
 
 # ruff: noqa: E402  (only after the check)
 from hvdkit.engine import ops, topology
-from hvdkit.engine.errors import (
-    CollectiveError,
-    HvdkitError,
-    InstallationError,
-    NonfiniteGradientError,
-    NotInitializedError,
-    RankMismatchError,
-)
-from hvdkit.engine.failures import explained_in_graph
+from hvdkit.engine.error_messages import explained_in_graph
 from hvdkit.engine.native import (
     OP_NAMES,
     Adasum,
@@ -43,6 +35,14 @@ from hvdkit.engine.startup import (
     shutdown,
     start_timeline,
     stop_timeline,
+)
+from hvdkit.errors import (
+    CollectiveError,
+    HvdkitError,
+    InstallationError,
+    NonfiniteGradientError,
+    NotInitializedError,
+    RankMismatchError,
 )
 
 __all__ = [

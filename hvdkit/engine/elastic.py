@@ -16,9 +16,9 @@ from horovod.common.elastic import notification_manager
 from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
 from horovod.runner.elastic.worker import HostUpdateResult
 
-from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.launcher import read_launch
 from hvdkit.engine.native import mpi_ops
+from hvdkit.errors import HvdkitError
 from hvdkit.watch.activity import own_variable
 
 _worlds = 1

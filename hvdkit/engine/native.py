@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvdkit.engine.errors import NotInitializedError
 from hvdkit.engine.versions import load_horovod
+from hvdkit.errors import NotInitializedError
 
 mpi_ops: Any = load_horovod()
 library: Any = mpi_ops.MPI_LIB

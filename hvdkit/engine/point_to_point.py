@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from hvdkit.engine.errors import HvdkitError
 from hvdkit.engine.native import ProcessSet
 from hvdkit.engine.objects import allgather_object, raise_everywhere
 from hvdkit.engine.tensorflow_errors import CollectiveError
@@ -27,6 +26,7 @@ from hvdkit.engine.topology import (
     rank,
     size,
 )
+from hvdkit.errors import HvdkitError
 from hvdkit.watch.activity import activity
 
 _SPINS = 50

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from hvdkit import watch as watching
-from hvdkit.engine.agreement import (
+from hvdkit.engine.cores import affinity
+from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
+from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
+from hvdkit.engine.run_settings import (
     check_settings,
     deterministic_settings,
     require_deterministic,
 )
-from hvdkit.engine.cores import affinity
-from hvdkit.engine.errors import HvdkitError
-from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
-from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
 from hvdkit.engine.settings import (
     Setting,
     before_start,
@@ -32,6 +31,7 @@ from hvdkit.engine.settings import (
     watch_limit,
 )
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
+from hvdkit.errors import HvdkitError
 
 logger = logging.getLogger("hvdkit")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
-from hvdkit.engine import errors
+from hvdkit import errors
 
 
 class RankMismatchError(errors.RankMismatchError, tf.errors.FailedPreconditionError):

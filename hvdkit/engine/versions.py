@@ -11,7 +11,7 @@ from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
 
-from hvdkit.engine.errors import InstallationError
+from hvdkit.errors import InstallationError
 
 # That of setup.cfg. hvdkit overrides methods of Keras that are not public (tests/keras_contract.py
 # lists them), so a new version has to be tried first.

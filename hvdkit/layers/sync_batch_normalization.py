@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Sum, is_initialized, ops, topology
 from hvdkit.mesh.mesh import replicas
-from hvdkit.optimizers.batch_scale import current_scale
 
 
 @keras.saving.register_keras_serializable(package="hvdkit")

@@ -17,8 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from hvdkit.data.batch_scale import current_scale
 from hvdkit.metrics.means import is_no_mean
-from hvdkit.optimizers.batch_scale import current_scale
 
 _PER_BATCH = "_hvdkit_one_number_a_batch"
 _COUNTS_BATCHES = "_hvdkit_counts_batches"

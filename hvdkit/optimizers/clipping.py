@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
+from hvdkit.exchange.sparse import scaled
 from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.reduction.sparse import scaled
 
 
 def clip_by_norm(gradients: Sequence[Any], variables: Sequence[Any], clipnorm: float) -> list[Any]:

@@ -18,9 +18,10 @@ from keras.src.saving import object_registration
 from hvdkit.collectives.orders import in_either_order
 from hvdkit.engine import Average, ProcessSet, global_process_set, logger
 from hvdkit.engine.versions import is_keras2_optimizer
+from hvdkit.exchange.allreduce_gradients import GradientReduction, ReductionOptions, groups_argument
+from hvdkit.exchange.compression.casts import Compression, Compressor
 from hvdkit.mesh.layout import is_split
 from hvdkit.mesh.mesh import current_mesh, over_replicas
-from hvdkit.nonfinite import Policy
 from hvdkit.optimizers.finite import FiniteGuard, Guarded
 from hvdkit.optimizers.mixins import (
     Distributed,
@@ -31,8 +32,7 @@ from hvdkit.optimizers.mixins import (
     is_distributed,
     leaves,
 )
-from hvdkit.reduction.compression import Compression, Compressor
-from hvdkit.reduction.gradients import GradientReduction, ReductionOptions, groups_argument
+from hvdkit.optimizers.nonfinite_policy import Policy
 
 
 @in_either_order(

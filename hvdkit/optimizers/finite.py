@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Min, ops
-from hvdkit.nonfinite import Policy, Skipped
-from hvdkit.reduction.gradients import Gradient, GradientReduction
+from hvdkit.exchange.allreduce_gradients import Gradient, GradientReduction
+from hvdkit.optimizers.nonfinite_policy import Policy, Skipped
 from hvdkit.watch.activity import own_variable
 
 do_not_convert = tf.autograph.experimental.do_not_convert

@@ -14,15 +14,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Max, ProcessSet, ops, topology
+from hvdkit.exchange.allreduce_gradients import Gradient, GradientReduction
+from hvdkit.exchange.sparse import scaled
 from hvdkit.mesh.layout import is_split, layout_of, set_layout
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.optimizers.batch_scale import current_scale
 from hvdkit.optimizers.clipping import clip_by_global_norm, clip_by_norm
 from hvdkit.optimizers.elementwise import require_elementwise
 from hvdkit.optimizers.finite import guards
-from hvdkit.reduction.gradients import Gradient, GradientReduction
-from hvdkit.reduction.sparse import scaled
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert

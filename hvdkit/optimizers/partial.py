@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from hvdkit.engine import Average, ProcessSet, global_process_set
-from hvdkit.nonfinite import Policy
+from hvdkit.exchange.compression.casts import Compression, Compressor
 from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import reductions
-from hvdkit.reduction.compression import Compression, Compressor
+from hvdkit.optimizers.nonfinite_policy import Policy
 
 
 def local_variables_of(local_layers: Any) -> list[Any]:

@@ -9,15 +9,15 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Average, ProcessSet, global_process_set
-from hvdkit.mesh.mesh import current_mesh, over_replicas
-from hvdkit.optimizers.partial import local_variables_of
-from hvdkit.reduction.compression import Compression, Compressor
-from hvdkit.reduction.gradients import (
+from hvdkit.exchange.allreduce_gradients import (
     Gradient,
     GradientReduction,
     ReductionOptions,
     groups_argument,
 )
+from hvdkit.exchange.compression.casts import Compression, Compressor
+from hvdkit.mesh.mesh import current_mesh, over_replicas
+from hvdkit.optimizers.partial import local_variables_of
 
 # A loop makes a new tape for each step; the comparison of gradients between ranks is done once.
 _SEEN: set[tuple[str, ...]] = set()

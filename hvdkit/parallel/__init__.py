@@ -1,21 +1,10 @@
 """One model over several devices and ranks."""
 
+from hvdkit.parallel.devices.attention import SplitMultiHeadAttention
+from hvdkit.parallel.devices.dense import SplitDense
+from hvdkit.parallel.devices.embedding import SplitEmbedding
 from hvdkit.parallel.devices.layer_split import LayerSplit
-from hvdkit.parallel.devices.split_attention import SplitMultiHeadAttention
-from hvdkit.parallel.devices.split_dense import SplitDense
-from hvdkit.parallel.devices.split_embedding import SplitEmbedding
-from hvdkit.parallel.devices.splitting import split
-from hvdkit.parallel.kept_activations import Kept
-from hvdkit.parallel.memory_limit import rank_memory_limit
-from hvdkit.parallel.memory_plan import (
-    RankMemory,
-    Training,
-    misfit,
-    plan_memory,
-    smallest_mesh,
-)
-from hvdkit.parallel.memory_table import memory_table
-from hvdkit.parallel.pipeline import schedules
+from hvdkit.parallel.devices.split import split
 from hvdkit.parallel.pipeline.model import PipelineModel
 from hvdkit.parallel.tensor import (
     ColumnParallelDense,
@@ -28,8 +17,19 @@ from hvdkit.parallel.tensor import (
     VocabularyParallelCrossEntropy,
     VocabularyParallelEmbedding,
 )
-from hvdkit.parallel.transformer import Degrees, TransformerShape
-from hvdkit.parallel.whole import assign_whole_values, whole_values
+from hvdkit.planner.activation_memory import Kept
+from hvdkit.planner.memory_limit import rank_memory_limit
+from hvdkit.planner.memory_plan import (
+    RankMemory,
+    Training,
+    misfit,
+    plan_memory,
+    smallest_mesh,
+)
+from hvdkit.planner.memory_table import memory_table
+from hvdkit.planner.transformer import Degrees, TransformerShape
+from hvdkit.schedules import schedules
+from hvdkit.state.unsharded import assign_whole_values, whole_values
 
 __all__ = [
     "ColumnParallelDense",

@@ -13,7 +13,7 @@ import tensorflow as tf
 from hvdkit.data.batch import data_of
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import logger
-from hvdkit.reduction.suspension import without_reduction
+from hvdkit.exchange.suspension import without_reduction
 from hvdkit.state.constants import renew
 from hvdkit.state.reachable import (
     has_been_traced,

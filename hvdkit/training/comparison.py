@@ -20,7 +20,7 @@ from hvdkit.engine import (
     ops,
     topology,
 )
-from hvdkit.engine.agreement import ranks_are_compared
+from hvdkit.engine.run_settings import ranks_are_compared
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.optimizers.mixins import reductions
 from hvdkit.state.reachable import optimizers_of

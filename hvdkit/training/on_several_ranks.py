@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.agreement.variables import process_set_of
 from hvdkit.callbacks.metric_average import LogsOfAllRanks
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import (
@@ -21,7 +20,8 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.optimizers.mixins import mesh_of
-from hvdkit.training.added import add_callback, given_callbacks, set_callbacks
+from hvdkit.state.inventory import process_set_of
+from hvdkit.training.features import add_callback, given_callbacks, set_callbacks
 
 _WRITES = {
     keras.callbacks.ModelCheckpoint: "filepath",

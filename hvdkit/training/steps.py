@@ -10,9 +10,9 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.batch_scale import BatchScale, batch_scale
 from hvdkit.metrics.kinds import metrics_of, variables_that_count_batches
 from hvdkit.metrics.rows import new_rows
-from hvdkit.optimizers.batch_scale import BatchScale, batch_scale
 
 Step = Callable[[Any], Any]
 

@@ -9,7 +9,7 @@ import traceback
 from types import TracebackType
 from typing import NoReturn
 
-from hvdkit.engine.errors import CollectiveError
+from hvdkit.errors import CollectiveError
 from hvdkit.watch.causes import explained
 from hvdkit.watch.member import Member, end_process
 from hvdkit.watch.messages import EXIT_STATUS, INTERRUPTED

@@ -16,8 +16,8 @@ from launch import ROOT
 
 import hvdkit as hvd
 from hvdkit import parallel
-from hvdkit.parallel.kept_activations import MEGATRON
-from hvdkit.parallel.memory_limit import _left_in_cgroups
+from hvdkit.planner.activation_memory import MEGATRON
+from hvdkit.planner.memory_limit import _left_in_cgroups
 
 sys.path.insert(0, str(ROOT / "examples"))
 from gpt_model import PRESETS, build_model, stage_cuts

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import hvdkit as hvd
 from hvdkit.checkpoint import saver
-from hvdkit.optimizers.batch_scale import current_scale
+from hvdkit.data.batch_scale import current_scale
 
 ROWS, BATCH, EPOCHS = 50, 4, 2
 

@@ -4,9 +4,9 @@ Names of operations count in graphs. Eagerly TensorFlow does not pass them on, a
 is called "HorovodAllreduce" between ranks.
 """
 
-from hvdkit.engine.ops.moving import allgather, alltoall, broadcast, grouped_allgather
-from hvdkit.engine.ops.reducing import allreduce, grouped_allreduce, grouped_reducescatter
-from hvdkit.engine.ops.waiting import barrier, join
+from hvdkit.engine.ops.move import allgather, alltoall, broadcast, grouped_allgather
+from hvdkit.engine.ops.reduce import allreduce, grouped_allreduce, grouped_reducescatter
+from hvdkit.engine.ops.wait import barrier, join
 
 __all__ = [
     "allgather",

@@ -12,8 +12,8 @@ import tensorflow as tf
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.saving.serialization_lib import SafeModeScope
 
-from hvdkit.parallel.cutting import line_of
-from hvdkit.parallel.rebuild import ends_like, replay, undrawn
+from hvdkit.graph.layer_sequence import line_of
+from hvdkit.graph.rebuild import ends_like, replay, undrawn
 from hvdkit.state import outside_variables
 
 _INSTEAD = "Leave copy=True out: split then uses the layers of the model itself."

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
-from hvdkit.parallel.cutting import Line
+from hvdkit.graph.layer_sequence import Line
+from hvdkit.graph.rebuild import ends_like
 from hvdkit.parallel.devices.layer_split import LayerSplit
-from hvdkit.parallel.rebuild import ends_like
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
 # What Keras notes in a model that is compiled and trained.

@@ -10,10 +10,15 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import logger
-from hvdkit.parallel.devices.local import existing_devices, local_devices, refuse_strategy, spread
-from hvdkit.parallel.devices.placement import do_not_convert, real_variables
-from hvdkit.parallel.devices.relay import run
+from hvdkit.parallel.devices.local_devices import (
+    existing_devices,
+    local_devices,
+    refuse_strategy,
+    spread,
+)
+from hvdkit.parallel.devices.optimizer_placement import do_not_convert, real_variables
 from hvdkit.parallel.devices.stage import Stage, claimed
+from hvdkit.parallel.devices.staged_execution import run
 
 
 @keras.saving.register_keras_serializable("hvdkit")

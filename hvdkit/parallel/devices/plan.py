@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hvdkit.parallel.balance import size_text
+from hvdkit.graph.balance import size_text
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdkit.parallel.devices.placement import move_to, tf_variable
+from hvdkit.parallel.devices.optimizer_placement import move_to, tf_variable
 
 _REGULARIZER = "_hvdkit_regularizer"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from hvdkit.reduction.gradients import Gradient
+from hvdkit.exchange.allreduce_gradients import Gradient
 
 
 def added(sums: Sequence[Gradient], gradients: Sequence[Gradient]) -> list[Gradient]:

@@ -16,15 +16,15 @@ from hvdkit.mesh.mesh import Mesh
 from hvdkit.metrics.rows import TEST, TRAINING
 from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
-from hvdkit.parallel.pipeline.construction import ModelOrFunction, Split, required_mesh, split
+from hvdkit.parallel.pipeline.gathered_weights import raise_on_all
 from hvdkit.parallel.pipeline.losses import Share, share_of
 from hvdkit.parallel.pipeline.metrics import build_metrics
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches
-from hvdkit.parallel.pipeline.schedules import OneForwardOneBackward, Schedule
+from hvdkit.parallel.pipeline.partition import ModelOrFunction, Split, required_mesh, split
 from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
-from hvdkit.parallel.pipeline.weights import raise_on_all
-from hvdkit.parallel.whole import assign_whole_values, whole_values
+from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule
+from hvdkit.state.unsharded import assign_whole_values, whole_values
 from hvdkit.training.steps import with_sharded_batches
 from hvdkit.watch import pause
 

@@ -12,21 +12,21 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import raise_everywhere
+from hvdkit.exchange.allreduce_gradients import Gradient
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.mixins import leaves
-from hvdkit.parallel.pipeline.actions import Action
 from hvdkit.parallel.pipeline.batches import as_tensors, require_same_batch
-from hvdkit.parallel.pipeline.borders import DESCRIPTION, described, from_description
-from hvdkit.parallel.pipeline.construction import Chunk, Split
+from hvdkit.parallel.pipeline.chunk import KeptPass, Piece, RecomputedPass
 from hvdkit.parallel.pipeline.gradients import added
+from hvdkit.parallel.pipeline.links import DESCRIPTION, described, from_description
 from hvdkit.parallel.pipeline.losses import LossHead, Share
 from hvdkit.parallel.pipeline.metrics import build_metrics, share_states
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches, rows_of
-from hvdkit.parallel.pipeline.pieces import KeptPass, Piece, RecomputedPass
-from hvdkit.parallel.pipeline.runner import Outputs, Place, Stage
-from hvdkit.parallel.pipeline.schedules import Schedule, fitting
+from hvdkit.parallel.pipeline.partition import Chunk, Split
+from hvdkit.parallel.pipeline.stage import Outputs, Place, Stage
 from hvdkit.parallel.pipeline.trace import Clock
-from hvdkit.reduction.gradients import Gradient
+from hvdkit.schedules.actions import Action
+from hvdkit.schedules.schedules import Schedule, fitting
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, require_same
 from hvdkit.engine.point_to_point import PointToPoint
-from hvdkit.parallel.cutting import Part, variables_of
+from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.graph.layer_sequence import Part, variables_of
 from hvdkit.parallel.pipeline.gradients import added
-from hvdkit.reduction.gradients import Gradient
 
 _TAG = 0
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from hvdkit.engine import ProcessSet, allgather_object
 from hvdkit.engine.point_to_point import PointToPoint
-from hvdkit.parallel.pipeline.actions import Action
-from hvdkit.parallel.pipeline.timeline import Span, Timeline
+from hvdkit.schedules.actions import Action
+from hvdkit.schedules.timeline import Span, Timeline
 
 Note = tuple[Action, float, float]
 _ROUNDS = 8

@@ -18,8 +18,8 @@ from hvdkit.parallel.tensor.conjugate import (
     reduce_scatter_sequence,
 )
 from hvdkit.parallel.tensor.degrees import require_divisible
-from hvdkit.parallel.tensor.divided import TensorParallel
 from hvdkit.parallel.tensor.dropout import drop_part
+from hvdkit.parallel.tensor.sharded_layer import TensorParallel
 
 _HEADS = 1  # the axis of the heads in scores [batch, heads, targets, sources]
 

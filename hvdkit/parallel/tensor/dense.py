@@ -23,7 +23,7 @@ from hvdkit.parallel.tensor.conjugate import (
     take_part,
 )
 from hvdkit.parallel.tensor.degrees import part_of_sequence, require_divisible
-from hvdkit.parallel.tensor.divided import TensorParallel
+from hvdkit.parallel.tensor.sharded_layer import TensorParallel
 
 _NEED_ALL_UNITS = tuple(
     getattr(keras.activations, name) for name in ("softmax", "log_softmax", "sparsemax", "glu")

@@ -17,7 +17,7 @@ from hvdkit.parallel.tensor.conjugate import (
     reduce_scatter_sequence,
 )
 from hvdkit.parallel.tensor.degrees import part_of_sequence, require_divisible
-from hvdkit.parallel.tensor.divided import TensorParallel
+from hvdkit.parallel.tensor.sharded_layer import TensorParallel
 from hvdkit.parallel.tensor.vocabulary import own_rows
 
 

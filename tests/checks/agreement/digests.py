@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 import hvdkit as hvd
-from hvdkit.agreement.differences import compare
-from hvdkit.agreement.digest import Digests
-from hvdkit.agreement.digest import digest as _digest
+from hvdkit.state.differences import compare
+from hvdkit.state.digest import Digests
+from hvdkit.state.digest import digest as _digest
 
 digest = tf.function(_digest)
 TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint16", "int64", "complex64")

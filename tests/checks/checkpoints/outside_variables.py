@@ -24,7 +24,7 @@ from checks.checkpoints.runs import shared_folder
 import hvdkit as hvd
 from hvdkit.checkpoint.arrays import Contents, parse
 from hvdkit.checkpoint.files import digest_of, write_whole
-from hvdkit.checkpoint.resplit import resplit
+from hvdkit.checkpoint.reshard import resplit
 from hvdkit.checkpoint.store import MANIFEST, _checksum
 
 Backup = hvd.callbacks.BackupAndRestore

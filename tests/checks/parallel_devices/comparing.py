@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from hvdkit.parallel.devices.local import short_name
+from hvdkit.parallel.devices.local_devices import short_name
 
 
 def rows(count: int, columns: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from hvdkit.parallel.balance import balance
-from hvdkit.parallel.cutting import line_of, parts_of
+from hvdkit.graph.balance import balance
+from hvdkit.graph.flattening import flattened
+from hvdkit.graph.layer_sequence import line_of, parts_of
+from hvdkit.graph.rebuild import part_model
 from hvdkit.parallel.devices.copies import copied
-from hvdkit.parallel.flattening import flattened
-from hvdkit.parallel.rebuild import part_model
 
 layers = keras.layers
 

@@ -23,8 +23,8 @@ from checks.parallel_devices.comparing import (
 )
 
 import hvdkit as hvd
-from hvdkit.parallel.devices.relay import run
 from hvdkit.parallel.devices.stage import Stage
+from hvdkit.parallel.devices.staged_execution import run
 
 layers, optimizers = keras.layers, keras.optimizers
 DEVICES = ["CPU:1", "CPU:2", "CPU:3"]

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
 from hvdkit.mesh.layout import layout_of
-from hvdkit.parallel.whole import assign_whole_values, whole_values
+from hvdkit.state.unsharded import assign_whole_values, whole_values
 
 from . import meshes
 

@@ -1,1 +1,0 @@
-"""What all ranks must hold alike, and how that is found out."""

@@ -1,0 +1,151 @@
+"""What a collective that failed says, in the user's words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow as tf
+
+from hvdkit.engine.native import ProcessSet, global_process_set
+from hvdkit.engine.tensorflow_errors import CollectiveError, RankMismatchError
+from hvdkit.engine.topology import may_have_company, process_set_ranks, rank
+from hvdkit.errors import HvdkitError
+from hvdkit.watch.activity import activity
+
+# The second is what Gloo's messages begin with: the file that found the connection broken.
+_LOST_RANK = re.compile(r"Horovod has been shut down|[\w./-]*/gloo/[\w./-]*:\d+\]")
+_MISMATCH = re.compile(r"Mismatched [^\n]*?\.(?=\s|$)")
+# Horovod answers for a rank that has joined in allreduces only.
+_JOINED = re.compile(r"\w+ is not supported with Join")
+_NODE = re.compile(r"node ([\w./-]+)")
+
+
+@contextlib.contextmanager
+def explained(
+    what: str,
+    tensors: Sequence[tf.Tensor] = (),
+    detail: str = "",
+    process_set: ProcessSet = global_process_set,
+) -> Iterator[list[tf.Tensor]]:
+    """Turn TensorFlow's error about a collective into one that says what to do.
+
+    While inside, the other ranks are told that this one waits in the collective. The block adds
+    the results to the list that it gets, so that a graph can count them as finished.
+
+    Args:
+        what: the collective, as the message names it.
+        tensors: what this rank gives to it.
+        detail: what else has to be the same on all ranks.
+        process_set: the ranks that take part.
+
+    Raises:
+        RankMismatchError: on every rank, when the ranks gave different things.
+        CollectiveError: another rank left the job, or did not come in time.
+    """
+    started = time.monotonic()
+    try:
+        with _counted(what, tensors, process_set) as results:
+            yield results
+    except HvdkitError:
+        raise
+    except tf.errors.OpError as error:
+        if mismatch := _MISMATCH.search(error.message):
+            mine = ", ".join(f"{t.dtype.name} {t.shape}" for t in tensors)
+            raise _mismatch(
+                f"{what} of {mine} {detail}".strip(), mismatch[0], process_set
+            ) from None
+        if _JOINED.search(error.message):
+            raise _joined(what) from None
+        if _LOST_RANK.search(error.message):
+            raise _ended(what, time.monotonic() - started) from None
+        raise
+
+
+@contextlib.contextmanager
+def _counted(
+    what: str, tensors: Sequence[tf.Tensor], process_set: ProcessSet
+) -> Iterator[list[tf.Tensor]]:
+    results: list[tf.Tensor] = []
+    ranks = process_set.ranks if process_set.process_set_id else None
+    if tf.executing_eagerly():
+        with activity.doing(what, ranks) if activity.on else contextlib.nullcontext():
+            yield results
+    elif tf.inside_function() and may_have_company():
+        # The counters let TensorFlow run the collective in each rank's graph, whether or not its
+        # result is used there, and one after another where functions that are called hold some.
+        with tf.control_dependencies([activity.enters(tensors, what, ranks)]):
+            yield results
+        activity.leaves(results, ranks)
+    else:  # one process; or a graph of TensorFlow 1, which has no variables of ours
+        yield results
+
+
+@contextlib.contextmanager
+def explained_in_graph(what: str, progress: Callable[[], str] | None = None) -> Iterator[None]:
+    """`explained` for a graph that holds collectives, such as a training step.
+
+    Args:
+        what: what runs the graph, as the message names it.
+        progress: what runs at a moment, for ranks that wait for this one; called by any thread.
+
+    Raises:
+        RankMismatchError: on every rank, when the ranks gave different things.
+        CollectiveError: another rank left the job, or did not come in time.
+    """
+    try:
+        with activity.inside(progress or (lambda: what)):
+            yield
+    except HvdkitError:
+        raise
+    except tf.errors.OpError as error:
+        node = _NODE.search(error.message)
+        inside = f"{what} (in {node[1]})" if node else what
+        if mismatch := _MISMATCH.search(error.message):
+            raise RankMismatchError(f"{inside}: the ranks differ. {mismatch[0]}") from None
+        if _JOINED.search(error.message):
+            raise _joined(inside) from None
+        if _LOST_RANK.search(error.message):
+            raise _ended(inside, None) from None
+        raise
+
+
+def _mismatch(mine: str, reason: str, process_set: ProcessSet) -> RankMismatchError:
+    """Horovod sends a mismatch to every rank, so here they can tell each other what they gave."""
+    from hvdkit.engine.objects import allgather_object  # it is made of collectives itself
+
+    everyone = allgather_object(mine, name="hvdkit.mismatch", process_set=process_set)
+    calls = "; ".join(
+        f"rank {r} calls {call}"
+        for r, call in zip(process_set_ranks(process_set), everyone, strict=True)
+    )
+    return RankMismatchError(f"the ranks differ in a collective: {calls}. {reason}")
+
+
+def _joined(what: str) -> RankMismatchError:
+    return RankMismatchError(
+        f"rank {rank()} could not do {what}: another rank has no more data (it called hvd.join, or "
+        "its epoch is over), and Horovod answers for it in allreduces only. Give all ranks equally "
+        "many batches."
+    )
+
+
+def _ended(what: str, waited: float | None) -> HvdkitError:
+    limit = float(os.environ.get("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", 0))
+    if waited is not None and 0 < limit <= waited:
+        return CollectiveError(
+            f"rank {rank()} waited {waited:.0f} s in {what} for ranks that did not come; the "
+            f"limit is {limit:.0f} s (stall_timeout of hvd.init). Rank 0's log names the missing "
+            "ranks. Every rank has to call the same collectives in the same order."
+        )
+    late = (
+        f", or a rank was missing from a collective for longer than {limit:.0f} s (stall_timeout "
+        "of hvd.init; rank 0's log names it)"
+    )
+    return CollectiveError(
+        f"rank {rank()} could not finish {what}: another rank has left the job (its output says "
+        f"why; every rank has to call the same collectives){late if limit > 0 else ''}."
+    )

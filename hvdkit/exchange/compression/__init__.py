@@ -1,0 +1,1 @@
+"""What is sent in place of a gradient's own numbers."""

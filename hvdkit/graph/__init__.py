@@ -1,0 +1,1 @@
+"""Keras models as graphs of layers: cut, balanced, flattened and built anew."""

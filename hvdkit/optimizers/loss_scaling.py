@@ -1,0 +1,46 @@
+"""Loss scaling over ranks: all of them skip a step, or none does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.data.batch_scale import current_scale
+from hvdkit.engine import Min, ops
+from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
+
+
+def check_finite(original: Callable[..., Any], optimizer: Any, grads: Any) -> tf.Tensor:
+    """Whether the gradients are finite on all ranks that have others."""
+    finite = original(optimizer, grads)
+    judges = [
+        r.judges or r.options.process_set
+        for r in reductions(optimizer)
+        if r.judges is not None or r.active
+    ]
+    if not judges:
+        return finite
+    process_set = judges[0]
+    everywhere = ops.allreduce(
+        tf.cast(finite, tf.int32), Min, name="hvdkit_finite", process_set=process_set
+    )
+    return tf.cast(everywhere, tf.bool)
+
+
+def scale_loss(original: Callable[..., Any], optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
+    """The loss times the scale, and times what the rows of this rank's batch count."""
+    loss = original(optimizer, loss)
+    scale = current_scale()
+    if scale is None or isinstance(optimizer, Distributed) or not is_distributed(optimizer):
+        return loss
+    return scale.scaled(loss, leaves(optimizer))
+
+
+HOOKS = (
+    (keras.optimizers.LossScaleOptimizer, "check_finite", check_finite),
+    (keras.optimizers.LossScaleOptimizer, "scale_loss", scale_loss),
+)
+"""Of which class which method is replaced by which function here."""

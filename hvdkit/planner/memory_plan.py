@@ -1,0 +1,225 @@
+"""How much memory each rank of a mesh needs to train a Transformer, before anything is allocated.
+
+The Transformer is GPT's: a decoder with learned positions, biases, and a feed-forward layer of four
+times the width. Counted are weights, gradients, the optimizer's variables, and what the backward
+pass keeps of the forward pass. Not counted are the working memory of single operations, buffers
+of collectives, the data, and what TensorFlow needs for itself (some 0.5 GiB a process).
+
+Sources: ZeRO, arXiv 1910.02054, section 3.1, for weights, gradients and optimizer; Reducing
+Activation Recomputation in Large Transformer Models, arXiv 2205.05198, section 4, for activations.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+
+import keras
+import tensorflow as tf
+
+from hvdkit.planner.activation_memory import KERAS_16_BIT, KERAS_FLOAT32, Kept
+from hvdkit.planner.transformer import Degrees, TransformerShape
+from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule, in_flight
+
+_FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained, as far as memory depends on it.
+
+    Attributes:
+        batch_size: rows of a step, over all replicas.
+        micro_batches: of a replica, as many as it has rows at most; None for 1 without a pipeline,
+            and with one for twice the stages, or the next smaller number that divides the rows.
+        precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
+        optimizer_slots: variables that the optimizer has for each weight: 2 for AdamW.
+        sequence_parallel: whether activations between divided layers are divided too.
+        recompute: whether a stage keeps only its inputs (`PipelineModel(recompute=True)`).
+        schedule: the pipeline's schedule.
+        kept: what a layer keeps; None for what Keras's layers do in this precision.
+    """
+
+    batch_size: int
+    micro_batches: int | None = None
+    precision: str = "float32"
+    optimizer_slots: int = 2
+    sequence_parallel: bool = False
+    recompute: bool = False
+    schedule: Schedule = field(default_factory=OneForwardOneBackward)
+    kept: Kept | None = None
+
+    @property
+    def kept_by_layers(self) -> Kept:
+        """What a layer keeps."""
+        of_element = _bytes(keras.DTypePolicy(self.precision).compute_dtype)
+        return self.kept or (KERAS_FLOAT32 if of_element == _FLOAT32_BYTES else KERAS_16_BIT)
+
+    def micro_batches_on(self, degrees: Degrees) -> int:
+        """Number of micro-batches of a replica."""
+        rows = max(1, self.batch_size // degrees.data)
+        if self.micro_batches:
+            return min(self.micro_batches, rows)
+        most = 1 if degrees.pipeline == 1 else 2 * degrees.pipeline
+        return max(count for count in range(1, most + 1) if rows % count == 0)
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """What a rank of one stage needs, in bytes.
+
+    Attributes:
+        stage: the stage.
+        parameters: number of weights.
+        weights: the weights, and their copies in the type that is computed in.
+        gradients: the gradients, and with micro-batches those of one of them.
+        optimizer: the optimizer's variables.
+        activations: what is kept for the backward pass.
+    """
+
+    stage: int
+    parameters: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def plan_memory(shape: TransformerShape, degrees: Degrees, training: Training) -> list[RankMemory]:
+    """What the ranks need, for each stage.
+
+    Args:
+        shape: the model.
+        degrees: the mesh.
+        training: how it is trained.
+
+    Raises:
+        ValueError: the model or the batch does not divide.
+
+    Example:
+        >>> shape = TransformerShape(12, 768, 12, 1024, 50304)
+        >>> max(rank.total for rank in plan_memory(shape, Degrees(tensor=2), Training(8)))
+    """
+    if problem := misfit(shape, degrees, training):
+        raise ValueError(problem)
+    return [_of_stage(stage, shape, degrees, training) for stage in range(degrees.pipeline)]
+
+
+def misfit(shape: TransformerShape, degrees: Degrees, training: Training) -> str | None:
+    """Why a model does not divide over a mesh; None if it does."""
+    pieces, rows = degrees.pipeline * training.schedule.chunks, training.batch_size // degrees.data
+    for what, size, by, parts in (
+        ("width", shape.width, "number of heads", shape.heads),
+        ("number of heads", shape.heads, "tensor degree", degrees.tensor),
+        ("vocabulary", shape.vocabulary, "tensor degree", degrees.tensor),
+        ("number of layers", shape.layers, "pieces of the pipeline", pieces),
+        ("batch size", training.batch_size, "replicas", degrees.data),
+        ("batch of a replica", rows, "micro-batches", training.micro_batches_on(degrees)),
+    ):
+        if size % parts:
+            return f"the {what} is {size}, which does not divide by {parts}, the {by}."
+    if training.sequence_parallel and shape.context % degrees.tensor:
+        return (
+            f"the context is {shape.context}, which does not divide by {degrees.tensor}, the "
+            "tensor degree, as sequence parallelism needs it."
+        )
+    if shape.tied and degrees.pipeline > 1:
+        return (
+            "the output layer has the weights of the embedding, which is on another stage: a "
+            "pipeline needs weights of its own for each."
+        )
+    return None
+
+
+def smallest_mesh(shape: TransformerShape, training: Training, limit: int) -> Degrees | None:
+    """The mesh of fewest ranks on which a model fits.
+
+    Among those of as many ranks it has most replicas, then the largest tensor degree: ranks
+    communicate least so.
+
+    Args:
+        shape: the model.
+        training: how it is trained; the batch is divided over the replicas.
+        limit: bytes that a rank may use.
+
+    Returns:
+        None if it fits on no mesh over which it divides.
+    """
+    for degrees in _meshes(shape, training):
+        if misfit(shape, degrees, training) is None:
+            ranks = plan_memory(shape, degrees, training)
+            if max(rank.total for rank in ranks) <= limit:
+                return degrees
+    return None
+
+
+def _meshes(shape: TransformerShape, training: Training) -> Iterator[Degrees]:
+    sizes = product(_divisors(training.batch_size), _divisors(shape.layers), _divisors(shape.heads))
+    meshes = [Degrees(*each) for each in sizes]
+    yield from sorted(meshes, key=lambda mesh: (mesh.ranks, -mesh.data, -mesh.tensor))
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _of_stage(
+    stage: int, shape: TransformerShape, degrees: Degrees, training: Training
+) -> RankMemory:
+    policy = keras.DTypePolicy(training.precision)
+    of_variable, of_copy = _bytes(policy.variable_dtype), _bytes(policy.compute_dtype)
+    parameters = shape.parameters_of(stage, degrees)
+    count = training.micro_batches_on(degrees)
+    passes = _passes(training, degrees.pipeline, count)[stage]
+    # Each forward pass that is kept has its own copies.
+    copies = 0 if of_copy == of_variable else 1 if training.recompute else passes
+    return RankMemory(
+        stage=stage,
+        parameters=parameters,
+        weights=parameters * (of_variable + copies * of_copy),
+        gradients=parameters * of_variable * (1 if count == 1 else 2),
+        optimizer=parameters * of_variable * training.optimizer_slots,
+        activations=math.ceil(_activations(stage, shape, degrees, training, passes, of_copy)),
+    )
+
+
+def _activations(
+    stage: int,
+    shape: TransformerShape,
+    degrees: Degrees,
+    training: Training,
+    passes: int,
+    of_element: int,
+) -> float:
+    kept = training.kept_by_layers
+    count = training.micro_batches_on(degrees)
+    rows = math.ceil(training.batch_size / degrees.data / count)
+    arguments = (shape, rows, degrees.tensor, training.sequence_parallel)
+    layers = shape.layers // (degrees.pipeline * training.schedule.chunks)
+    one = layers * kept.layer(*arguments)
+    if stage == degrees.pipeline - 1:
+        one += kept.head(*arguments)
+    if not training.recompute:
+        return passes * one
+    between = shape.context * rows * shape.width * of_element
+    if training.sequence_parallel:
+        between //= degrees.tensor
+    return one + passes * 2 * between  # what comes in and what goes out
+
+
+@functools.cache
+def _passes(training: Training, stages: int, micro_batches: int) -> list[int]:
+    """How many forward passes each stage keeps at most."""
+    return [in_flight(actions) for actions in training.schedule.plan(stages, micro_batches)]
+
+
+def _bytes(dtype: str) -> int:
+    return int(tf.as_dtype(dtype).size)

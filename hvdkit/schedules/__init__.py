@@ -1,0 +1,1 @@
+"""Pipeline schedules: who does what when; simulated and drawn without any device."""
