@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import require_initialized, require_same, topology
+from hvdkit.keras_internals import make_default_seed
 from hvdkit.mesh.mesh import replica_of
 
 _seed: int | None = None
@@ -77,6 +78,6 @@ def seed_generator_init(
     if seed is not None or replica == 0:
         original(generator, seed, *args, **kwargs)
         return
-    drawn = keras.src.random.seed_generator.make_default_seed()
+    drawn = make_default_seed()
     original(generator, rank_seed(drawn, replica), *args, **kwargs)
     generator._initial_seed = None

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
-from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-
 from hvdkit.data.source import without_autotuning
 from hvdkit.engine import several_ranks
+from hvdkit.keras_internals import ArrayDataAdapter, GeneratorDataAdapter, PyDatasetAdapter
 
 
 def get_tf_dataset(original: Callable[..., Any], adapter: Any) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
@@ -15,6 +14,7 @@ from hvdkit.data.lazy import LazyDataset
 from hvdkit.data.mapped_batches import MappedBatchesSource
 from hvdkit.data.source import Part, Source
 from hvdkit.engine import ProcessSet
+from hvdkit.keras_internals import DataAdapter, make_class_weight_map_fn
 
 
 class ShardedData(LazyDataset):
@@ -154,7 +154,7 @@ class ShardedData(LazyDataset):
         return replace(self.part, batch_size=self.part.batch_size * local_devices)
 
 
-class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
+class ShardedAdapter(DataAdapter):
     """What Keras reads `ShardedData` through.
 
     Args:
@@ -236,7 +236,5 @@ def _with_row_weights(*parts: Any) -> Any:
 
 
 def _class_weights(class_weight: dict[int, float], tag: Any) -> Any:
-    from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
-
     weigh = make_class_weight_map_fn(class_weight)
     return weigh if tag is None else lambda batch: tag(weigh(*batch[0]), batch[1])

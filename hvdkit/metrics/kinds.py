@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from hvdkit.data.batch_scale import current_scale
+from hvdkit.keras_internals import is_of_keras
 from hvdkit.metrics.means import is_no_mean
 
 _PER_BATCH = "_hvdkit_one_number_a_batch"
@@ -43,7 +44,7 @@ def sums_over_ranks(metric: Any) -> bool:
     if not metric._variables and metric._metrics:
         return all(sums_over_ranks(inner) for inner in metric._metrics)
     for cls in type(metric).__mro__:
-        if cls.__module__.startswith("keras."):
+        if is_of_keras(cls):
             return cls is not keras.metrics.Metric
         if "update_state" in vars(cls):
             return False
@@ -65,7 +66,7 @@ def metrics_of(model: Any) -> list[Any]:
 
 def one_by_one(metric: Any) -> list[Any]:
     """The metrics that Keras keeps in one of its lists; a metric that is none is alone."""
-    if type(metric).__module__.startswith("keras."):
+    if is_of_keras(type(metric)):
         inner = getattr(metric, "metrics", None)
         if inner is not None:
             return list(inner)

@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras.src import api_export
-from keras.src.saving import object_registration
 
 from hvdkit.collectives.orders import in_either_order
 from hvdkit.engine import Average, ProcessSet, global_process_set, logger
-from hvdkit.engine.versions import is_keras2_optimizer
 from hvdkit.exchange.allreduce_gradients import GradientReduction, ReductionOptions, groups_argument
 from hvdkit.exchange.compression.casts import Compression, Compressor
+from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
 from hvdkit.mesh.layout import is_split
 from hvdkit.mesh.mesh import current_mesh, over_replicas
 from hvdkit.optimizers.finite import FiniteGuard, Guarded
@@ -182,12 +180,7 @@ def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
         "__reduce__": reduced,
     }
     distributed = type(base.__name__, (*mixins, base), attributes)
-    public_name = api_export.get_name_from_symbol(base)
-    if public_name is not None:
-        api_export.REGISTERED_OBJS_TO_NAMES[distributed] = public_name
-    else:
-        registered = object_registration.get_registered_name(base)
-        object_registration.GLOBAL_CUSTOM_NAMES[distributed] = registered
+    save_under_name_of(distributed, base)
     return distributed
 
 

@@ -14,6 +14,7 @@ from hvdkit.data.batch import data_of
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import logger
 from hvdkit.exchange.suspension import without_reduction
+from hvdkit.keras_internals import compute_output_spec
 from hvdkit.state.constants import renew
 from hvdkit.state.reachable import (
     has_been_traced,
@@ -49,7 +50,7 @@ def build_from_data(model: Any, x: Any, y: Any = None, sample_weight: Any = None
         if steps_by_itself(model):
             _trace_step(model, batch)
         else:
-            keras.src.backend.compute_output_spec(model, _symbolic(batch), training=False)
+            compute_output_spec(model, _symbolic(batch), training=False)
         has_been_traced(model)
     except Exception as error:
         # Code of the user's that runs in its first step as it would without hvdkit: what is

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import (
@@ -21,6 +20,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.run_settings import ranks_are_compared
+from hvdkit.keras_internals import TFEpochIterator
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.optimizers.mixins import reductions
 from hvdkit.state.reachable import optimizers_of

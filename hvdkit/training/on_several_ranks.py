@@ -19,6 +19,7 @@ from hvdkit.engine import (
     several_ranks,
     topology,
 )
+from hvdkit.keras_internals import is_of_keras
 from hvdkit.optimizers.mixins import mesh_of
 from hvdkit.state.inventory import process_set_of
 from hvdkit.training.features import add_callback, given_callbacks, set_callbacks
@@ -115,7 +116,7 @@ def _write_once(arguments: dict[str, Any], given: list[Any], everyone: dict[int,
     for callback in given:
         file = _file_of(callback)
         writers = [rank for rank, own in everyone.items() if file in own.files]
-        plain = type(callback).__module__.startswith("keras.")
+        plain = is_of_keras(type(callback))
         restores = isinstance(callback, keras.callbacks.BackupAndRestore)
         if len(writers) < 2 or not plain or restores or topology.rank() == writers[0]:
             kept.append(callback)

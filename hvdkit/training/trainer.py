@@ -30,13 +30,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data import autotuning as plain
 from hvdkit.data.fit_position import FitPosition, current_position, positioned
 from hvdkit.data.sharded import ShardedAdapter, ShardedData
 from hvdkit.engine import explained_in_graph, logger, several_ranks, topology
+from hvdkit.keras_internals import TensorFlowTrainer, TFEpochIterator
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics import kinds
 from hvdkit.metrics.logs import logs_of_pass

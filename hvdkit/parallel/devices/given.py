@@ -9,10 +9,10 @@ from inspect import getattr_static
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional
 
 from hvdkit.graph.layer_sequence import Line
 from hvdkit.graph.rebuild import ends_like
+from hvdkit.keras_internals import Functional, is_of_keras
 from hvdkit.parallel.devices.layer_split import LayerSplit
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
@@ -58,7 +58,7 @@ def divided_like(model: Any, line: Line, layer: LayerSplit) -> keras.Model:
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
     inputs, outputs = ends_like(line, between)
-    of_keras = type(model).__module__.startswith("keras.src.models")
+    of_keras = is_of_keras(type(model), "models")
     if of_keras and not layer.shares_weights:
         divided = keras.Model(inputs, outputs, name=line.name)
     else:

@@ -13,8 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 from keras import optimizers
-from keras.src.backend.common import global_state
 
+from hvdkit.keras_internals import STATELESS_SCOPE, replaced_global_attribute
 from hvdkit.parallel.devices.local_devices import short_name
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
@@ -42,12 +42,8 @@ def real_variables() -> Iterator[None]:
 
     Keras would make them when it has done that, on the first device.
     """
-    scope = global_state.get_global_attribute("stateless_scope")
-    global_state.set_global_attribute("stateless_scope", None)
-    try:
+    with replaced_global_attribute(STATELESS_SCOPE, None):
         yield
-    finally:
-        global_state.set_global_attribute("stateless_scope", scope)
 
 
 def tf_variable(variable: Any) -> tf.Variable:

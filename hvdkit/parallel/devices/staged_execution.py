@@ -21,9 +21,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from tensorflow.python.eager import record
 
+from hvdkit.keras_internals import get_keras_mask, set_keras_mask
 from hvdkit.parallel.devices.row_blocks import Rows, joined, rows_of
 from hvdkit.parallel.devices.stage import Stage
 

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import ops, raise_everywhere
 from hvdkit.mesh.mesh import Mesh
@@ -167,7 +166,7 @@ class PipelineModel(keras.Model):
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Make the variables of the metrics for a batch, as the first step would."""
-        x, y, sample_weight = unpack_x_y_sample_weight(data_batch)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data_batch)
         rows = keras.tree.flatten(x)[0].shape[0]
         build_metrics(self, self._split.whole.outputs(rows), y, sample_weight)
 

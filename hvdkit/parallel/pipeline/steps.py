@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import raise_everywhere
 from hvdkit.exchange.allreduce_gradients import Gradient
@@ -134,7 +133,7 @@ class Steps:
             self._split.tied.refresh()
 
     def _begin(self, data: Any) -> tuple[MicroBatches, Sequence[Action]]:
-        x, y, sample_weight = unpack_x_y_sample_weight(as_tensors(data))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(as_tensors(data))
         if self._unchecked and self._messages.size > 1:
             require_same_batch((x, y, sample_weight), self._settings.mesh.pipeline_set)
         self._unchecked = False
