@@ -16,7 +16,6 @@ from typing import Any
 import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedAdapter
-from hvdkit.training.comparison import FitComparison
 
 _current: ContextVar[FitPosition | None] = ContextVar("hvdkit_fit_position", default=None)
 
@@ -50,15 +49,13 @@ class FitPosition:
 
     Args:
         adapter: what Keras reads data from `hvd.shard` through; None for other data.
-        comparison: of what the ranks read.
 
     Attributes:
         resumed: whether the epoch that runs has been started in its middle.
     """
 
-    def __init__(self, adapter: ShardedAdapter | None, comparison: FitComparison) -> None:
+    def __init__(self, adapter: ShardedAdapter | None) -> None:
         self.resumed = False
-        self.comparison = comparison
         self._adapter = adapter
         self._iterator: Any = None
         self._start: _Start | None = None

@@ -20,6 +20,7 @@ import numpy as np
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.keras_internals import is_of_keras
 from hvdkit.metrics.means import is_no_mean
+from hvdkit.patches import Patch
 
 _PER_BATCH = "_hvdkit_one_number_a_batch"
 _COUNTS_BATCHES = "_hvdkit_counts_batches"
@@ -144,8 +145,10 @@ def _shape_of(values: Any) -> tuple[int | None, ...] | None:
     return None if getattr(shape, "rank", 0) is None else tuple(shape)
 
 
-HOOKS = (
-    (keras.metrics.Mean, "update_state", _update_mean),
-    (keras.metrics.Sum, "update_state", _update_sum),
-    (keras.metrics.MeanMetricWrapper, "update_state", _update_wrapper),
+_WHY = "a number that is given for a batch counts as many rows as the batch has"
+
+PATCHES = (
+    Patch(keras.metrics.Mean, "update_state", _update_mean, _WHY),
+    Patch(keras.metrics.Sum, "update_state", _update_sum, _WHY),
+    Patch(keras.metrics.MeanMetricWrapper, "update_state", _update_wrapper, _WHY),
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from hvdkit import patches
 from hvdkit.collectives.orders import in_either_order
 from hvdkit.engine import Average, ProcessSet, global_process_set, logger
 from hvdkit.exchange.allreduce_gradients import GradientReduction, ReductionOptions, groups_argument
@@ -20,6 +21,7 @@ from hvdkit.exchange.compression.casts import Compression, Compressor
 from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
 from hvdkit.mesh.layout import is_split
 from hvdkit.mesh.mesh import current_mesh, over_replicas
+from hvdkit.optimizers import loss_scaling
 from hvdkit.optimizers.finite import FiniteGuard, Guarded
 from hvdkit.optimizers.mixins import (
     Distributed,
@@ -152,6 +154,7 @@ def DistributedOptimizer(
         for inner in inner_optimizers(one):
             make_distributed(inner)
 
+    patches.install(*loss_scaling.PATCHES)
     make_distributed(optimizer)
     return optimizer
 

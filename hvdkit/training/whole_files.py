@@ -20,6 +20,7 @@ import keras
 
 from hvdkit.engine import is_initialized
 from hvdkit.keras_internals import is_remote_path, legacy_h5_format, saving_lib
+from hvdkit.patches import Patch
 
 
 class _Part(str):
@@ -113,10 +114,12 @@ def _swap(written: Path, target: Path) -> None:
             os.rename(entry, target / entry.name)
 
 
-HOOKS = (
-    (saving_lib, "save_model", write_beside),
-    (saving_lib, "save_weights_only", write_beside),
-    (legacy_h5_format, "save_model_to_hdf5", write_in_new_folder),
+_WHOLE = "files of models are there whole or not at all, whichever ranks write them"
+
+PATCHES = (
+    Patch(saving_lib, "save_model", write_beside, _WHOLE),
+    Patch(saving_lib, "save_weights_only", write_beside, _WHOLE),
+    Patch(legacy_h5_format, "save_model_to_hdf5", write_in_new_folder, _WHOLE),
     # Making one gives an object of the class that writes, which depends on Keras's version.
-    (type(keras.export.ExportArchive()), "write_out", write_in_new_folder),
+    Patch(type(keras.export.ExportArchive()), "write_out", write_in_new_folder, _WHOLE),
 )

@@ -13,6 +13,7 @@ import tensorflow as tf
 from hvdkit.engine import ops, raise_everywhere
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.metrics.rows import TEST, TRAINING
+from hvdkit.metrics.weighted_steps import with_sharded_batches
 from hvdkit.optimizers.distributed import DistributedOptimizer
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.pipeline.gathered_weights import raise_on_all
@@ -24,7 +25,6 @@ from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
 from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule
 from hvdkit.state.unsharded import assign_whole_values, whole_values
-from hvdkit.training.steps import with_sharded_batches
 from hvdkit.watch import pause
 
 

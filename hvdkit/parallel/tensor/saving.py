@@ -15,6 +15,7 @@ from hvdkit.engine import topology
 from hvdkit.graph.rebuild import uncounted, undrawn
 from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
+from hvdkit.patches import Patch
 from hvdkit.state.unsharded import whole_values
 
 
@@ -52,6 +53,14 @@ def write_whole_model(
     whole = undivided(model)
     whole.set_weights(values)
     return write(whole, *args, **kwargs)
+
+
+PATCHES = tuple(
+    Patch(
+        keras.Model, name, write_whole_model, "a model that is divided over ranks is written whole"
+    )
+    for name in ("save", "save_weights")
+)
 
 
 def undivided(model: keras.Model) -> Any:

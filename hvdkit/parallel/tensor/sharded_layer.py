@@ -13,8 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit import patches
 from hvdkit.mesh.layout import Layout, layout_of, set_layout
 from hvdkit.mesh.mesh import Mesh
+from hvdkit.parallel.tensor import saving
 from hvdkit.parallel.tensor.collectives import own_part
 from hvdkit.parallel.tensor.degrees import dividing_mesh, require_divisible
 from hvdkit.parallel.tensor.regularizers import over_ranks
@@ -54,6 +56,7 @@ class TensorParallel(keras.layers.Layer):
         """
         self._built_mesh = mesh = self.mesh
         if mesh is not None:
+            patches.install(*saving.PATCHES)
             self.supports_jit = False
             self._refuse_whole_options()
         return mesh
