@@ -55,11 +55,11 @@ def write_whole_model(
     return write(whole, *args, **kwargs)
 
 
-PATCHES = tuple(
-    Patch(
-        keras.Model, name, write_whole_model, "a model that is divided over ranks is written whole"
-    )
-    for name in ("save", "save_weights")
+_WHOLE = "a model that is divided over ranks is written whole"
+
+PATCHES = (
+    Patch(keras.Model, "save", write_whole_model, _WHOLE),
+    Patch(keras.Model, "save_weights", write_whole_model, _WHOLE),
 )
 
 
