@@ -15,7 +15,7 @@ from hvdkit.data import autotuning
 from hvdkit.data.fit_position import current_position
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import several_ranks
-from hvdkit.keras_internals import TensorFlowTrainer, TFEpochIterator
+from hvdkit.keras_internals import TensorFlowTrainer, TFEpochIterator, is_of_keras
 from hvdkit.metrics import kinds
 from hvdkit.metrics.logs import logs_of_pass
 from hvdkit.metrics.rows import TEST, TRAINING, end_pass
@@ -47,14 +47,17 @@ _KNOWS_STEPS = "_hvdkit_knows_steps"
 
 
 class KnownSteps(Feature):
-    """Steps that Keras made before hvdkit was there are made again: they know no sharded data."""
+    """Steps that Keras made before its trainer was patched are made again: they count no rows."""
 
     def before(self, call: Call) -> None:
         """Forget such steps."""
         model = call.model
-        if not vars(model).get(_KNOWS_STEPS):
-            vars(model)[_KNOWS_STEPS] = True
-            model.train_function = model.test_function = None
+        if vars(model).get(_KNOWS_STEPS):
+            return
+        vars(model)[_KNOWS_STEPS] = True
+        for name in ("train_function", "test_function"):
+            if is_of_keras(getattr(model, name)):
+                setattr(model, name, None)
 
 
 # The first one is the outermost.
