@@ -115,12 +115,12 @@ def plan_memory(shape: TransformerShape, degrees: Degrees, training: Training) -
 
 def misfit(shape: TransformerShape, degrees: Degrees, training: Training) -> str | None:
     """Why a model does not divide over a mesh; None if it does."""
-    pieces, rows = degrees.pipeline * training.schedule.chunks, training.batch_size // degrees.data
+    chunks, rows = degrees.pipeline * training.schedule.chunks, training.batch_size // degrees.data
     for what, size, by, parts in (
         ("width", shape.width, "number of heads", shape.heads),
         ("number of heads", shape.heads, "tensor degree", degrees.tensor),
         ("vocabulary", shape.vocabulary, "tensor degree", degrees.tensor),
-        ("number of layers", shape.layers, "pieces of the pipeline", pieces),
+        ("number of layers", shape.layers, "chunks of the pipeline", chunks),
         ("batch size", training.batch_size, "replicas", degrees.data),
         ("batch of a replica", rows, "micro-batches", training.micro_batches_on(degrees)),
     ):

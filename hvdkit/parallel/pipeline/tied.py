@@ -110,10 +110,10 @@ class Tied:
 
 
 def tied_variables(parts: Sequence[Part], stages: int) -> list[TiedVariable]:
-    """The variables of layers in pieces on several stages.
+    """The variables of layers in chunks on several stages.
 
     Args:
-        parts: the pieces, which lie on the stages in turns.
+        parts: the chunks, which lie on the stages in turns.
         stages: how many stages there are.
     """
     users: dict[int, tuple[Any, set[int]]] = {}
