@@ -141,7 +141,7 @@ def _senders(root_rank: int) -> Iterator[tuple[Alike, int]]:
     if mesh is None:
         yield Alike(global_process_set), root_rank
         return
-    replica, _, part = mesh.place_of(root_rank)
+    replica, _, part = mesh.indices_of(root_rank)
     if mesh.tensor > 1:
         sender = mesh.rank_at(mesh.data_index, mesh.pipeline_index, part)
         yield Alike(mesh.tensor_set, whole_only=True), sender

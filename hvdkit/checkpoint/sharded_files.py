@@ -147,7 +147,5 @@ def _whole(files: list[Contents], group: str, position: int) -> np.ndarray:
 
 
 def _part(whole: np.ndarray, variable: Any) -> np.ndarray:
-    axis, layout = split_axis(variable), layout_of(variable)
-    if axis is None or layout is None:
-        return whole
-    return np.split(whole, layout.mesh.tensor, axis)[layout.mesh.tensor_index]
+    layout = layout_of(variable)
+    return whole if layout is None else layout.shard_of(whole)

@@ -167,7 +167,7 @@ def _local_keys(model: Any, optimizers: Sequence[FoundOptimizer]) -> set[int]:
 def split_axis(variable: Any) -> int | None:
     """The axis along which a variable is divided over tensor ranks; None if it is whole."""
     layout = layout_of(variable)
-    return layout.axis if layout is not None and is_split(variable) else None
+    return layout.shards.get("tensor") if layout is not None and is_split(variable) else None
 
 
 def _key(variable: Any) -> int:

@@ -14,6 +14,7 @@ from hvdkit.parallel.tensor import (
     RowParallelDense,
     ScatterSequence,
     SequenceParallel,
+    ShardedDropout,
     VocabularyParallelCrossEntropy,
     VocabularyParallelEmbedding,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "RowParallelDense",
     "ScatterSequence",
     "SequenceParallel",
+    "ShardedDropout",
     "SplitDense",
     "SplitEmbedding",
     "SplitMultiHeadAttention",

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.engine import ops
-from hvdkit.mesh.layout import Layout, layout_of
+from hvdkit.engine import ProcessSet, ops
+from hvdkit.mesh.layout import layout_of
 
 
 def whole_values(variables: Sequence[Any]) -> list[np.ndarray]:
@@ -53,28 +53,28 @@ def assign_whole_values(variables: Sequence[Any], values: Sequence[Any]) -> None
     for variable, value in zip(variables, values, strict=True):
         layout = layout_of(variable)
         shape = tuple(variable.shape)
-        expected = shape if layout is None else layout.whole_shape(shape)
+        expected = shape if layout is None else layout.unsharded_shape(shape)
         if np.shape(value) != expected:
             raise ValueError(
                 f"the whole {variable.path} has shape {expected}, its value {np.shape(value)}."
             )
     for variable, value in zip(variables, values, strict=True):
-        variable.assign(_part(np.asarray(value), layout_of(variable)))
+        layout, array = layout_of(variable), np.asarray(value)
+        variable.assign(array if layout is None else layout.shard_of(array))
 
 
 def _whole(variable: Any) -> np.ndarray:
     layout = layout_of(variable)
     value = tf.convert_to_tensor(variable.value)
-    if layout is None or layout.axis is None or layout.mesh.tensor == 1:
-        return np.asarray(value)
+    if layout is not None:
+        for axis, dimension in layout.sharded_axes():
+            value = _gathered(value, layout.mesh.set_along(axis), dimension)
+    return np.asarray(value)
+
+
+def _gathered(shard: tf.Tensor, ranks: ProcessSet, dimension: int) -> np.ndarray:
     with tf.init_scope():
         stacked = ops.allgather(
-            value[tf.newaxis], name="hvdkit.whole_values", process_set=layout.mesh.tensor_set
+            tf.convert_to_tensor(shard)[tf.newaxis], name="hvdkit.whole_values", process_set=ranks
         )
-    return np.concatenate(list(np.asarray(stacked)), axis=layout.axis)
-
-
-def _part(value: np.ndarray, layout: Layout | None) -> np.ndarray:
-    if layout is None or layout.axis is None:
-        return value
-    return np.split(value, layout.mesh.tensor, axis=layout.axis)[layout.mesh.tensor_index]
+    return np.concatenate(list(np.asarray(stacked)), axis=dimension)

@@ -76,10 +76,10 @@ def run(layer: Any, call: Callable[..., Any], inputs: list[np.ndarray], upstream
 def whole_gradient(gradient: Any, variable: Any) -> np.ndarray:
     """The gradient of the whole variable."""
     gradient, layout = summed(tf.convert_to_tensor(gradient), variable), layout_of(variable)
-    if layout is None or layout.axis is None:
+    if layout is None or not layout.shards:
         return np.asarray(gradient)
     stacked = ops.allgather(gradient[None], process_set=layout.mesh.tensor_set)
-    return np.concatenate(list(np.asarray(stacked)), layout.axis)
+    return np.concatenate(list(np.asarray(stacked)), layout.shards["tensor"])
 
 
 def summed(gradient: tf.Tensor, variable: Any) -> tf.Tensor:
