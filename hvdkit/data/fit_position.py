@@ -72,7 +72,7 @@ class FitPosition:
         Args:
             state: what `state` returned.
             same_ranks: whether as many ranks run as there were; data from `hvd.shard` can be
-                divided anew.
+                sharded anew.
         """
         sharded = self._adapter is not None
         return not state or (sharded == ("place" in state) and (same_ranks or sharded))
@@ -86,11 +86,11 @@ class FitPosition:
             return {}
         if self._adapter is None:
             return {"batches": seen}
-        source, part = self._adapter.data.source, self._adapter.part
+        source, sharding = self._adapter.data.source, self._adapter.sharding
         batches = seen - self._pass_batches
         return {
             "epoch": self._pass_epoch,
-            "place": source.place_after(part, batches, self._pass_place),
+            "place": source.place_after(sharding, batches, self._pass_place),
         }
 
     def start_at(
@@ -140,10 +140,10 @@ class FitPosition:
         if self._adapter is None:
             return state.get("batches", 0)
         place = state.get("place", 0)
-        source, part = self._adapter.data.source, self._adapter.part
-        whole, rest = source.num_batches(part), source.num_batches(part, place)
+        source, sharding = self._adapter.data.source, self._adapter.sharding
+        whole, rest = source.num_batches(sharding), source.num_batches(sharding, place)
         if whole is None or rest is None:
-            return place // source.place_after(part, 1)
+            return place // source.place_after(sharding, 1)
         return whole - rest
 
     def _rest(self, iterator: Any, state: dict[str, int]) -> tf.data.Dataset:

@@ -162,7 +162,7 @@ class FitComparison:
                     "on each of the %d ranks: an epoch ends after them. Leave steps_per_epoch out.",
                     asked,
                     there,
-                    adapter.part.size,
+                    adapter.sharding.size,
                 )
 
     def _validation(self) -> str:

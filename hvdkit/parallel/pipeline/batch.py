@@ -30,7 +30,7 @@ class PipelineBatch:
 
     def __init__(self, inputs: Sequence[Any], targets: Any, sample_weight: Any, count: int) -> None:
         self.count = count
-        self.rows = number_of_rows(inputs)
+        self.rows = int(inputs[0].shape[0])
         self._inputs, self._targets, self._sample_weight = inputs, targets, sample_weight
         self._micro_batches = micro_batches_of(inputs, count)
 
@@ -59,11 +59,6 @@ class PipelineBatch:
         of_all = float(tf.reduce_sum(self._sample_weight))
         own = self._micro_batches[micro_batch].of(self._sample_weight)
         return float(tf.reduce_sum(own)) / of_all if of_all else 0.0
-
-
-def number_of_rows(inputs: Sequence[Any]) -> int:
-    """Number of rows of a batch."""
-    return int(inputs[0].shape[0])
 
 
 def as_tensors(data: Any) -> Any:

@@ -15,12 +15,7 @@ from hvdkit.engine import raise_everywhere
 from hvdkit.exchange.allreduce_gradients import Gradient
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.mixins import leaves
-from hvdkit.parallel.pipeline.batch import (
-    PipelineBatch,
-    as_tensors,
-    number_of_rows,
-    require_same_batch,
-)
+from hvdkit.parallel.pipeline.batch import PipelineBatch, as_tensors, require_same_batch
 from hvdkit.parallel.pipeline.chunk import Chunk, KeptPass, RecomputedPass
 from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.links import (
@@ -143,7 +138,7 @@ class Steps:
             require_same_batch((x, y, sample_weight), self._settings.mesh.pipeline_set)
         self._unchecked = False
         inputs = self._partition.unsplit.graph._standardize_inputs(x)
-        rows, stages = number_of_rows(inputs), self._settings.mesh.pipeline
+        rows, stages = int(inputs[0].shape[0]), self._settings.mesh.pipeline
         count = fitting(self._settings.schedule, stages, min(self._settings.micro_batches, rows))
         if self._model.compiled:
             self._build_metrics(rows, y, sample_weight)
