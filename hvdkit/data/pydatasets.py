@@ -197,8 +197,8 @@ class PyDatasetSource:
     def _require_rows(self, index: int, batch: Any) -> None:
         if number_of_rows(batch) != self._rows_of(index):
             raise ValueError(
-                f"batch {index} of the PyDataset has {number_of_rows(batch)} rows, and the first two "
-                f"batches have {self.rows}: only the last one may then have others. Make all "
+                f"batch {index} of the PyDataset has {number_of_rows(batch)} rows, and the first "
+                f"two batches have {self.rows}: only the last one may then have others. Make all "
                 "batches alike, or let the first two differ: then the ranks count the rows before "
                 'each step (with remainder="pad").'
             )

@@ -58,7 +58,6 @@ from hvdkit.training.features import add_callback, add_checks, follow_epochs, sa
 from hvdkit.training.layer_batches import require_whole_micro_batches
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.on_several_ranks import agree_on_callbacks
-from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.prediction import predict_over_ranks, rows_being_read
 from hvdkit.training.refusals import refuse_beside_sharded, refuse_sharded_inside
 from hvdkit.training.steps import split_at_optimizer, with_sharded_batches
@@ -218,7 +217,7 @@ def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
 
 
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
-    steps = remaining_steps(original, iterator)
+    steps = original(iterator)
     fit = current_position()
     position = rows_being_read() or fit
     steps = steps if position is None else position.follow(iterator, steps)
