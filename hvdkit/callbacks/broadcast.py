@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import global_process_set, logger, require_same, topology
 from hvdkit.exchange.buckets import variable_key
 from hvdkit.mesh.mesh import current_mesh, replica_of
@@ -105,7 +106,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         with tf.device(self.device or None):
             for group, root in _senders(self.root_rank):
                 alike = group.among(sent)
-                kinds = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in alike]
+                kinds = [dtype_and_shape(v.dtype, v.shape) for v in alike]
                 require_same(_what_is_compared(self.model), kinds, group.ranks)
                 broadcast_variables(alike, root, group.ranks)
                 changed |= outside_variables.send(self.model, root, group.ranks)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.mesh.layout import is_split, layout_of
 from hvdkit.optimizers.mixins import leaves
 from hvdkit.state.broadcast import can_be_sent
@@ -136,11 +137,12 @@ def _first_misfit(
             )
         for position, variable in enumerate(variables):
             array = arrays[f"{group}/{position}"]
-            expected = (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
-            if (array.shape, array.dtype.name) != expected:
+            expected = (keras.backend.standardize_dtype(variable.dtype), tuple(variable.shape))
+            if (array.dtype.name, array.shape) != expected:
+                found = dtype_and_shape(array.dtype, array.shape)
                 return (
-                    f"the checkpoint's {stored[position]} is {array.dtype.name} {array.shape}, "
-                    f"and this model's {path_of(variable)} is {expected[1]} {expected[0]}"
+                    f"the checkpoint's {stored[position]} is {found}, and this model's "
+                    f"{path_of(variable)} is {dtype_and_shape(*expected)}"
                 )
     return None
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import ProcessSet, RankMismatchError, raise_everywhere, require_same
 from hvdkit.parallel.micro_batches import joined, micro_batches_of
 
@@ -95,7 +96,7 @@ def _digest(data: Any) -> str:
     crc = 0
     for leaf in leaves:
         crc = zlib.crc32(_bytes(leaf), crc)
-    shapes = ", ".join(f"{leaf.dtype.name} {tuple(leaf.shape)}" for leaf in leaves)
+    shapes = ", ".join(dtype_and_shape(leaf.dtype, leaf.shape) for leaf in leaves)
     return f"{shapes} with checksum {crc:08x}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import HvdkitError, raise_everywhere, require_initialized, require_same, topology
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.graph.layer_sequence import LayerSequence, Part, variables_of
@@ -215,7 +216,7 @@ def _require_same(unsplit: Any, parts: list[Part], schedule: Schedule, micro_bat
     # Not by names, which Keras numbers by what a process has made before.
     settings = [f"schedule {schedule!r}", f"{micro_batches} micro-batches"]
     chunks = [f"a chunk of {', '.join(type(s.operation).__name__ for s in p.steps)}" for p in parts]
-    variables = [f"{v.dtype} {tuple(v.shape)}" for v in unsplit.variables]
+    variables = [dtype_and_shape(v.dtype, v.shape) for v in unsplit.variables]
     require_same("the models and settings of the pipeline", [*settings, *chunks, *variables])
 
 
