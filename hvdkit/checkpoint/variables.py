@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.descriptions import dtype_and_shape
-from hvdkit.mesh.layout import is_split, layout_of
+from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.optimizers.mixins import leaves
 from hvdkit.state.broadcast import can_be_sent
 from hvdkit.state.inventory import is_local, is_seed_state
@@ -166,10 +166,10 @@ def _local_keys(model: Any, optimizers: Sequence[FoundOptimizer]) -> set[int]:
     return {_key(variable) for variable in model.trainable_variables if is_local(found, variable)}
 
 
-def split_axis(variable: Any) -> int | None:
+def sharded_dimension(variable: Any) -> int | None:
     """The axis along which a variable is divided over tensor ranks; None if it is whole."""
     layout = layout_of(variable)
-    return layout.shards.get("tensor") if layout is not None and is_split(variable) else None
+    return layout.shards.get("tensor") if layout is not None and is_sharded(variable) else None
 
 
 def _key(variable: Any) -> int:

@@ -155,7 +155,7 @@ class GradientReduction:
     def judges(self) -> ProcessSet | None:
         """The ranks that see different gradients, once reduced; None if all see the same."""
         mesh = self.options.mesh
-        return global_process_set if mesh is not None and mesh.divides_models else None
+        return global_process_set if mesh is not None and mesh.is_model_parallel else None
 
     def reduce(
         self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str = "gradients"

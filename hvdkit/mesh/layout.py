@@ -86,7 +86,7 @@ def layout_of(variable: Any) -> Layout | None:
     return getattr(variable, _ATTRIBUTE, None)
 
 
-def is_split(variable: Any) -> bool:
+def is_sharded(variable: Any) -> bool:
     """Whether each rank holds a shard of the variable."""
     layout = layout_of(variable)
     return layout is not None and layout.is_sharded

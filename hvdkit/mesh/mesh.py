@@ -114,7 +114,7 @@ class Mesh:
         return next(process_set for ranks, process_set in sets if topology.rank() in ranks)
 
     @property
-    def divides_models(self) -> bool:
+    def is_model_parallel(self) -> bool:
         """Whether a rank holds only some of the model's weights."""
         return self.pipeline * self.tensor > 1
 

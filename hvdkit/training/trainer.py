@@ -46,7 +46,7 @@ from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.parallel.devices import optimizer_files as optimizer_state
 from hvdkit.parallel.devices import optimizer_placement as placement
 from hvdkit.parallel.devices import shards as pieces
-from hvdkit.parallel.tensor.saving import write_whole_model
+from hvdkit.parallel.tensor.saving import write_unsharded_model
 from hvdkit.randomness import seed_generator_init
 from hvdkit.state import constants
 from hvdkit.state.reachable import leading_optimizer
@@ -73,8 +73,8 @@ def install() -> None:
     _wrap(TensorFlowTrainer, "_make_function", _make_function)
     _wrap(TensorFlowTrainer, "_get_metrics_result_or_logs", _metrics_result)
     _wrap(TFEpochIterator, "_enumerate_iterator", _enumerate_iterator)
-    _wrap(keras.Model, "save", write_whole_model)
-    _wrap(keras.Model, "save_weights", write_whole_model)
+    _wrap(keras.Model, "save", write_unsharded_model)
+    _wrap(keras.Model, "save_weights", write_unsharded_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
     for module in (
         plain,

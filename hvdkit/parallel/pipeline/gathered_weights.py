@@ -72,7 +72,7 @@ class UnsplitModel:
         try:
             with self._messages.during("the collection of the unsplit model's weights"):
                 self._collect()
-            yield self.model if self._messages.place == 0 else None
+            yield self.model if self._messages.index == 0 else None
         finally:
             release(foreign)
 
@@ -88,7 +88,7 @@ class UnsplitModel:
             those of other stages zeros.
         """
         foreign = [v for v in self.model.variables if is_released(v)]
-        first = self._messages.place == 0
+        first = self._messages.index == 0
         problem: Exception | None = None
         try:
             if first:
@@ -129,7 +129,7 @@ class UnsplitModel:
         return None
 
     def _collect(self) -> None:
-        own = self._messages.place
+        own = self._messages.index
         for variable in self.model.variables:
             owner = self._owners.get(id(variable), 0)
             if owner == 0:
@@ -142,7 +142,7 @@ class UnsplitModel:
         self._messages.flush()
 
     def _distribute(self) -> None:
-        own = self._messages.place
+        own = self._messages.index
         for variable in self.model.variables:
             owner = self._owners.get(id(variable), 0)
             if owner == 0:

@@ -30,7 +30,7 @@ from hvdkit.parallel.pipeline.partition import (
 from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
 from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule
-from hvdkit.state.unsharded import assign_whole_values, whole_values
+from hvdkit.state.unsharded import assign_unsharded_values, unsharded_values
 from hvdkit.training.steps import with_sharded_batches
 from hvdkit.watch import pause
 
@@ -276,7 +276,7 @@ class PipelineModel(keras.Model):
             each pipeline; None on the others.
         """
         with self._partition.unsplit.gathered() as unsplit:
-            weights = None if unsplit is None else whole_values(unsplit.weights)
+            weights = None if unsplit is None else unsharded_values(unsplit.weights)
         ops.barrier()
         return weights
 
@@ -289,7 +289,7 @@ class PipelineModel(keras.Model):
         """
         with self._partition.unsplit.scattered() as unsplit:
             if unsplit is not None:
-                assign_whole_values(unsplit.weights, weights or [])
+                assign_unsharded_values(unsplit.weights, weights or [])
         self._have_other_weights()
 
     def _have_other_weights(self) -> None:

@@ -13,21 +13,21 @@ import keras
 
 from hvdkit.engine import topology
 from hvdkit.graph.rebuild import uncounted, undrawn
-from hvdkit.mesh.layout import is_split, layout_of
+from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
-from hvdkit.state.unsharded import whole_values
+from hvdkit.state.unsharded import unsharded_values
 
 
 def sharding_mesh_of(model: Any) -> Mesh | None:
     """The mesh whose tensor groups a model is sharded over; None if it is not sharded."""
     for variable in model.weights:
         layout = layout_of(variable)
-        if layout is not None and is_split(variable):
+        if layout is not None and is_sharded(variable):
             return layout.mesh
     return None
 
 
-def write_whole_model(
+def write_unsharded_model(
     write: Callable[..., Any], model: keras.Model, *args: Any, **kwargs: Any
 ) -> Any:
     """What `save` and `save_weights` of Keras's models do: a sharded one is written unsharded.
@@ -46,7 +46,7 @@ def write_whole_model(
         return write(model, *args, **kwargs)
     if mesh.data_index > 0:
         return None
-    values = whole_values(model.weights)
+    values = unsharded_values(model.weights)
     if topology.rank() > 0:
         return None
     copy = unsharded(model)
