@@ -20,8 +20,8 @@ from hvdkit.mesh.layout import layout_of
 def unsharded_values(variables: Sequence[Any]) -> list[np.ndarray]:
     """The values of variables, unsharded.
 
-    All ranks that they are sharded over call it. One variable after the other is gathered, so no more than one
-    travels at a time, but the result holds all of them.
+    All ranks that they are sharded over call it. One variable after the other is gathered, so no
+    more than one travels at a time, but the result holds all of them.
 
     Args:
         variables: such as `model.weights` or `optimizer.variables`, the same on all ranks.
