@@ -147,7 +147,7 @@ class FitPosition:
         state = start.state or {}
         batches = self._batches_before(state)
         first = batches if iterator.steps_per_epoch is None else start.batch
-        whole = iterator._distributed_dataset
+        every_batch = iterator._distributed_dataset
         rest = self._rest(iterator, state)
         distribute = iterator._distribute_strategy.experimental_distribute_dataset
         iterator._distributed_dataset = distribute(rest)
@@ -155,7 +155,7 @@ class FitPosition:
         for number, step in enumerate(steps):
             if number == 0:
                 # Keras has taken its iterator over the data, and counts from 0.
-                iterator._distributed_dataset = whole
+                iterator._distributed_dataset = every_batch
                 iterator._steps_seen += batches - first
             if step[1] >= first:
                 yield step
@@ -173,17 +173,17 @@ class FitPosition:
             return state.get("batches", 0)
         place = state.get("place", 0)
         source, sharding = self._adapter.data.source, self._adapter.sharding
-        whole, rest = source.num_batches(sharding), source.num_batches(sharding, place)
-        if whole is None or rest is None:
+        count, rest = source.num_batches(sharding), source.num_batches(sharding, place)
+        if count is None or rest is None:
             return place // source.place_after(sharding, 1)
-        return whole - rest
+        return count - rest
 
     def _rest(self, iterator: Any, state: dict[str, int]) -> tf.data.Dataset:
         if self._adapter is None:
-            whole = iterator._distributed_dataset
-            if not isinstance(whole, tf.data.Dataset):  # tf.distribute has divided it
-                whole = iterator.data_adapter.get_tf_dataset()
-            return whole.skip(state.get("batches", 0))
+            dataset = iterator._distributed_dataset
+            if not isinstance(dataset, tf.data.Dataset):  # tf.distribute has divided it
+                dataset = iterator.data_adapter.get_tf_dataset()
+            return dataset.skip(state.get("batches", 0))
         if state:
             self._adapter.data.set_epoch(state["epoch"])
         place = state.get("place", 0)

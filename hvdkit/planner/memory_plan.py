@@ -37,7 +37,7 @@ class Training:
             and with one for twice the stages, or the next smaller number that divides the rows.
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
         optimizer_slots: variables that the optimizer has for each weight: 2 for AdamW.
-        sequence_parallel: whether activations between divided layers are divided too.
+        sequence_parallel: whether activations between sharded layers are sharded too.
         recompute: whether a stage keeps only its inputs (`PipelineModel(recompute=True)`).
         schedule: the pipeline's schedule.
         kept: what a layer keeps; None for what Keras's layers do in this precision.

@@ -67,7 +67,7 @@ def gather_shards(tensor: tf.Tensor, mesh: Mesh, axis: int) -> tf.Tensor:
 
 
 def gather_sequence(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
-    """The whole sequence, for layers that are sharded; their gradients of it add up."""
+    """The unsharded sequence, for layers that are sharded; their gradients of it add up."""
     return _pair(
         tensor,
         lambda x: all_gather(x, mesh, SEQUENCE, "gather_sequence"),

@@ -36,8 +36,8 @@ class ColumnParallelDense(TensorParallel, keras.layers.Dense):
 
     Input: the same on all ranks of the group, [..., features]; with `sequence_parallel`
     this rank's shard of the sequence, [batch, sequence / tensor, features].
-    Output: this rank's units, [..., units / tensor], or all with `gather_output`; of the whole
-    sequence.
+    Output: this rank's units, [..., units / tensor], or all with `gather_output`; of the
+    unsharded sequence.
 
     Args:
         units: number of units of the unsharded layer; divides by the tensor degree.
@@ -183,7 +183,7 @@ class RowParallelDense(TensorParallel, keras.layers.Dense):
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: features})
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """All units, for the whole sequence or this rank's shard."""
+        """All units, for the unsharded sequence or this rank's shard."""
         mesh = self.mesh
         if mesh is None:
             return super().call(inputs, training=training)

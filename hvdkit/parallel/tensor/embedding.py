@@ -37,7 +37,7 @@ class VocabularyParallelEmbedding(TensorParallel, keras.layers.ReversibleEmbeddi
     sequence, input_dim / tensor].
 
     Args:
-        input_dim: size of the whole vocabulary; divides by the tensor degree.
+        input_dim: size of the unsharded vocabulary; divides by the tensor degree.
         output_dim: size of the vectors.
         *args: further arguments of `keras.layers.ReversibleEmbedding`, `tie_weights` first.
         sequence_parallel: the layers around it run on this rank's shard of the sequence.

@@ -22,7 +22,7 @@ class VocabularyParallelCrossEntropy(keras.losses.Loss):
     The ranks of a tensor group exchange three numbers for each token, in two all-reduces: the
     largest logit, then the sum of the exponentials and the label's logit. Backward nothing.
 
-    `y_true`: ids of the whole vocabulary, [batch, sequence], the same on all ranks of the group.
+    `y_true`: ids of the unsharded vocabulary, [batch, sequence], the same on all ranks.
     `y_pred`: this rank's logits, [batch, sequence, vocabulary / tensor].
 
     Args:

@@ -78,12 +78,12 @@ class GatherSequence(_RegionEdge):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The whole sequence."""
+        """The unsharded sequence."""
         mesh = sharding_mesh(self._given_mesh)
         return inputs if mesh is None else gather_shards(inputs, mesh, SEQUENCE)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """The shape of the whole sequence."""
+        """The shape of the unsharded sequence."""
         mesh, shape = sharding_mesh(self._given_mesh), list(input_shape)
         if mesh is not None and shape[SEQUENCE] is not None:
             shape[SEQUENCE] *= mesh.tensor

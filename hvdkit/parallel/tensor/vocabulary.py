@@ -8,7 +8,7 @@ from hvdkit.mesh.mesh import Mesh
 
 
 def own_rows(ids: tf.Tensor, rows: int, mesh: Mesh) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where ids of the whole vocabulary are in this rank's shard of it.
+    """Where ids of the unsharded vocabulary are in this rank's shard of it.
 
     Ids that no rank has count as the first rank's, if negative, or the last's, which then treats
     them as it would without other ranks: on a CPU with an error.
