@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
-from hvdkit.data.counting import scaled
+from hvdkit.data.counting import as_sharded_batches
 from hvdkit.data.lazy import LazyDataset
 from hvdkit.data.mapped_batches import MappedBatchesSource
 from hvdkit.data.source import Sharding, Source
@@ -74,7 +74,9 @@ class ShardedData(LazyDataset):
         first, self._first = self._first, 0
         self._pass = (self.epoch, first)
         self.source.on_epoch_begin()
-        for batch in scaled(iter(self.dataset(self.sharding, first=first)), self.process_set):
+        for batch in as_sharded_batches(
+            iter(self.dataset(self.sharding, first=first)), self.process_set
+        ):
             weighted = isinstance(batch, ShardedBatch) or not self.sharding.drop_remainder
             yield with_row_weights(batch) if weighted else batch
         self.source.on_epoch_end()
@@ -228,7 +230,10 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         if not isinstance(self._dataset.element_spec, CountedBatch):
             return steps
         process_set = self.data.process_set
-        return ((first, last, scaled(batches, process_set)) for first, last, batches in steps)
+        return (
+            (first, last, as_sharded_batches(batches, process_set))
+            for first, last, batches in steps
+        )
 
     def on_epoch_begin(self) -> None:
         """Called by Keras before an epoch."""
