@@ -158,11 +158,11 @@ class ShardedData(LazyDataset):
         if self.source.first_batch is not None and self.sharding.size > 1:
             self.source.first_batch.require_same(self.process_set)
 
-    def sharding_for(self, local_devices: int) -> Sharding:
+    def sharding_for(self, devices: int) -> Sharding:
         """The sharding, for a process that trains on several local devices (MirroredStrategy)."""
-        if self.sharding.batch_size is None or local_devices == 1:
+        if self.sharding.batch_size is None or devices == 1:
             return self.sharding
-        return replace(self.sharding, batch_size=self.sharding.batch_size * local_devices)
+        return replace(self.sharding, batch_size=self.sharding.batch_size * devices)
 
 
 class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
@@ -171,7 +171,7 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
     Args:
         data: the rank's data.
         class_weight: as in `fit`.
-        local_devices: devices of this process that share a batch.
+        devices: devices of this process that share a batch.
         in_order: do not shuffle.
     """
 
@@ -179,11 +179,11 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         self,
         data: ShardedData,
         class_weight: dict[int, float] | None = None,
-        local_devices: int = 1,
+        devices: int = 1,
         in_order: bool = False,
     ) -> None:
         self.data = data
-        self.sharding = data.sharding_for(local_devices)
+        self.sharding = data.sharding_for(devices)
         self._in_order = in_order
         self._class_weight = class_weight
         self._dataset = self.dataset_from(0)

@@ -200,7 +200,7 @@ def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
 
 def _adapter(model: Any, data: ShardedData, **options: Any) -> ShardedAdapter:
     devices = model.distribute_strategy.num_replicas_in_sync
-    return ShardedAdapter(data, local_devices=devices, **options)
+    return ShardedAdapter(data, devices=devices, **options)
 
 
 @contextlib.contextmanager
