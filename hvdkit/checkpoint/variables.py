@@ -167,7 +167,7 @@ def _local_keys(model: Any, optimizers: Sequence[FoundOptimizer]) -> set[int]:
 
 
 def sharded_dimension(variable: Any) -> int | None:
-    """The axis along which a variable is divided over tensor ranks; None if it is whole."""
+    """The dimension along which a variable is sharded over tensor ranks; None if it is not."""
     layout = layout_of(variable)
     return layout.shards.get("tensor") if layout is not None and is_sharded(variable) else None
 
