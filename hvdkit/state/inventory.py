@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, global_process_set, topology
 from hvdkit.exchange.buckets import variable_key
-from hvdkit.mesh.layout import is_split
+from hvdkit.mesh.layout import is_sharded
 from hvdkit.optimizers.mixins import Distributed, leaves, mesh_of, reductions
 from hvdkit.state.broadcast import can_be_sent
 from hvdkit.state.own import is_own, updates_itself
@@ -39,7 +39,7 @@ def is_local(optimizers: Iterable[Any], variable: Any) -> bool:
     )
 
 
-def process_set_of(optimizer: Any) -> ProcessSet | None:
+def ranks_of_optimizer(optimizer: Any) -> ProcessSet | None:
     """The ranks that an optimizer reduces over; None if it is not distributed."""
     found = reductions(optimizer) if optimizer is not None else []
     return found[0].options.process_set if found else None
@@ -70,7 +70,7 @@ class Alike:
 
     def among(self, variables: Iterable[Any]) -> list[Any]:
         """Those of some variables that these ranks hold alike."""
-        return [v for v in variables if not (self.whole_only and is_split(v))]
+        return [v for v in variables if not (self.whole_only and is_sharded(v))]
 
 
 def alike(optimizer: Any) -> list[Alike]:

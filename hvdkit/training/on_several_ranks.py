@@ -21,7 +21,7 @@ from hvdkit.engine import (
 )
 from hvdkit.keras_internals import is_of_keras
 from hvdkit.optimizers.mixins import mesh_of
-from hvdkit.state.inventory import process_set_of
+from hvdkit.state.inventory import ranks_of_optimizer
 from hvdkit.training.features import Call, Feature
 
 _WRITES = {
@@ -73,7 +73,7 @@ class AgreedCallbacks(Feature):
             ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
         """
         optimizer = call.model.optimizer
-        process_set = process_set_of(optimizer) if several_ranks() else None
+        process_set = ranks_of_optimizer(optimizer) if several_ranks() else None
         if process_set is None or not topology.in_process_set(process_set):
             return
         if topology.process_set_size(process_set) == 1:
@@ -84,7 +84,7 @@ class AgreedCallbacks(Feature):
         _require_together(everyone)
         _require_own_caches(everyone)
         mesh = mesh_of(optimizer)
-        if mesh is None or not mesh.divides_models:  # else they write one file together
+        if mesh is None or not mesh.is_model_parallel:  # else they write one file together
             _write_once(call, everyone)
         data, validation = call.arguments["x"], call.arguments["validation_data"]
         sharded = isinstance(data, ShardedData) and (

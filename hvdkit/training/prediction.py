@@ -44,7 +44,7 @@ class PredictionsOfAllRanks(Feature):
             RankMismatchError: on every rank: they have read different data.
         """
         adapter = call.arguments["x"]
-        if not isinstance(adapter, ShardedAdapter) or adapter.part.size == 1:
+        if not isinstance(adapter, ShardedAdapter) or adapter.sharding.size == 1:
             yield
             return
         read = RowsRead(adapter)
@@ -99,11 +99,11 @@ class RowsRead:
         return keras.tree.pack_sequence_as(outputs, whole)
 
     def _noted(self, batches: Iterator[Any]) -> Iterator[Any]:
-        source, part = self._adapter.data.source, self._adapter.part
+        source, sharding = self._adapter.data.source, self._adapter.sharding
         for batch in batches:
             data = data_of(batch)
             rows = int(batch_rows(data))
-            self._positions.append(source.positions(part, len(self._positions), rows))
+            self._positions.append(source.positions(sharding, len(self._positions), rows))
             self._real.append(np.full(rows, is_real(batch)))
             yield data
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedData
-from hvdkit.mesh.layout import is_partial, is_split
+from hvdkit.mesh.layout import is_partial, is_sharded
 from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.parallel.devices.layer_split import LayerSplit
 from hvdkit.parallel.pipeline.model import PipelineModel
@@ -112,13 +112,13 @@ def require_exact_loss(model: Any, data: ShardedData) -> None:
     Raises:
         ValueError: on every rank, with the ways out.
     """
-    if not data.source.may_be_uneven(data.part):
+    if not data.source.may_be_uneven(data.sharding):
         return
     for loss in keras.tree.flatten(model.loss):
         reduction = getattr(loss, "reduction", "sum_over_batch_size")
         if reduction not in _EXACT_REDUCTIONS:
             raise ValueError(
-                f"the data does not divide by the {data.part.size} ranks, and the loss "
+                f"the data does not divide by the {data.sharding.size} ranks, and the loss "
                 f"{loss.name!r} has reduction={reduction!r}, which is no average over rows, so "
                 "the last batch of an epoch could not equal that of one process. Use "
                 'reduction="sum_over_batch_size", or hvd.shard(..., remainder="drop").'
@@ -157,7 +157,7 @@ def require_distributed(model: Any) -> None:
     if optimizer is None or is_distributed(leading_optimizer(model)):
         return
     for variable in model.trainable_variables:
-        if is_split(variable) or is_partial(variable):
+        if is_sharded(variable) or is_partial(variable):
             raise ValueError(
                 f"{variable.path} is divided over the tensor ranks of the mesh, and the optimizer "
                 f"({type(optimizer).__name__}) does not know it: wrap it, as in "
@@ -173,7 +173,7 @@ def _leaves(value: Any) -> list[Any]:
 def _rows(data: Any, batch_size: int | None) -> int | None:
     """Rows of a full batch; None where only the data knows."""
     if isinstance(data, ShardedData):
-        return data.part.batch_size
+        return data.sharding.batch_size
     if isinstance(data, tf.data.Dataset):
         specs = keras.tree.flatten(data.element_spec)
         return next((s.shape[0] for s in specs if s.shape.rank), None)

@@ -107,7 +107,7 @@ def _sharded_adapter(call: Call) -> ShardedAdapter | None:
 
 def _adapter(model: Any, data: ShardedData, **options: Any) -> ShardedAdapter:
     devices = model.distribute_strategy.num_replicas_in_sync
-    return ShardedAdapter(data, local_devices=devices, **options)
+    return ShardedAdapter(data, devices=devices, **options)
 
 
 class _FollowEpochs(keras.callbacks.Callback):

@@ -29,7 +29,6 @@ from hvdkit.training.features import Call, Feature, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
 from hvdkit.training.on_several_ranks import AgreedCallbacks
-from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.prediction import PredictionsOfAllRanks, rows_being_read
 from hvdkit.training.refusals import RefusedData, RefusedOptimizer
 from hvdkit.training.sharded_reading import (
@@ -109,7 +108,7 @@ def _make_function(original: Callable[..., Any], model: Any, step_function: Step
 
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
     autotuning.leave_out(iterator)
-    steps = remaining_steps(original, iterator)
+    steps = original(iterator)
     follower = rows_being_read() or current_position()
     steps = steps if follower is None else follower.follow(iterator, steps)
     if isinstance(iterator.data_adapter, ShardedAdapter):
