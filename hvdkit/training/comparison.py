@@ -150,10 +150,10 @@ class FitComparison:
 
     def _compare(self, iterator: Any, ranks: ProcessSet) -> None:
         mesh = current_mesh()
-        divided = mesh is not None and mesh.is_model_parallel
-        looks = ranks_are_compared() and (divided or "rows" not in _said)
+        model_parallel = mesh is not None and mesh.is_model_parallel
+        looks = ranks_are_compared() and (model_parallel or "rows" not in _said)
         adapter = iterator.data_adapter
-        seen = seen_of(adapter, divided) if looks else None
+        seen = seen_of(adapter, model_parallel) if looks else None
         plan = plan_of(iterator, self._arguments, self._validation())
         everyone = self._gathered("hvdkit.fit_data", (plan, seen), ranks)
         plans = {rank: plan for rank, (plan, _) in everyone.items()}
@@ -165,8 +165,8 @@ class FitComparison:
             problem = problem_in_groups(all_seen, mesh.tensor)
         if problem:
             raise RankMismatchError(problem)
-        # Join is for all ranks, and a divided model's messages don't know it.
-        self._joins = ranks.process_set_id == 0 and not divided and may_differ_later(plans)
+        # Join is for all ranks, and a sharded model's messages don't know it.
+        self._joins = ranks.process_set_id == 0 and not model_parallel and may_differ_later(plans)
         if all_seen and "rows" not in _said:
             self._say_same_rows(all_seen, adapter, ranks)
 

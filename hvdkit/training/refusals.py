@@ -32,7 +32,7 @@ class RefusedData(Feature):
         data = call.arguments["x"]
         refuse_sharded_inside(call.arguments, call.method)
         if call.trains:
-            require_whole_micro_batches(call.model, data, call.arguments["batch_size"])
+            require_even_micro_batches(call.model, data, call.arguments["batch_size"])
         if not isinstance(data, ShardedData):
             return
         if call.method == "predict":
@@ -44,7 +44,7 @@ class RefusedData(Feature):
 
 
 class RefusedOptimizer(Feature):
-    """An optimizer that takes a divided model for a whole one."""
+    """An optimizer that takes a sharded model for an unsharded one."""
 
     def before(self, call: Call) -> None:
         """Refuse it, where the model has its variables.
@@ -125,7 +125,7 @@ def require_exact_loss(model: Any, data: ShardedData) -> None:
             )
 
 
-def require_whole_micro_batches(model: Any, data: Any, batch_size: int | None) -> None:
+def require_even_micro_batches(model: Any, data: Any, batch_size: int | None) -> None:
     """Raise if a batch of `fit` can't be divided evenly, where its size is known.
 
     Raises:
@@ -145,7 +145,7 @@ def require_whole_micro_batches(model: Any, data: Any, batch_size: int | None) -
 
 
 def require_distributed(model: Any) -> None:
-    """Refuse to train a divided model with an optimizer that takes it for a whole one.
+    """Refuse to train a sharded model with an optimizer that does not know it.
 
     Args:
         model: a compiled model, on every rank.

@@ -22,7 +22,7 @@ from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.metrics.weighted_steps import Step, with_sharded_batches
 from hvdkit.patches import Patch
 from hvdkit.state.statistics import average_statistics
-from hvdkit.training import whole_files
+from hvdkit.training import complete_files
 from hvdkit.training.build import BuiltFirst
 from hvdkit.training.comparison import SameSteps, current_comparison
 from hvdkit.training.features import Call, Feature, with_features
@@ -177,4 +177,4 @@ PATCHES = (
 
 def install() -> None:
     """Put in place what a training of several ranks needs; calling it again does nothing."""
-    patches.install(*PATCHES, *kinds.PATCHES, *whole_files.PATCHES)
+    patches.install(*PATCHES, *kinds.PATCHES, *complete_files.PATCHES)

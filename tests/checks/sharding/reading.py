@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 from checks.reference import BATCH
 from checks.sharding.reference import number_of_rows
-from keras.src.trainers.epoch_iterator import EpochIterator
 
 import hvdkit as hvd
+from hvdkit.keras_internals import TFEpochIterator
 
 
 def check_every_row_once_and_equal_numbers_of_batches() -> None:
@@ -54,8 +54,15 @@ def check_plain_data_is_not_autotuned_on_several_ranks() -> None:
             return np.zeros((2, 3))
 
     def is_tuned(data) -> bool:
-        found = EpochIterator(data, batch_size=2).data_adapter.get_tf_dataset()
-        return found.options().autotune.enabled is not False
+        """Whether what `fit` reads in an epoch is; also in the next one."""
+        strategy = tf.distribute.get_strategy()
+        epochs = TFEpochIterator(x=data, batch_size=2, distribute_strategy=strategy)
+        read = []
+        for _ in range(2):
+            iter(epochs)
+            read.append(epochs._get_iterator())
+        assert read[0] is read[1]
+        return read[1].options().autotune.enabled is not False
 
     rows = np.zeros((4, 3))
     assert is_tuned(tf.data.Dataset.from_tensors(rows))

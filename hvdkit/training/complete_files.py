@@ -1,9 +1,9 @@
-"""Files of models that exist whole or not at all, also where all ranks write to one path.
+"""Files of models that exist complete or not at all, also where all ranks write to one path.
 
 Keras writes a model into the file that it is to be. Two ranks that do so at once leave a mixture,
-and one that is killed leaves half. Here each writes beside the path, and puts what is whole in its
-place in one step: the last one stays. That needs no word between ranks, so any of them may save,
-all or one, to one path or to a path each, and none waits for another.
+and one that is killed leaves half. Here each writes beside the path, and puts what is complete in
+its place in one step: the last one stays. That needs no word between ranks, so any of them may
+save, all or one, to one path or to a path each, and none waits for another.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def _swap(written: Path, target: Path) -> None:
             os.rename(entry, target / entry.name)
 
 
-_WHOLE = "files of models are there whole or not at all, whichever ranks write them"
+_COMPLETE = "files of models are there complete or not at all, whichever ranks write them"
 
 PATCHES = (
-    Patch(saving_lib, "save_model", write_beside, _WHOLE),
-    Patch(saving_lib, "save_weights_only", write_beside, _WHOLE),
-    Patch(legacy_h5_format, "save_model_to_hdf5", write_in_new_folder, _WHOLE),
+    Patch(saving_lib, "save_model", write_beside, _COMPLETE),
+    Patch(saving_lib, "save_weights_only", write_beside, _COMPLETE),
+    Patch(legacy_h5_format, "save_model_to_hdf5", write_in_new_folder, _COMPLETE),
     # Making one gives an object of the class that writes, which depends on Keras's version.
-    Patch(type(keras.export.ExportArchive()), "write_out", write_in_new_folder, _WHOLE),
+    Patch(type(keras.export.ExportArchive()), "write_out", write_in_new_folder, _COMPLETE),
 )
