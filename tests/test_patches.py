@@ -55,7 +55,7 @@ hvd.broadcast_variables(model.variables, root_rank=0)
 model.optimizer = hvd.DistributedOptimizer(model.optimizer)
 data = hvd.shard((x, y), batch_size=2)  # 3 steps; one rank is left with padding in the last one
 logs = model.fit(data, validation_data=data, verbose=0).history
-expected = float(keras.ops.mean(keras.losses.mse(y, model.predict(x, verbose=0))))
+expected = float(keras.ops.mean(keras.losses.mean_squared_error(y, model.predict(x, verbose=0))))
 assert abs(logs["val_loss"][0] - expected) < 1e-5, (logs, expected)
 mean = np.asarray(normalization.mean)
 assert np.allclose(mean, x.mean(0), atol=1e-5), "the constant is not that of rank 0"
