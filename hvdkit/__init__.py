@@ -63,8 +63,8 @@ from hvdkit.engine import (  # noqa: E402
     stop_timeline,
 )
 from hvdkit.engine.ops import barrier, join  # noqa: E402
+from hvdkit.engine.process_sets import add_process_set, remove_process_set  # noqa: E402
 from hvdkit.engine.topology import (  # noqa: E402
-    add_process_set,
     ccl_built,
     cross_rank,
     cross_size,
@@ -84,7 +84,6 @@ from hvdkit.engine.topology import (  # noqa: E402
     process_set_included_op,
     rank,
     rank_op,
-    remove_process_set,
     rocm_built,
     size,
     size_op,
