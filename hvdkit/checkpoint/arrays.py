@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.checkpoint.errors import CheckpointError
+from hvdkit.errors import CheckpointError
 
 MAGIC = b"HVDKIT1\n"
 _LENGTH_BYTES = 8

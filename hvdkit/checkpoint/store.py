@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit.checkpoint.arrays import Contents, parse
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.files import Digest, digest_of, sync_folder, write_whole
+from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import Sizes
 
 FORMAT = 1
