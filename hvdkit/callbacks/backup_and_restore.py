@@ -14,7 +14,7 @@ from hvdkit.checkpoint.callback_states import (
     restore_callback_states,
     warn_of_lost_states,
 )
-from hvdkit.checkpoint.latest import newest_for_all
+from hvdkit.checkpoint.newest import newest_for_all
 from hvdkit.checkpoint.preemption import Agreement, Preempted, SignalFlag
 from hvdkit.checkpoint.random_states import random_states, restore_random_states
 from hvdkit.checkpoint.running_metrics import metric_variables, restore_metrics
