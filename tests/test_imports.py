@@ -14,7 +14,7 @@ from launch import ROOT, run_command, run_ranks
 
 # From the bottom to the top: a room imports rooms of its own row, and of those below.
 ROWS = (
-    {"errors", "lazy", "cgroups", "patches", "keras_internals", "schedules"},
+    {"errors", "descriptions", "lazy", "cgroups", "patches", "keras_internals", "schedules"},
     {"watch", "graph"},
     {"engine"},
     {"mesh", "monitoring"},
