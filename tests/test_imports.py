@@ -118,6 +118,16 @@ def test_horovod_and_mpi4py_only_in_the_engine() -> None:
     assert outside == []
 
 
+def test_the_command_needs_nothing_that_it_mends() -> None:
+    mended = ("hvdkit", "horovod", "tensorflow", "keras")
+    probe = ROOT / "hvdkit_cli" / "doctor" / "probe.py"  # runs in a process of its own
+    for path in {*(ROOT / "hvdkit_cli").rglob("*.py")} - {probe}:
+        found = {each.imported for each in imports_in(path.name, ast.parse(path.read_text()))}
+        # horovodrun is Horovod's, started through hvdkit's command.
+        found -= {"horovod.runner"} if path.name == "horovodrun.py" else set()
+        assert not [each for each in found for package in mended if of(each, package)], path
+
+
 def test_what_is_private_to_keras_only_in_one_file() -> None:
     outside = [
         found
