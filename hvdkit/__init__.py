@@ -5,6 +5,7 @@ A script written for Horovod changes one import:
     import hvdkit as hvd        # was: import horovod.tensorflow.keras as hvd
 """
 
+import importlib
 import os
 from typing import TYPE_CHECKING
 
@@ -245,12 +246,19 @@ def __dir__() -> list[str]:
 def _prepare() -> None:
     """Before the first name that trains: say what is missing, and make Keras ready for ranks."""
     from hvdkit import engine, parallel
-    from hvdkit.training import trainer
 
-    trainer.install()
     engine.log_to_stderr()
-    for name in parallel.__all__:  # Keras knows layers by name, in a file, when they are loaded
+    _install_hooks()
+    # In a file Keras finds layers by their names, which it knows when they are loaded.
+    importlib.import_module("hvdkit.layers.sync_batch_normalization")
+    for name in parallel.__all__:
         getattr(parallel, name)
+
+
+def _install_hooks() -> None:
+    from hvdkit.training.trainer import install
+
+    install()
 
 
 lazy.prepare_with(_prepare)
