@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Module to the names that come from it, with spaces between; of no names, to be the name itself.
+# Module to the names that come from it, with spaces between; without any it is the name itself.
 Homes = Mapping[str, str]
 
 _prepare: Callable[[], None] | None = None
