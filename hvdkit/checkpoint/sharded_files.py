@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
 from hvdkit.checkpoint.store import Manifest, part_file, rank_file
 from hvdkit.checkpoint.variables import PATHS, Groups, path_of, sharded_dimension
 from hvdkit.engine import topology
+from hvdkit.errors import CheckpointError
 from hvdkit.mesh.layout import layout_of
 from hvdkit.mesh.mesh import Mesh, Sizes
 
