@@ -10,13 +10,19 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import global_process_set, logger, require_same, topology
-from hvdkit.exchange.buckets import variable_key
 from hvdkit.mesh.mesh import current_mesh, replica_of
+from hvdkit.mesh.variable import (
+    can_be_sent,
+    described,
+    is_seed_state,
+    path_of,
+    variable_key,
+)
 from hvdkit.randomness import rank_seed
 from hvdkit.state import outside_variables
-from hvdkit.state.broadcast import broadcast_variables, can_be_sent
+from hvdkit.state.broadcast import broadcast_variables
 from hvdkit.state.building import build_alike, build_for_fit
-from hvdkit.state.inventory import Alike, is_local, is_seed_state
+from hvdkit.state.inventory import Alike, is_local
 from hvdkit.state.own import own_variables
 from hvdkit.state.reachable import has_been_traced, has_variables, optimizers_of
 
@@ -105,14 +111,14 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         with tf.device(self.device or None):
             for group, root in _senders(self.root_rank):
                 alike = group.among(sent)
-                kinds = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in alike]
+                kinds = list(map(described, alike))
                 require_same(_what_is_compared(self.model), kinds, group.ranks)
                 broadcast_variables(alike, root, group.ranks)
                 changed |= outside_variables.send(self.model, root, group.ranks)
         if changed:
             outside_variables.remake_functions(self.model)
         derive_seeds(seeds, self.root_rank)
-        self._say_left_out([getattr(v, "path", v.name) for v in left_out])
+        self._say_left_out(list(map(path_of, left_out)))
 
     def _say_left_out(self, names: Sequence[str]) -> None:
         if names and topology.rank() == self.root_rank:

@@ -15,7 +15,7 @@ from hvdkit.engine import (
     raise_everywhere,
     topology,
 )
-from hvdkit.exchange.buckets import variable_key
+from hvdkit.mesh.variable import variable_key
 from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.state import outside_variables
 from hvdkit.state.broadcast import broadcast_variables

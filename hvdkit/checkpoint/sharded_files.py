@@ -18,10 +18,11 @@ from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
 from hvdkit.checkpoint.store import Manifest, part_file, rank_file
-from hvdkit.checkpoint.variables import PATHS, Groups, path_of, split_axis
+from hvdkit.checkpoint.variables import PATHS, Groups, split_axis
 from hvdkit.engine import topology
 from hvdkit.mesh.layout import layout_of
 from hvdkit.mesh.mesh import Mesh, Sizes
+from hvdkit.mesh.variable import path_of
 
 AXES = "axes"
 # Its variables are made after the others are restored, so it is handed on as it is.

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.mesh.layout import is_split, layout_of
+from hvdkit.mesh.variable import can_be_sent, is_seed_state, path_of, raw, variable_key
 from hvdkit.optimizers.mixins import leaves
-from hvdkit.state.broadcast import can_be_sent
-from hvdkit.state.inventory import is_local, is_seed_state
+from hvdkit.state.inventory import is_local
 from hvdkit.state.own import own_variables as weights_by_rank
 from hvdkit.state.own import recurrent_states
 from hvdkit.state.reachable import COMPILED, FoundOptimizer
@@ -32,11 +32,11 @@ def shared_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups
         optimizers: its optimizers.
     """
     local = _local_keys(model, optimizers)
-    groups = {"trainable": [v for v in model.trainable_variables if _key(v) not in local]}
+    groups = {"trainable": [v for v in model.trainable_variables if variable_key(v) not in local]}
     for one in [] if local else optimizers:
-        own = {_key(v) for v in _accumulators(one.optimizer)}
+        own = {variable_key(v) for v in _accumulators(one.optimizer)}
         groups[group_of("optimizer", one)] = [
-            v for v in one.optimizer.variables if _key(v) not in own
+            v for v in one.optimizer.variables if variable_key(v) not in own
         ]
     return groups
 
@@ -56,7 +56,7 @@ def own_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
     local = _local_keys(model, optimizers)
     state = [v for v in model.non_trainable_variables if can_be_sent(v)]
     groups = {
-        "local": [v for v in model.trainable_variables if _key(v) in local],
+        "local": [v for v in model.trainable_variables if variable_key(v) in local],
         "seeds": [v for v in state if is_seed_state(v)],
         "state": [v for v in state if not is_seed_state(v)],
     }
@@ -64,10 +64,10 @@ def own_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
         groups[RECURRENT] = states
     for one in optimizers:
         accumulators = _accumulators(one.optimizer)
-        own = {_key(v) for v in accumulators}
+        own = {variable_key(v) for v in accumulators}
         groups[group_of("accumulators", one)] = accumulators
         groups[group_of("local_optimizer", one)] = [
-            v for v in one.optimizer.variables if local and _key(v) not in own
+            v for v in one.optimizer.variables if local and variable_key(v) not in own
         ]
     return groups
 
@@ -80,15 +80,15 @@ def group_of(kind: str, one: FoundOptimizer) -> str:
 
 def kept_by_rank(model: Any, groups: Groups) -> list[int]:
     """The places in the group "state" of weights of which each rank keeps its own values."""
-    kept = {_key(variable) for variable in weights_by_rank(model)}
-    return [place for place, v in enumerate(groups["state"]) if _key(v) in kept]
+    kept = {variable_key(variable) for variable in weights_by_rank(model)}
+    return [place for place, v in enumerate(groups["state"]) if variable_key(v) in kept]
 
 
 def copies(groups: Groups) -> dict[str, np.ndarray]:
     """The values of variables, in memory of their own, by group and position."""
     # On a CPU the array of a variable may be the variable's memory itself.
     return {
-        f"{group}/{position}": np.array(tf.convert_to_tensor(_raw(variable)).numpy())
+        f"{group}/{position}": np.array(tf.convert_to_tensor(raw(variable)).numpy())
         for group, variables in groups.items()
         for position, variable in enumerate(variables)
     }
@@ -161,23 +161,14 @@ def _accumulators(optimizer: Any) -> list[Any]:
 
 def _local_keys(model: Any, optimizers: Sequence[FoundOptimizer]) -> set[int]:
     found = [one.optimizer for one in optimizers]
-    return {_key(variable) for variable in model.trainable_variables if is_local(found, variable)}
+    return {
+        variable_key(variable)
+        for variable in model.trainable_variables
+        if is_local(found, variable)
+    }
 
 
 def split_axis(variable: Any) -> int | None:
     """The axis along which a variable is divided over tensor ranks; None if it is whole."""
     layout = layout_of(variable)
     return layout.axis if layout is not None and is_split(variable) else None
-
-
-def _key(variable: Any) -> int:
-    return id(_raw(variable))
-
-
-def _raw(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def path_of(variable: Any) -> str:
-    """A variable's name."""
-    return str(getattr(variable, "path", variable.name))

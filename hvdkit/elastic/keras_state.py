@@ -10,11 +10,11 @@ import tensorflow as tf
 from hvdkit.callbacks.broadcast import derive_seeds
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
-from hvdkit.exchange.buckets import variable_key
+from hvdkit.mesh.variable import can_be_sent, described, is_seed_state, raw, variable_key
 from hvdkit.state import outside_variables
-from hvdkit.state.broadcast import broadcast_variables, can_be_sent
+from hvdkit.state.broadcast import broadcast_variables
 from hvdkit.state.building import build_alike, build_for_fit, start_anew
-from hvdkit.state.inventory import is_local, is_seed_state
+from hvdkit.state.inventory import is_local
 from hvdkit.state.outside_variables import LayerState
 from hvdkit.state.own import own_variables, recurrent_states
 from hvdkit.state.reachable import FoundOptimizer, has_variables, optimizers_of
@@ -104,7 +104,7 @@ class TensorFlowKerasState(ObjectState):
         sent = [v for v in sent if can_be_sent(v)]
         require_same(
             "the variables of model and optimizer",
-            [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in sent],
+            list(map(described, sent)),
         )
         broadcast_variables(sent, root_rank)
         if outside_variables.send(self.model, root_rank):
@@ -141,7 +141,7 @@ class TensorFlowKerasState(ObjectState):
         # On a CPU this copies nothing: the next update of a variable then makes a new buffer.
         variables = [*self._variables(), *recurrent_states(self.model)]
         with tf.device("CPU:0"):
-            return [(v, tf.identity(_raw(v))) for v in variables]
+            return [(v, tf.identity(raw(v))) for v in variables]
 
 
 class KerasState(TensorFlowKerasState):
@@ -169,7 +169,3 @@ class KerasState(TensorFlowKerasState):
 
     def __init__(self, model: Any, optimizer: Any = None, **kwargs: Any) -> None:
         super().__init__(model, optimizer, **kwargs)
-
-
-def _raw(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
+from hvdkit.mesh.variable import described, raw
 from hvdkit.state.broadcast import broadcast_variables
 
 
@@ -68,12 +68,10 @@ class TensorFlowState(ObjectState):
         super().receive(root_rank)
         require_same(
             "the variables of the state",
-            [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in self.variables],
+            list(map(described, self.variables)),
         )
         broadcast_variables(self.variables, root_rank)
 
     def _copies(self) -> list[tf.Tensor]:
         with tf.device("CPU:0"):
-            return [
-                tf.identity(v.value if isinstance(v, keras.Variable) else v) for v in self.variables
-            ]
+            return [tf.identity(raw(variable)) for variable in self.variables]

@@ -28,13 +28,13 @@ from hvdkit.exchange.buckets import (
     EqualGroups,
     NamedGroups,
     OneBucket,
-    variable_key,
 )
 from hvdkit.exchange.compression.casts import Compression, Compressor
 from hvdkit.exchange.sparse import allreduce_slices, combine_duplicates, scaled
 from hvdkit.exchange.suspension import is_suspended
 from hvdkit.mesh.layout import is_partial, layout_of
 from hvdkit.mesh.mesh import Mesh
+from hvdkit.mesh.variable import variable_key
 
 # A tf.Tensor, tf.IndexedSlices, or None (TensorFlow has no stubs to check it by).
 Gradient: TypeAlias = Any

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hvdkit.engine import ProcessSet, allgather_object, global_process_set, topology
-from hvdkit.exchange.buckets import variable_key
+from hvdkit.mesh.variable import variable_key
 from hvdkit.optimizers.mixins import Distributed, leaves
 from hvdkit.state.reachable import COMPILED, FoundOptimizer, steps_by_itself
 

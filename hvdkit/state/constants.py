@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import logger
-from hvdkit.exchange.buckets import variable_key
+from hvdkit.mesh.variable import variable_key
 from hvdkit.state.arrays import digest
 from hvdkit.state.keepers import is_overridden, loadable, own_variables
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import ProcessSet, allgather_object, topology
+from hvdkit.mesh.variable import path_of
 from hvdkit.state.outside_variables import described
 
 NAMED = 3
@@ -55,8 +56,7 @@ def find_differences(variables: Sequence[Any], process_set: ProcessSet) -> list[
         own = np.asarray(keras.ops.convert_to_numpy(variable))
         everyone = allgather_object((host, own), name="hvdkit.differences", process_set=process_set)
         hosts, values = zip(*everyone, strict=True)
-        name = getattr(variable, "path", variable.name)
-        differences.append(compare(name, ranks, hosts, values))
+        differences.append(compare(path_of(variable), ranks, hosts, values))
     return differences
 
 

@@ -16,17 +16,11 @@ from typing import Any
 import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, global_process_set, topology
-from hvdkit.exchange.buckets import variable_key
 from hvdkit.mesh.layout import is_split
+from hvdkit.mesh.variable import can_be_sent, variable_key
 from hvdkit.optimizers.mixins import Distributed, leaves, mesh_of, reductions
-from hvdkit.state.broadcast import can_be_sent
 from hvdkit.state.own import is_own, updates_itself
 from hvdkit.state.reachable import optimizers_of
-
-
-def is_seed_state(variable: Any) -> bool:
-    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
-    return getattr(variable, "name", "") == "seed_generator_state"
 
 
 def is_local(optimizers: Iterable[Any], variable: Any) -> bool:
