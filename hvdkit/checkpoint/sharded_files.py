@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,21 +17,19 @@ from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
 from hvdkit.checkpoint.store import Manifest, part_file, rank_file
-from hvdkit.checkpoint.variables import PATHS, Groups, split_axis
+from hvdkit.checkpoint.variables import PATHS, STATE, Groups, paths, split_axis
 from hvdkit.engine import topology
-from hvdkit.mesh.layout import layout_of
+from hvdkit.exchange.tracked import Tracked
 from hvdkit.mesh.mesh import Mesh, Sizes
-from hvdkit.mesh.variable import path_of
 
 AXES = "axes"
 # Its variables are made after the others are restored, so it is handed on as it is.
 _METRICS = "metrics"
-_STATE = "state"
 
 
 def axes(groups: Groups) -> dict[str, list[int | None]]:
     """Along which axis variables are divided over the tensor ranks; None for whole ones."""
-    return {group: [split_axis(v) for v in variables] for group, variables in groups.items()}
+    return {group: [split_axis(row) for row in rows] for group, rows in groups.items()}
 
 
 @dataclass(frozen=True)
@@ -95,18 +92,19 @@ def _divided_anew(
     stages = [[read(p, t) for t in range(tensor)] for p in range(pipeline)]
     places = _places(stages, manifest)
     arrays = {}
-    for group, variables in groups.items():
-        for position, variable in enumerate(variables):
-            name = path_of(variable)
-            if (group, name) not in places:
-                raise CheckpointError(f"{manifest.path} has no variable {name} ({group}).")
-            stage, old = places[group, name]
+    known = {group for files in stages for group in files[0].values[PATHS]}
+    groups = {group: rows for group, rows in groups.items() if group in known}
+    for group, rows in groups.items():
+        for position, row in enumerate(rows):
+            if (group, row.path) not in places:
+                raise CheckpointError(f"{manifest.path} has no variable {row.path} ({group}).")
+            stage, old = places[group, row.path]
             whole = _whole(stages[stage], group, old)
-            arrays[f"{group}/{position}"] = _part(whole, variable)
+            arrays[f"{group}/{position}"] = _part(whole, row)
     layers = joined([files[0] for files in stages])
     values = {**stages[0][0].values, **layers.values, KEPT: _kept(stages, groups)}
     arrays |= layers.arrays
-    values[PATHS] = {g: [path_of(v) for v in variables] for g, variables in groups.items()}
+    values[PATHS] = paths(groups)
     last = stages[-1][0]
     if _METRICS in last.values[PATHS]:
         values[PATHS][_METRICS] = last.values[PATHS][_METRICS]
@@ -134,11 +132,11 @@ def _places(
 def _kept(stages: list[list[Contents]], groups: Groups) -> list[int]:
     """The places in the group "state" of weights of which each rank keeps its own values."""
     names = {
-        files[0].values[PATHS][_STATE][place]
+        files[0].values[PATHS][STATE][place]
         for files in stages
         for place in files[0].values.get(KEPT, [])
     }
-    return [i for i, v in enumerate(groups.get(_STATE, [])) if path_of(v) in names]
+    return [i for i, row in enumerate(groups.get(STATE, [])) if row.path in names]
 
 
 def _whole(files: list[Contents], group: str, position: int) -> np.ndarray:
@@ -147,8 +145,8 @@ def _whole(files: list[Contents], group: str, position: int) -> np.ndarray:
     return parts[0] if axis is None else np.concatenate(parts, axis)
 
 
-def _part(whole: np.ndarray, variable: Any) -> np.ndarray:
-    axis, layout = split_axis(variable), layout_of(variable)
+def _part(whole: np.ndarray, row: Tracked) -> np.ndarray:
+    axis, layout = split_axis(row), row.layout
     if axis is None or layout is None:
         return whole
     return np.split(whole, layout.mesh.tensor, axis)[layout.mesh.tensor_index]

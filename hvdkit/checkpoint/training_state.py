@@ -20,17 +20,18 @@ from hvdkit.checkpoint.saver import Snapshot
 from hvdkit.checkpoint.sharded_files import AXES, Place, axes, read_own, read_part
 from hvdkit.checkpoint.store import SHARED, Manifest, rank_file
 from hvdkit.checkpoint.variables import (
+    ACCUMULATORS,
+    OPTIMIZER,
     PATHS,
-    RECURRENT,
     Groups,
     assign,
     copies,
+    drop_missing,
     group_of,
+    groups_of,
     kept_by_rank,
     misfit,
-    own_variables,
     paths,
-    shared_variables,
 )
 from hvdkit.engine import logger, raise_everywhere, topology
 from hvdkit.mesh.mesh import current_mesh
@@ -88,8 +89,7 @@ class Training:
             own_values: plain data of this rank.
         """
         found = self._optimizers()
-        mine = own_variables(self.model, found)
-        groups = shared_variables(self.model, found)
+        groups, mine = groups_of(self.model, found)
         shared, part = None, None
         if self.place.divided:
             part = self._common(groups, found) if self.place.indices[0] == 0 else None
@@ -99,7 +99,7 @@ class Training:
             shared.arrays.update(shared_arrays or {})
         own = _contents({**mine, **(own_groups or {})})
         add_layers(own, keepers(self.model, own=True))
-        own.values.update({KEPT: kept_by_rank(self.model, mine), **(own_values or {})})
+        own.values.update({KEPT: kept_by_rank(mine), **(own_values or {})})
         return Snapshot(shared, own, about, self.place, part)
 
     def restore(self, manifest: Manifest) -> tuple[Contents, Contents]:
@@ -122,14 +122,13 @@ class Training:
             stored = manifest.read(rank_file(0)).values[PATHS]
             part = Contents() if anew else read_part(manifest, self.place, {})
             found, lost = self._build_as_stored(part.values.get(_BUILT_WITH), stored)
-            groups = shared_variables(self.model, found)
-            own_groups = own_variables(self.model, found)
-            if RECURRENT not in stored:  # written before they were saved
-                own_groups.pop(RECURRENT, None)
+            groups, own_groups = groups_of(self.model, found)
             if anew:
                 part = read_part(manifest, self.place, groups)
+            drop_missing(groups, part.values[PATHS])
             _leave_slots(groups, part, found)
             own = self._own_contents(manifest, own_groups)
+            drop_missing(own_groups, own.values[PATHS])
             source = str(manifest.path)
             require_files_inside(part, source)
             require_files_inside(own, source)
@@ -178,7 +177,7 @@ class Training:
                     f"holds the state of {one}, which trains variables that are not the model's: "
                     "to restore it, build it before"
                 )
-            elif group_of("accumulators", one) in stored or given:
+            elif group_of(ACCUMULATORS, one) in stored or given:
                 found.append(one)
             elif not unused:
                 lost.append(f"holds no state of {one}, which stays as it is")
@@ -209,6 +208,6 @@ def _leave_slots(groups: Groups, part: Contents, found: Sequence[FoundOptimizer]
     """Of an optimizer that was not built when it was saved, only the first variables are stored."""
     known = part.values.get(_BUILT_WITH)
     for one in found:
-        group = group_of("optimizer", one)
+        group = group_of(OPTIMIZER, one)
         if known is not None and one.name not in known and group in groups:
             groups[group] = groups[group][: len(part.values[PATHS].get(group, []))]

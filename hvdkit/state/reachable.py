@@ -7,7 +7,7 @@ none.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +80,13 @@ def leading_optimizer(model: Any, given: Any = None) -> Any:
         model: a model.
         given: more optimizers, as in `optimizers_of`.
     """
-    found = [one.optimizer for one in optimizers_of(model, given)]
-    distributed = [one for one in found if is_distributed(one)]
-    return next(iter([*distributed, *found]), None)
+    return leading(optimizers_of(model, given))
+
+
+def leading(found: Sequence[FoundOptimizer]) -> Any:
+    """The one of some optimizers that `leading_optimizer` names."""
+    optimizers = [one.optimizer for one in found]
+    return next((one for one in optimizers if is_distributed(one)), next(iter(optimizers), None))
 
 
 def steps_by_itself(model: Any) -> bool:

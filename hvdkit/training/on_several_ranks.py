@@ -20,7 +20,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.optimizers.mixins import mesh_of
-from hvdkit.state.inventory import process_set_of
+from hvdkit.state.groups import process_set_of
 from hvdkit.training.features import add_callback, given_callbacks, set_callbacks
 
 _WRITES = {
