@@ -17,7 +17,7 @@ _SUMMED = ("metrics",)
 KEPT = "kept_by_rank"
 
 
-def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Contents:
+def reshard(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Contents:
     """What a rank starts from when fewer or more ranks wrote the checkpoint.
 
     - Moving statistics, gradients that are accumulated but not applied yet, and residuals: the mean
@@ -28,13 +28,13 @@ def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
     - Weights that are each rank's own, and other things: those of rank r % (old number of ranks).
 
     Args:
-        rank: the new rank; of a divided model, the new replica.
+        rank: the new rank; of a sharded model, the new replica.
         old_ranks: how many ranks, or replicas, wrote the checkpoint.
         read: the contents of an old rank's file.
     """
     files = [read(old) for old in range(old_ranks)]
     template = files[rank % old_ranks]
-    kept = {f"{STATE}/{place}" for place in template.values.get(KEPT, [])}
+    kept = {f"{STATE}/{position}" for position in template.values.get(KEPT, [])}
     arrays = {
         name: template.arrays[name]
         if name in kept

@@ -172,7 +172,7 @@ def assign(groups: Groups, arrays: dict[str, np.ndarray]) -> None:
             row.variable.assign(tf.constant(arrays[f"{group}/{position}"]))
 
 
-def split_axis(row: Tracked) -> int | None:
+def shard_axis(row: Tracked) -> int | None:
     """The axis along which a variable is sharded over tensor ranks; None if it is unsharded."""
     return row.layout.axis if row.layout is not None and row.sharded else None
 

@@ -77,8 +77,8 @@ class Digests:
             self._same_kinds = True
         with explained_in_graph("the check that all ranks hold the same variables"):
             rows = self._gathered().numpy()
-        parts = np.split(rows, np.cumsum(self._widths)[:-1], axis=1)
-        return [i for i, part in enumerate(parts) if (part != part[0]).any()]
+        digests = np.split(rows, np.cumsum(self._widths)[:-1], axis=1)
+        return [i for i, each in enumerate(digests) if (each != each[0]).any()]
 
     def _gather(self) -> tf.Tensor:
         return ops.allgather(

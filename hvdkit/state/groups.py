@@ -66,8 +66,8 @@ def alike(optimizer: Any) -> list[Alike]:
 def senders(root_rank: int) -> Iterator[tuple[Alike, int]]:
     """The groups of ranks that hold the same variables, and who sends in each of them.
 
-    With a mesh the values go from the root's place in each tensor group to the rest of it, and
-    then from the root's replica to the others.
+    With a mesh the values go in each tensor group from the rank that stands where the root does in
+    its own to the rest, and then from the root's replica to the others.
 
     Args:
         root_rank: the rank whose values all are to have.

@@ -251,9 +251,9 @@ def write_layer(layer: Any, state: Arrays) -> bool:
     changed = False
     for keeper in _KEEPERS:
         start = f"{keeper.name}/"
-        part = {n.removeprefix(start): array for n, array in state.items() if n.startswith(start)}
-        if part and keeper.keeps(layer) and not equal(_read_with(keeper, layer), part):
-            keeper.write(layer, part)
+        stored = {n.removeprefix(start): array for n, array in state.items() if n.startswith(start)}
+        if stored and keeper.keeps(layer) and not equal(_read_with(keeper, layer), stored):
+            keeper.write(layer, stored)
             changed = True
     return changed
 

@@ -56,8 +56,8 @@ def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
             taken = any(one.name == name for one in found.values())
             found[id(optimizer)] = FoundOptimizer(f"model.{name}" if taken else name, optimizer)
 
-    for place, optimizer in _optimizers_in(given, COMPILED):
-        add(place, optimizer)
+    for where, optimizer in _optimizers_in(given, COMPILED):
+        add(where, optimizer)
     first = set(found)
     compiled = getattr(model, "optimizer", None)
     if isinstance(compiled, keras.optimizers.Optimizer):
@@ -66,8 +66,8 @@ def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
         for name, value in vars(holder).items():
             if name in _bookkeeping() or name.startswith("_self_"):  # TensorFlow's
                 continue
-            for place, optimizer in _optimizers_in(value, f"{path}{name}"):
-                add(place, optimizer)
+            for where, optimizer in _optimizers_in(value, f"{path}{name}"):
+                add(where, optimizer)
     return _without_inner(list(found.values()), first)
 
 
@@ -150,8 +150,8 @@ def _holders(holder: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]
     for name, value in vars(holder).items():
         if id(value) in inner:
             yield from _holders(value, f"{path}{name}.", seen)
-    for place, layer in enumerate(holder._layers):
-        yield from _holders(layer, f"{path}layers[{place}].", seen)
+    for position, layer in enumerate(holder._layers):
+        yield from _holders(layer, f"{path}layers[{position}].", seen)
 
 
 def _optimizers_in(value: Any, path: str, depth: int = 4) -> Iterator[tuple[str, Any]]:
