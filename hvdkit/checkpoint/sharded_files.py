@@ -17,7 +17,7 @@ from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
 from hvdkit.checkpoint.store import Manifest, rank_file, shard_file
-from hvdkit.checkpoint.variables import PATHS, STATE, Groups, paths, shard_axis
+from hvdkit.checkpoint.variables import PATHS, STATE, Groups, paths, sharded_dimension
 from hvdkit.engine import topology
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.mesh.mesh import Mesh, Sizes
@@ -29,7 +29,7 @@ _METRICS = "metrics"
 
 def axes(groups: Groups) -> dict[str, list[int | None]]:
     """Along which axis variables are sharded over the tensor ranks; None for unsharded ones."""
-    return {group: [shard_axis(row) for row in rows] for group, rows in groups.items()}
+    return {group: [sharded_dimension(row) for row in rows] for group, rows in groups.items()}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,4 @@ def _unsharded(files: list[Contents], group: str, position: int) -> np.ndarray:
 
 
 def _shard_of(value: np.ndarray, row: Tracked) -> np.ndarray:
-    axis, layout = shard_axis(row), row.layout
-    if axis is None or layout is None:
-        return value
-    return np.split(value, layout.mesh.tensor, axis)[layout.mesh.tensor_index]
+    return value if row.layout is None else row.layout.shard_of(value)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import can_be_sent, raw, variable_key
 from hvdkit.optimizers.composition import tracked_of
@@ -156,11 +157,12 @@ def _first_misfit(
             )
         for position, row in enumerate(rows):
             array, variable = arrays[f"{group}/{position}"], row.variable
-            expected = (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
-            if (array.shape, array.dtype.name) != expected:
+            expected = (keras.backend.standardize_dtype(variable.dtype), tuple(variable.shape))
+            if (array.dtype.name, array.shape) != expected:
+                found = dtype_and_shape(array.dtype, array.shape)
                 return (
-                    f"the checkpoint's {stored[position]} is {array.dtype.name} {array.shape}, "
-                    f"and this model's {row.path} is {expected[1]} {expected[0]}"
+                    f"the checkpoint's {stored[position]} is {found}, and this model's "
+                    f"{row.path} is {dtype_and_shape(*expected)}"
                 )
     return None
 
@@ -172,9 +174,9 @@ def assign(groups: Groups, arrays: dict[str, np.ndarray]) -> None:
             row.variable.assign(tf.constant(arrays[f"{group}/{position}"]))
 
 
-def shard_axis(row: Tracked) -> int | None:
-    """The axis along which a variable is sharded over tensor ranks; None if it is unsharded."""
-    return row.layout.axis if row.layout is not None and row.sharded else None
+def sharded_dimension(row: Tracked) -> int | None:
+    """The dimension along which a variable is sharded over tensor ranks; None if it is not."""
+    return row.layout.shards.get("tensor") if row.layout is not None and row.is_sharded else None
 
 
 def _rows(by_key: dict[int, Tracked], variables: Sequence[Any]) -> list[Tracked]:

@@ -39,7 +39,7 @@ def common_spec(specs: list[Any]) -> Any:
     return tf.nest.map_structure(_common, *specs)
 
 
-def row_count(batch: Any) -> int:
+def number_of_rows(batch: Any) -> int:
     """How many rows a batch has."""
     first = next(value for value in tf.nest.flatten(batch) if value is not None)
     return len(first) if isinstance(first, np.ndarray) else int(batch_rows(first))

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import (
     OP_NAMES,
     Average,
@@ -154,7 +155,7 @@ class GradientReduction:
     def judges(self) -> ProcessSet | None:
         """The ranks that see different gradients, once reduced; None if all see the same."""
         mesh = self.options.mesh
-        return global_process_set if mesh is not None and mesh.divides_models else None
+        return global_process_set if mesh is not None and mesh.is_model_parallel else None
 
     def reduce(
         self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str = "gradients"
@@ -233,8 +234,7 @@ class GradientReduction:
         if gradient is None:
             return "no gradient"
         kind = "sparse " if isinstance(gradient, tf.IndexedSlices) else ""
-        shape = "x".join(str(d) for d in variable.shape) or "scalar"
-        return f"{kind}{gradient.dtype.name} {shape}"
+        return f"{kind}{dtype_and_shape(gradient.dtype, variable.shape)}"
 
     def _reduce_dense(
         self, gradients: list[tf.Tensor], variables: list[Any], name: str

@@ -47,7 +47,7 @@ class Tracked:
         variable: a `keras.Variable` or `tf.Variable`.
         role: what it is.
         path: its name in files and messages.
-        layout: how it lies over the ranks of a mesh; None if it is unsharded on each.
+        layout: how it lies over the ranks of a mesh; None if it is unsharded.
         same_on: the ranks that hold the same value, or the same shard; None if each rank has its
             own. Those of a tensor group that hold no shards of it have the same value, too.
     """
@@ -59,7 +59,6 @@ class Tracked:
     same_on: ProcessSet | None = None
 
     @property
-    def sharded(self) -> bool:
-        """Whether the ranks of a tensor group hold different shards of it."""
-        layout = self.layout
-        return layout is not None and layout.axis is not None and layout.mesh.tensor > 1
+    def is_sharded(self) -> bool:
+        """Whether ranks hold different shards of it."""
+        return self.layout is not None and self.layout.is_sharded

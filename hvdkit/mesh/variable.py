@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
+
 
 def raw(variable: Any) -> Any:
     """The `tf.Variable` behind a `keras.Variable`; a `tf.Variable` itself."""
@@ -27,8 +29,8 @@ def path_of(variable: Any) -> str:
 
 
 def described(variable: Any) -> str:
-    """The type and the shape of a variable, such as "float32 3x4"."""
-    return f"{variable.dtype} {'x'.join(map(str, variable.shape)) or 'scalar'}"
+    """The type and the shape of a variable, in words."""
+    return dtype_and_shape(variable.dtype, variable.shape)
 
 
 def can_be_sent(variable: Any) -> bool:

@@ -20,7 +20,7 @@ from hvdkit.engine import Average, ProcessSet, global_process_set, logger
 from hvdkit.engine.versions import is_keras2_optimizer
 from hvdkit.exchange.allreduce_gradients import GradientReduction, ReductionOptions, groups_argument
 from hvdkit.exchange.compression.casts import Compression, Compressor
-from hvdkit.mesh.layout import is_split
+from hvdkit.mesh.layout import is_sharded
 from hvdkit.mesh.mesh import current_mesh, over_replicas
 from hvdkit.optimizers.finite import FiniteGuard, Guarded
 from hvdkit.optimizers.mixins import (
@@ -209,7 +209,7 @@ def _keras_optimizer(optimizer: Any) -> Any:
 
 def _require_marked_slots(optimizer: Any) -> None:
     """Refuse an optimizer whose slots were made before anybody noted how they lie over ranks."""
-    if optimizer.built and any(map(is_split, optimizer._trainable_variables)):
+    if optimizer.built and any(map(is_sharded, optimizer._trainable_variables)):
         raise ValueError(
             "the optimizer has been built for variables that are divided over ranks: wrap it with "
             "hvd.DistributedOptimizer before that, when it is made."

@@ -18,7 +18,7 @@ from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Max, ProcessSet, ops, topology
 from hvdkit.exchange.allreduce_gradients import Gradient, GradientReduction
 from hvdkit.exchange.sparse import scaled
-from hvdkit.mesh.layout import is_split, layout_of, set_layout
+from hvdkit.mesh.layout import is_sharded, layout_of, set_layout
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.clipping import clip_by_global_norm, clip_by_norm
 from hvdkit.optimizers.elementwise import require_elementwise
@@ -136,7 +136,7 @@ class DistributedLeaf(Distributed):
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
         variables, mesh = self._hvd_variables, self._hvd_reduction.options.mesh
         reduced = self._hvd_reduce(grads, variables)
-        if mesh is None or not (mesh.pipeline > 1 or any(map(is_split, variables))):
+        if mesh is None or not (mesh.pipeline > 1 or any(map(is_sharded, variables))):
             return super()._clip_gradients(reduced)
         if self.clipnorm:
             return clip_by_norm(reduced, variables, self.clipnorm)

@@ -12,7 +12,7 @@ from hvdkit.mesh.mesh import current_mesh
 from hvdkit.optimizers.mixins import mesh_of, reductions
 
 
-def process_set_of(optimizer: Any) -> ProcessSet | None:
+def ranks_of_optimizer(optimizer: Any) -> ProcessSet | None:
     """The ranks that an optimizer reduces over; None if it is not distributed."""
     found = reductions(optimizer) if optimizer is not None else []
     return found[0].options.process_set if found else None
@@ -48,7 +48,7 @@ class Alike:
 
     def among(self, rows: Iterable[Tracked]) -> list[Tracked]:
         """Those of some rows that these ranks hold alike."""
-        return [row for row in rows if not (self.unsharded_only and row.sharded)]
+        return [row for row in rows if not (self.unsharded_only and row.is_sharded)]
 
 
 def alike(optimizer: Any) -> list[Alike]:
@@ -56,7 +56,7 @@ def alike(optimizer: Any) -> list[Alike]:
 
     Without a mesh there is one: the ranks that the optimizer reduces over, or all.
     """
-    process_set = process_set_of(optimizer)
+    process_set = ranks_of_optimizer(optimizer)
     if process_set is None:
         return [Alike(global_process_set)]
     mesh, replicas = mesh_of(optimizer), Alike(process_set)
@@ -76,7 +76,7 @@ def senders(root_rank: int) -> Iterator[tuple[Alike, int]]:
     if mesh is None:
         yield Alike(global_process_set), root_rank
         return
-    replica, _, tensor_index = mesh.place_of(root_rank)
+    replica, _, tensor_index = mesh.indices_of(root_rank)
     if mesh.tensor > 1:
         sender = mesh.rank_at(mesh.data_index, mesh.pipeline_index, tensor_index)
         yield Alike(mesh.tensor_set, unsharded_only=True), sender

@@ -28,7 +28,7 @@ from hvdkit.mesh.layout import layout_of
 from hvdkit.mesh.variable import can_be_sent, is_seed_state, path_of, variable_key
 from hvdkit.optimizers.composition import tracked_of
 from hvdkit.optimizers.mixins import Distributed, leaves
-from hvdkit.state.groups import alike, process_set_of
+from hvdkit.state.groups import alike, ranks_of_optimizer
 from hvdkit.state.own import own_variables, recurrent_states, updates_itself
 from hvdkit.state.reachable import FoundOptimizer, leading, optimizers_of
 
@@ -102,7 +102,7 @@ def _of_model(
     own = {variable_key(variable) for variable in own_variables(model)}.union(local)
     own.update(variable_key(v) for v in model.variables if _is_local(optimizers, v))
     statistics = _statistics(model, own)
-    averaging = process_set_of(leading(optimizers))
+    averaging = ranks_of_optimizer(leading(optimizers))
     replicas = _replicas(optimizers)
     for variable in model.variables:
         key = variable_key(variable)

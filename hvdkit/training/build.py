@@ -114,7 +114,7 @@ def _noting(optimizers: Sequence[Any]) -> Iterator[list[list[Any]]]:
 def _batch_spec(x: Any, y: Any, sample_weight: Any) -> Any:
     """The types of a batch as a step gets it, the number of rows unknown; None: not known."""
     if isinstance(x, ShardedData):
-        return _specs(data_of(x.dataset(x.part).element_spec))
+        return _specs(data_of(x.dataset(x.sharding).element_spec))
     if isinstance(x, tf.data.Dataset):
         return _specs(x.element_spec)
     if isinstance(x, keras.utils.PyDataset):

@@ -116,7 +116,7 @@ class FitComparison:
 
     def _compare(self, iterator: Any, ranks: ProcessSet) -> None:
         mesh = current_mesh()
-        divided = mesh is not None and mesh.divides_models
+        divided = mesh is not None and mesh.is_model_parallel
         looks = ranks_are_compared() and (divided or "rows" not in _said)
         adapter = iterator.data_adapter
         seen = seen_of(adapter, divided) if looks else None
@@ -162,7 +162,7 @@ class FitComparison:
                     "on each of the %d ranks: an epoch ends after them. Leave steps_per_epoch out.",
                     asked,
                     there,
-                    adapter.part.size,
+                    adapter.sharding.size,
                 )
 
     def _validation(self) -> str:

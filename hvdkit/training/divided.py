@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvdkit.mesh.layout import is_partial, is_split
+from hvdkit.mesh.layout import is_partial, is_sharded
 from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.state.reachable import leading_optimizer
 
@@ -22,7 +22,7 @@ def require_distributed(model: Any) -> None:
     if optimizer is None or is_distributed(leading_optimizer(model)):
         return
     for variable in model.trainable_variables:
-        if is_split(variable) or is_partial(variable):
+        if is_sharded(variable) or is_partial(variable):
             raise ValueError(
                 f"{variable.path} is divided over the tensor ranks of the mesh, and the optimizer "
                 f"({type(optimizer).__name__}) does not know it: wrap it, as in "

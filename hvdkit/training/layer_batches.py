@@ -36,7 +36,7 @@ def require_whole_micro_batches(model: Any, data: Any, batch_size: int | None) -
 def _rows(data: Any, batch_size: int | None) -> int | None:
     """Rows of a full batch; None where only the data knows."""
     if isinstance(data, ShardedData):
-        return data.part.batch_size
+        return data.sharding.batch_size
     if isinstance(data, tf.data.Dataset):
         specs = keras.tree.flatten(data.element_spec)
         return next((s.shape[0] for s in specs if s.shape.rank), None)

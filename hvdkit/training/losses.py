@@ -17,13 +17,13 @@ def require_exact_loss(model: Any, data: ShardedData) -> None:
     Raises:
         ValueError: on every rank, with the ways out.
     """
-    if not data.source.may_be_uneven(data.part):
+    if not data.source.may_be_uneven(data.sharding):
         return
     for loss in keras.tree.flatten(model.loss):
         reduction = getattr(loss, "reduction", "sum_over_batch_size")
         if reduction not in _EXACT:
             raise ValueError(
-                f"the data does not divide by the {data.part.size} ranks, and the loss "
+                f"the data does not divide by the {data.sharding.size} ranks, and the loss "
                 f"{loss.name!r} has reduction={reduction!r}, which is no average over rows, so "
                 "the last batch of an epoch could not equal that of one process. Use "
                 'reduction="sum_over_batch_size", or hvd.shard(..., remainder="drop").'

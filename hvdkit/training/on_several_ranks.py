@@ -20,7 +20,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.optimizers.mixins import mesh_of
-from hvdkit.state.groups import process_set_of
+from hvdkit.state.groups import ranks_of_optimizer
 from hvdkit.training.features import add_callback, given_callbacks, set_callbacks
 
 _WRITES = {
@@ -73,7 +73,7 @@ def agree_on_callbacks(model: Any, arguments: dict[str, Any], data: Any, validat
         RankMismatchError: on every rank: a callback of hvdkit is missing on some.
         ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
     """
-    process_set = process_set_of(model.optimizer) if several_ranks() else None
+    process_set = ranks_of_optimizer(model.optimizer) if several_ranks() else None
     if process_set is None or not topology.in_process_set(process_set):
         return
     if topology.process_set_size(process_set) == 1:
@@ -92,7 +92,7 @@ def agree_on_callbacks(model: Any, arguments: dict[str, Any], data: Any, validat
     _require_together(everyone)
     _require_own_caches(everyone)
     mesh = mesh_of(model.optimizer)
-    if mesh is None or not mesh.divides_models:  # else they write one file together
+    if mesh is None or not mesh.is_model_parallel:  # else they write one file together
         _write_once(arguments, given, everyone)
     sharded = isinstance(data, ShardedData) and (
         not own.validates or isinstance(validation, ShardedData)

@@ -41,7 +41,7 @@ def predict_over_ranks(adapter: ShardedAdapter, predict: Callable[[], Any]) -> A
         ValueError: the predictions have another number of rows than the data.
         RankMismatchError: on every rank: they have read different data.
     """
-    if adapter.part.size == 1:
+    if adapter.sharding.size == 1:
         return predict()
     read = RowsRead(adapter)
     token = _reading.set(read)
@@ -95,11 +95,11 @@ class RowsRead:
         return keras.tree.pack_sequence_as(outputs, whole)
 
     def _noted(self, batches: Iterator[Any]) -> Iterator[Any]:
-        source, part = self._adapter.data.source, self._adapter.part
+        source, sharding = self._adapter.data.source, self._adapter.sharding
         for batch in batches:
             data = data_of(batch)
             rows = int(batch_rows(data))
-            self._positions.append(source.positions(part, len(self._positions), rows))
+            self._positions.append(source.positions(sharding, len(self._positions), rows))
             self._real.append(np.full(rows, is_real(batch)))
             yield data
 

@@ -46,7 +46,7 @@ from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.parallel.devices import optimizer_files as optimizer_state
 from hvdkit.parallel.devices import optimizer_placement as placement
 from hvdkit.parallel.devices import shards as pieces
-from hvdkit.parallel.tensor.saving import write_whole_model
+from hvdkit.parallel.tensor.saving import write_unsharded_model
 from hvdkit.randomness import seed_generator_init
 from hvdkit.state import constants
 from hvdkit.state.reachable import leading_optimizer
@@ -58,7 +58,6 @@ from hvdkit.training.features import add_callback, add_checks, follow_epochs, sa
 from hvdkit.training.layer_batches import require_whole_micro_batches
 from hvdkit.training.losses import require_exact_loss
 from hvdkit.training.on_several_ranks import agree_on_callbacks
-from hvdkit.training.passed_batches import remaining_steps
 from hvdkit.training.prediction import predict_over_ranks, rows_being_read
 from hvdkit.training.refusals import refuse_beside_sharded, refuse_sharded_inside
 from hvdkit.training.steps import split_at_optimizer, with_sharded_batches
@@ -74,8 +73,8 @@ def install() -> None:
     _wrap(TensorFlowTrainer, "_make_function", _make_function)
     _wrap(TensorFlowTrainer, "_get_metrics_result_or_logs", _metrics_result)
     _wrap(TFEpochIterator, "_enumerate_iterator", _enumerate_iterator)
-    _wrap(keras.Model, "save", write_whole_model)
-    _wrap(keras.Model, "save_weights", write_whole_model)
+    _wrap(keras.Model, "save", write_unsharded_model)
+    _wrap(keras.Model, "save_weights", write_unsharded_model)
     _wrap(keras.random.SeedGenerator, "__init__", seed_generator_init)
     for module in (
         plain,
@@ -201,7 +200,7 @@ def _predict(original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any
 
 def _adapter(model: Any, data: ShardedData, **options: Any) -> ShardedAdapter:
     devices = model.distribute_strategy.num_replicas_in_sync
-    return ShardedAdapter(data, local_devices=devices, **options)
+    return ShardedAdapter(data, devices=devices, **options)
 
 
 @contextlib.contextmanager
@@ -218,7 +217,7 @@ def _reading(model: Any, sharded: bool, trains: bool = False) -> Iterator[None]:
 
 
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
-    steps = remaining_steps(original, iterator)
+    steps = original(iterator)
     fit = current_position()
     position = rows_being_read() or fit
     steps = steps if position is None else position.follow(iterator, steps)

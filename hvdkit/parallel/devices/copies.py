@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.saving.serialization_lib import SafeModeScope
 
-from hvdkit.graph.layer_sequence import line_of
+from hvdkit.graph.layer_sequence import layer_sequence_of
 from hvdkit.graph.rebuild import ends_like, replay, undrawn
 from hvdkit.state import outside_variables
 
@@ -87,15 +87,15 @@ class _Copies:
                 f"model {model.name!r} ({type(model).__name__}) can't be copied: its __init__ does "
                 f"not take inputs and outputs, and it has no get_config() of its own. {_INSTEAD}"
             )
-        line = line_of(model)
+        sequence = layer_sequence_of(model)
 
         def between(inputs: list[Any]) -> list[Any]:
-            tensors = {id(old): new for old, new in zip(line.inputs, inputs, strict=True)}
-            for step in line.steps:
+            tensors = {id(old): new for old, new in zip(sequence.inputs, inputs, strict=True)}
+            for step in sequence.steps:
                 replay(step, tensors, self.of(step.operation))
-            return [tensors[id(t)] for t in line.outputs]
+            return [tensors[id(t)] for t in sequence.outputs]
 
-        return type(model)(*ends_like(line, between), name=model.name)
+        return type(model)(*ends_like(sequence, between), name=model.name)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Variables without values: a stage builds the whole model, and fills only its own part.
+"""Variables without values: a stage builds the unsplit model, and fills only its own variables.
 
 Keras makes variables without values while it is in a `StatelessScope`; they have a shape and a
 type, so layers can be built and called symbolically. Keras's initializers carry their seeds, drawn

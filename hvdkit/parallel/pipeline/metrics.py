@@ -44,7 +44,7 @@ def share_states(variables: Sequence[Any], messages: PointToPoint, root: int) ->
     values = [np.asarray(variable.numpy()) for variable in variables]
     packed = np.concatenate([value.reshape(-1).view(np.uint8) for value in values])
     messages.broadcast([packed], root)
-    if messages.place == root:
+    if messages.index == root:
         return
     ends = np.cumsum([value.nbytes for value in values])
     for variable, value, data in zip(variables, values, np.split(packed, ends[:-1]), strict=True):
