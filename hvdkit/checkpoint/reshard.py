@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.variables import ACCUMULATORS, RESIDUALS, SEEDS, STATE, kind_of
+from hvdkit.checkpoint.variables import ACCUMULATORS, DIFFERING, RESIDUALS, SEEDS, STATE, kind_of
 
 # What becomes of the arrays of a group; the others are taken from rank r % (old number of ranks).
-_AVERAGED = (STATE, ACCUMULATORS, RESIDUALS)
+_AVERAGED = (STATE, ACCUMULATORS, RESIDUALS, DIFFERING)
 _SUMMED = ("metrics",)
 
 # Under this name a rank's file lists the weights in "state" that are its own.
@@ -20,8 +20,9 @@ KEPT = "kept_by_rank"
 def reshard(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Contents:
     """What a rank starts from when fewer or more ranks wrote the checkpoint.
 
-    - Moving statistics, gradients that are accumulated but not applied yet, and residuals: the mean
-      over the old ranks. The reduction averages over ranks, so the mean keeps what it will give.
+    - Moving statistics, gradients that are accumulated but not applied yet, residuals, and weights
+      that an exchange lets differ: the mean over the old ranks. The ranks average these themselves
+      sooner or later, so the mean keeps what that will give.
     - Running metrics are sums: rank 0 takes the sum over the old ranks, the others zeros.
     - Seeds: a rank that was there keeps its own; a new one derives its own from rank 0's and its
       number, as `BroadcastGlobalVariablesCallback` does.

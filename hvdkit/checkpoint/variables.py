@@ -24,17 +24,20 @@ PATHS = "paths"
 TRAINABLE, LOCAL, SEEDS, STATE = "trainable", "local", "seeds", "state"
 RECURRENT = "recurrent"
 OPTIMIZER, LOCAL_OPTIMIZER, ACCUMULATORS = "optimizer", "local_optimizer", "accumulators"
-# What an exchange keeps: the same on all ranks, each rank's own, and what is not sent yet.
+# What an exchange keeps: the same on all ranks, each rank's own, and what is not sent yet; and each
+# rank's values of weights that it lets differ.
 EXCHANGE, OWN_EXCHANGE, RESIDUALS = "exchange", "own_exchange", "residuals"
+DIFFERING = "differing"
 
 # A checkpoint may lack these: it was written before they were saved, or with another exchange.
-_OPTIONAL = (RECURRENT, EXCHANGE, OWN_EXCHANGE, RESIDUALS)
+_OPTIONAL = (RECURRENT, EXCHANGE, OWN_EXCHANGE, RESIDUALS, DIFFERING)
 
 
 def groups_of(model: Any, optimizers: Sequence[FoundOptimizer]) -> tuple[Groups, Groups]:
     """The variables of a training, by group.
 
-    Where weights are local, so are all variables of the optimizers.
+    Where weights are local, so are all variables of the optimizers. Weights that an exchange lets
+    differ are in both: where a checkpoint does not hold each rank's, all have rank 0's.
 
     Args:
         model: a built model.
@@ -43,7 +46,7 @@ def groups_of(model: Any, optimizers: Sequence[FoundOptimizer]) -> tuple[Groups,
     Returns:
         What is equal on all ranks, which rank 0 writes; and what each rank has for itself, which
         each writes: statistics and frozen weights, seeds, the states of stateful RNNs, gradients
-        that are accumulated before they are reduced, residuals, and what is local.
+        that are accumulated before they are reduced, what an exchange keeps, and what is local.
     """
     rows = inventory_of(model, optimizers)
     by_key = {variable_key(row.variable): row for row in rows}
@@ -58,9 +61,11 @@ def groups_of(model: Any, optimizers: Sequence[FoundOptimizer]) -> tuple[Groups,
     }
     if states := [row for row in rows if row.role is Role.RECURRENT]:
         own[RECURRENT] = states
+    if differing := [r for r in trained if r.role is Role.WEIGHT and r.same_on is None]:
+        own[DIFFERING] = differing
     for one in optimizers:
         keeps = _rows(by_key, one.optimizer.variables)
-        exchanged = _exchanged(by_key, one.optimizer)
+        exchanged = _of_exchange(by_key, one.optimizer)
         slots = [row for row in keeps if row.role is Role.SLOT and row not in exchanged]
         own[group_of(ACCUMULATORS, one)] = [r for r in keeps if r.role is Role.ACCUMULATOR]
         own[group_of(LOCAL_OPTIMIZER, one)] = slots if local else []
@@ -183,6 +188,7 @@ def _rows(by_key: dict[int, Tracked], variables: Sequence[Any]) -> list[Tracked]
     return [by_key[variable_key(variable)] for variable in variables]
 
 
-def _exchanged(by_key: dict[int, Tracked], optimizer: Any) -> list[Tracked]:
-    """What the exchange of an optimizer keeps."""
-    return _rows(by_key, [row.variable for row in tracked_of(optimizer)])
+def _of_exchange(by_key: dict[int, Tracked], optimizer: Any) -> list[Tracked]:
+    """What the exchange of an optimizer keeps, and slots that it lets differ."""
+    rows = _rows(by_key, [row.variable for row in tracked_of(optimizer)])
+    return [row for row in rows if row.role is not Role.WEIGHT]

@@ -4,7 +4,8 @@ Broadcast, the consistency check, the averages of statistics, checkpoints and el
 and select by role and by the ranks that hold the same value. What differs between ranks by design
 has no such ranks: variables that are registered as local, with their slots, or that are each rank's
 own by the word of their layer (`hvdkit.state.own`); gradients that a rank has accumulated and not
-yet reduced; the states of seed generators and of stateful RNNs; residuals.
+yet reduced; the states of seed generators and of stateful RNNs; residuals; and what an exchange
+lets differ, which it says itself (`tracked_of`).
 
 | reader | takes |
 |---|---|
@@ -18,6 +19,7 @@ yet reduced; the states of seed generators and of stateful RNNs; residuals.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -66,9 +68,11 @@ def inventory_of(
     replicas = _replicas(optimizers)
     for one in optimizers:
         rows += _of_optimizer(one.optimizer, weights, replicas)
+    kept = {variable_key(row.variable): row for row in _of_exchanges(optimizers)}
     found: dict[int, Tracked] = {}
-    for row in rows:
-        found.setdefault(variable_key(row.variable), row)
+    for row in [*rows, *kept.values()]:
+        key = variable_key(row.variable)
+        found.setdefault(key, kept.get(key, row))
     return list(found.values())
 
 
@@ -76,9 +80,10 @@ def taken_over(rows: Iterable[Tracked]) -> list[Tracked]:
     """What a rank takes over from the one that it starts from.
 
     Statistics and accumulated gradients, too, though the ranks then go on each with its own: with
-    those of the sender a rank that joins between two updates is as far as the others.
+    those of the sender a rank that joins between two updates is as far as the others. And weights
+    that an exchange lets differ between two meetings.
     """
-    passing = (Role.STATISTIC, Role.ACCUMULATOR)
+    passing = (Role.WEIGHT, Role.STATISTIC, Role.ACCUMULATOR)
     return [row for row in rows if row.same_on is not None or row.role in passing]
 
 
@@ -119,7 +124,6 @@ def _of_model(
 def _of_optimizer(
     optimizer: Any, weights: Sequence[Tracked], replicas: ProcessSet
 ) -> Iterator[Tracked]:
-    exchanged = {variable_key(row.variable): row for row in tracked_of(optimizer)}
     accumulators = {
         variable_key(variable)
         for leaf in leaves(optimizer)
@@ -133,9 +137,14 @@ def _of_optimizer(
             role, same_on = Role.ACCUMULATOR, None
         elif of_local(variable.name):
             same_on = None
-        row = Tracked(variable, role, path_of(variable), layout_of(variable), same_on)
-        yield exchanged.pop(key, row)
-    yield from exchanged.values()
+        yield Tracked(variable, role, path_of(variable), layout_of(variable), same_on)
+
+
+def _of_exchanges(optimizers: Sequence[FoundOptimizer]) -> Iterator[Tracked]:
+    """What exchanges say of their own variables, and of weights and slots that they let differ."""
+    for one in optimizers:
+        for row in tracked_of(one.optimizer):
+            yield replace(row, layout=row.layout or layout_of(row.variable))
 
 
 def _replicas(optimizers: Sequence[FoundOptimizer]) -> ProcessSet:

@@ -10,7 +10,6 @@ import numpy as np
 import hvdkit as hvd
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import variable_key
-from hvdkit.optimizers.composition import tracked_of
 from hvdkit.state.inventory import agreeing, averaged, inventory, taken_over
 
 L, O = keras.layers, keras.optimizers  # noqa: E741
@@ -156,9 +155,13 @@ def check_what_an_exchange_keeps_is_in_the_inventory() -> None:
     vars(optimizer)["_hvd_exchange_state"] = [
         Tracked(residual, Role.RESIDUAL, "critic/residual"),
         Tracked(outer, Role.SLOT, "critic/outer", same_on=hvd.global_process_set),
+        Tracked(model.critic.kernel, Role.WEIGHT, model.critic.kernel.path),
     ]
     rows = {row.path: row for row in inventory(model)}
-    assert rows["critic/residual"] is tracked_of(optimizer)[0]
+    assert rows["critic/residual"].variable is residual
+    assert rows[model.critic.kernel.path].same_on is None
+    assert model.critic.kernel.path in [row.path for row in taken_over(rows.values())]
+    assert model.critic.kernel.path not in [row.path for row in agreeing(rows.values())]
     assert "critic/outer" in [row.path for row in taken_over(rows.values())]
     assert "critic/outer" in [row.path for row in agreeing(rows.values())]
     assert "critic/residual" not in [row.path for row in taken_over(rows.values())]
