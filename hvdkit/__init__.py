@@ -24,7 +24,7 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, checkpoint, elastic, parallel  # noqa: E402  (only after the check)
+from hvdkit import callbacks, checkpoint, elastic, exchange, parallel  # noqa: E402  (only after the check)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -95,11 +95,11 @@ from hvdkit.launch import FunctionError, run  # noqa: E402
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization  # noqa: E402
 from hvdkit.mesh.mesh import Mesh, set_mesh  # noqa: E402
 from hvdkit.optimizers import nonfinite_policy as nonfinite  # noqa: E402  (only after the check)
-from hvdkit.optimizers.distributed import DistributedOptimizer  # noqa: E402
-from hvdkit.optimizers.partial import PartialDistributedOptimizer  # noqa: E402
-from hvdkit.optimizers.tape import (  # noqa: E402
+from hvdkit.optimizers.distributed import (  # noqa: E402
     DistributedGradientTape,
+    DistributedOptimizer,
     PartialDistributedGradientTape,
+    PartialDistributedOptimizer,
 )
 from hvdkit.parallel.devices.strategy import strategy  # noqa: E402
 from hvdkit.randomness import set_random_seed  # noqa: E402
@@ -162,6 +162,7 @@ __all__ = [
     "cuda_built",
     "ddl_built",
     "elastic",
+    "exchange",
     "global_process_set",
     "gloo_built",
     "gloo_enabled",

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.mesh.layout import is_split, layout_of
-from hvdkit.optimizers.mixins import leaves
+from hvdkit.optimizers.composition import leaves
 from hvdkit.state.broadcast import can_be_sent
 from hvdkit.state.inventory import is_local, is_seed_state
 from hvdkit.state.own import own_variables as weights_by_rank

@@ -18,7 +18,8 @@ import tensorflow as tf
 from hvdkit.engine import ProcessSet, global_process_set, topology
 from hvdkit.exchange.buckets import variable_key
 from hvdkit.mesh.layout import is_split
-from hvdkit.optimizers.mixins import Distributed, leaves, mesh_of, reductions
+from hvdkit.optimizers.composition import chains, leaves, mesh_of
+from hvdkit.optimizers.mixins import Distributed
 from hvdkit.state.broadcast import can_be_sent
 from hvdkit.state.own import is_own, updates_itself
 from hvdkit.state.reachable import optimizers_of
@@ -41,8 +42,8 @@ def is_local(optimizers: Iterable[Any], variable: Any) -> bool:
 
 def process_set_of(optimizer: Any) -> ProcessSet | None:
     """The ranks that an optimizer reduces over; None if it is not distributed."""
-    found = reductions(optimizer) if optimizer is not None else []
-    return found[0].options.process_set if found else None
+    found = chains(optimizer)
+    return found[0].ranks if found else None
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ def alike(optimizer: Any) -> list[Alike]:
 
     Without a mesh there is one: the ranks that the optimizer reduces over, or all.
     """
-    found = reductions(optimizer) if optimizer is not None else []
+    found = chains(optimizer)
     if not found:
         return [Alike(global_process_set)]
     mesh = mesh_of(optimizer)
-    replicas = Alike(found[0].options.process_set)
+    replicas = Alike(found[0].ranks)
     return [replicas] if mesh is None else [Alike(mesh.tensor_set, whole_only=True), replicas]
 
 

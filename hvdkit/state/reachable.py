@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.composition import is_distributed
 
 COMPILED = "optimizer"
 """The name of the optimizer that was given to `compile`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvdkit.mesh.layout import is_partial, is_split
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.composition import is_distributed
 from hvdkit.state.reachable import leading_optimizer
 
 

@@ -19,7 +19,7 @@ from hvdkit.engine import (
     several_ranks,
     topology,
 )
-from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.inventory import process_set_of
 from hvdkit.training.features import add_callback, given_callbacks, set_callbacks
 

@@ -42,7 +42,7 @@ from hvdkit.metrics import kinds
 from hvdkit.metrics.logs import logs_of_pass
 from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.optimizers import loss_scaling
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.composition import is_distributed
 from hvdkit.parallel.devices import optimizer_files as optimizer_state
 from hvdkit.parallel.devices import optimizer_placement as placement
 from hvdkit.parallel.devices import shards as pieces

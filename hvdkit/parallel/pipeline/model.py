@@ -14,8 +14,8 @@ from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sampl
 from hvdkit.engine import ops, raise_everywhere
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.metrics.rows import TEST, TRAINING
+from hvdkit.optimizers.composition import is_distributed, mesh_of
 from hvdkit.optimizers.distributed import DistributedOptimizer
-from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.pipeline.gathered_weights import raise_on_all
 from hvdkit.parallel.pipeline.losses import Share, share_of
 from hvdkit.parallel.pipeline.metrics import build_metrics

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
-from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.exchange.gradient import Gradient, added
 from hvdkit.parallel.pipeline.chunk import Arguments, Pass, Piece
-from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.links import Border, Tensor
 from hvdkit.parallel.pipeline.losses import Share
 from hvdkit.parallel.pipeline.micro_batches import MicroBatches

@@ -12,12 +12,11 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import raise_everywhere
-from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.exchange.gradient import Gradient, added
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.optimizers.mixins import leaves
+from hvdkit.optimizers.composition import leaves
 from hvdkit.parallel.pipeline.batches import as_tensors, require_same_batch
 from hvdkit.parallel.pipeline.chunk import KeptPass, Piece, RecomputedPass
-from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.links import DESCRIPTION, described, from_description
 from hvdkit.parallel.pipeline.losses import LossHead, Share
 from hvdkit.parallel.pipeline.metrics import build_metrics, share_states
