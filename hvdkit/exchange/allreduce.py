@@ -119,9 +119,9 @@ class AllReduce(GradientExchange):
         """The arguments, as plain data: variables by their paths, ranks by their numbers."""
         ranks = self._ranks
         return {
-            "aggregator": keras.saving.serialize_keras_object(self._given),
+            "aggregator": _plain(self._given),
             "op": OP_NAMES[self._op],
-            "compression": _name_of(self._compression),
+            "compression": _plain(self._compression),
             "gradient_predivide_factor": self._factor,
             "groups": self._plan.paths if isinstance(self._plan, NamedGroups) else self._groups,
             "process_set": topology.process_set_ranks(ranks) if ranks.process_set_id else None,
@@ -134,22 +134,15 @@ class AllReduce(GradientExchange):
         """An exchange with the arguments of `get_config`; every rank calls it.
 
         Raises:
-            ValueError: a codec of one's own was given as `compression`: make the exchange with it.
+            ValueError: an aggregator or a codec of one's own, given then, has no config.
         """
-        config = dict(config)
-        compression = config["compression"]
-        if compression not in _COMPRESSIONS:
-            raise ValueError(
-                f"the compression {compression} can't be made from a config: make the exchange "
-                f"anew, hvd.exchange.AllReduce(compression={compression})."
-            )
         ranks = config["process_set"]
         return cls(
             **config
             | {
-                "aggregator": keras.saving.deserialize_keras_object(config["aggregator"]),
+                "aggregator": _from_plain("aggregator", config["aggregator"]),
                 "op": next(op for op, name in OP_NAMES.items() if name == config["op"]),
-                "compression": _COMPRESSIONS[compression],
+                "compression": _from_plain("compression", config["compression"]),
                 "process_set": topology.process_set_of(ranks) if ranks else global_process_set,
             }
         )
@@ -216,7 +209,21 @@ def _bucket_plan(groups: int | Sequence[Sequence[Any]] | None) -> BucketPlan:
     return EqualGroups(groups)
 
 
-def _name_of(compression: Any) -> str:
-    known = (name for name, one in _COMPRESSIONS.items() if one is compression)
-    kind = compression if isinstance(compression, type) else type(compression)
+def _plain(given: Any) -> Any:
+    """An aggregator or a codec as plain data: its config, or its name if it has none."""
+    if given is None or hasattr(given, "get_config"):
+        return keras.saving.serialize_keras_object(given)
+    kind = given if isinstance(given, type) else type(given)
+    known = (name for name, one in _COMPRESSIONS.items() if one is given)
     return next(known, f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _from_plain(argument: str, plain: Any) -> Any:
+    if not isinstance(plain, str):
+        return keras.saving.deserialize_keras_object(plain)
+    if plain not in _COMPRESSIONS:
+        raise ValueError(
+            f"{plain} has no get_config(), so it can't be made anew from a config: give it again, "
+            f"hvd.exchange.AllReduce({argument}=...)."
+        )
+    return _COMPRESSIONS[plain]

@@ -55,12 +55,15 @@ def require_exchange(exchange: Any) -> None:
     Raises:
         TypeError: it says what is missing, and what to give.
     """
+    kind = getattr(exchange, "__name__", type(exchange).__name__)
+    if hasattr(exchange, "compress") or hasattr(exchange, "additive"):
+        raise TypeError(
+            f"{kind} is a codec: give exchange=hvd.exchange.AllReduce(compression={kind})."
+        )
     if isinstance(exchange, type):
         raise TypeError(
-            f"exchange= takes an object, not the class {exchange.__name__}: give "
-            f"exchange={exchange.__name__}(...)."
+            f"exchange= takes an object, not the class {kind}: give exchange={kind}(...)."
         )
-    kind = type(exchange).__name__
     missing = [name for name in _MEMBERS if not hasattr(exchange, name)]
     if not missing:
         return
@@ -68,10 +71,6 @@ def require_exchange(exchange: Any) -> None:
         raise TypeError(
             f"{kind} is an aggregator, which makes the mean of one bucket: give "
             f"exchange=hvd.exchange.AllReduce({kind}(...))."
-        )
-    if hasattr(exchange, "encode") or hasattr(exchange, "compress"):
-        raise TypeError(
-            f"{kind} is a codec: give exchange=hvd.exchange.AllReduce(compression={kind}(...))."
         )
     raise TypeError(
         f"exchange={kind} is no exchange, since it lacks {', '.join(missing)}; "

@@ -29,6 +29,7 @@ class Attached:
         make_distributed: attaches the same to another optimizer.
         variables: those whose gradients are being applied.
         tracked: the exchange's own variables, once the optimizer is built.
+        unsharded: variables, by the optimizer's keys of what this rank owns of them.
     """
 
     chain: Chain
@@ -37,6 +38,7 @@ class Attached:
     make_distributed: Callable[[Any], None]
     variables: list[Any] = field(default_factory=list)
     tracked: list[Tracked] = field(default_factory=list)
+    unsharded: dict[Any, Any] = field(default_factory=dict)
 
 
 def attach(optimizer: Any, attached: Attached) -> None:

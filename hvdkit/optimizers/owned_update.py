@@ -17,8 +17,9 @@ from hvdkit.optimizers.composition import Attached
 do_not_convert = tf.autograph.experimental.do_not_convert
 
 # What Keras keeps for each variable besides the slots of its rule: it adds up gradients before they
-# are exchanged, and averages weights after that, so these are whole.
-_OF_WHOLE_VARIABLES = ("gradient_accumulator", "average")
+# are exchanged, and averages weights after that, so these are unsharded.
+_ACCUMULATOR = "gradient_accumulator"
+_UNSHARDED = (_ACCUMULATOR, "average")
 
 
 class OwnedUpdate(keras.optimizers.Optimizer):
@@ -32,25 +33,32 @@ class OwnedUpdate(keras.optimizers.Optimizer):
 
     def build(self, variables: Sequence[Any]) -> None:
         """Build the optimizer, with slots for what this rank owns."""
+        owned = zip(self._hvd_owned(variables), variables, strict=True)
+        self._hvd.unsharded = {
+            self._var_key(own): variable for own, variable in owned if own is not None
+        }
         super().build(variables)
-        for variable, own in zip(variables, self._hvd_owned(variables), strict=True):
-            if own is not None:
-                place = self._get_variable_index(variable)
-                self._trainable_variables_indices[self._var_key(own)] = place
+
+    def _get_variable_index(self, variable: Any) -> int:
+        place: int = super()._get_variable_index(
+            self._hvd.unsharded.get(self._var_key(variable), variable)
+        )
+        return place
 
     def add_variable_from_reference(
         self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
     ) -> Any:
         """A slot is as large as what this rank owns of a variable; None where that is nothing."""
         (own,) = self._hvd_owned([reference_variable])
-        described = reference_variable if name in _OF_WHOLE_VARIABLES else own
+        described = reference_variable if name in _UNSHARDED else own
         if described is None:
             return None
         slot = super().add_variable_from_reference(described, name, initializer)
         layout = layout_of(described)
         if layout is not None:
             set_layout(slot, layout)
-        if described is not reference_variable or self._hvd_differs(reference_variable):
+        differs = described is not reference_variable or self._hvd_differs(reference_variable)
+        if differs and name != _ACCUMULATOR:  # which is no slot
             self._hvd.tracked.append(Tracked(slot, Role.SLOT, slot.path, layout))
         return slot
 
@@ -75,7 +83,8 @@ class OwnedUpdate(keras.optimizers.Optimizer):
             super()._backend_update_step(gradients, own_variables, learning_rate)
         chain = self._hvd.chain
         if chain.active:
-            chain.exchange.weights(chain.shared(trainable_variables), self.iterations)
+            updates = tf.convert_to_tensor(self.iterations)
+            chain.exchange.weights(chain.shared(trainable_variables), updates)
 
     def _hvd_owned(self, variables: Sequence[Any]) -> list[Any]:
         """What this rank updates in place of each variable: local ones themselves."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
+import keras
 import tensorflow as tf
 
 from hvdkit.exchange.base import Codec
@@ -28,6 +29,7 @@ class AsIs:
         return payload
 
 
+@keras.saving.register_keras_serializable("hvdkit")
 class Cast:
     """Floats travel as a smaller type; what is as small stays.
 
@@ -54,6 +56,11 @@ class Cast:
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain data."""
         return {"dtype": self.dtype.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cast:
+        """A codec with the arguments of `get_config`."""
+        return cls(**config)
 
 
 class Compressor(Protocol):
