@@ -25,10 +25,10 @@ def _require_resumed(make: Any) -> None:
     """A training that is stopped goes on to the bit, with the other variables of its exchange."""
 
     def model() -> keras.Model:
-        return build(distributed={"exchange": make()}, optimizer=optimizers.SGD(0.05, momentum=0.9))
+        return build(distributed={"exchange": make()}, optimizer=optimizers.SGD(0.01, momentum=0.9))
 
     never, folder = train(shared_folder(), model=model()), shared_folder()
-    assert train(folder, stop=3, model=model(), save_freq=1) is None
+    assert train(folder, stop=4, model=model(), save_freq=1) is None
     end = train(folder, model=model(), save_freq=1)
     require_same_end(never, end)
     kept = _kept(never.model)
@@ -42,7 +42,7 @@ def check_residuals_are_saved_and_resumed() -> None:
 
 
 def check_local_steps_are_saved_and_resumed_between_two_meetings() -> None:
-    _require_resumed(lambda: LocalSteps(5, 0.5))
+    _require_resumed(lambda: LocalSteps(2, 0.5))  # the last checkpoint is after step 3
 
 
 def check_anchors_are_sent() -> None:
