@@ -24,7 +24,14 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, checkpoint, elastic, exchange, parallel  # noqa: E402  (only after the check)
+from hvdkit import (  # noqa: E402  (only after the check)
+    callbacks,
+    checkpoint,
+    elastic,
+    exchange,
+    parallel,
+    patches,
+)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -110,12 +117,18 @@ from hvdkit.state.broadcast import (  # noqa: E402
     broadcast_variables,
 )
 from hvdkit.training.load_model import load_model  # noqa: E402
-from hvdkit.training.trainer import install as _install_hooks  # noqa: E402
 from hvdkit.watch import pause  # noqa: E402
+
+
+def _patch_fit() -> None:
+    from hvdkit.training.trainer import install
+
+    install()
+
 
 __version__ = "0.1.0"
 
-_install_hooks()
+patches.offer(patches.FIT, _patch_fit)
 log_to_stderr()
 
 __all__ = [

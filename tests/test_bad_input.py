@@ -24,7 +24,7 @@ CASES = [
         arguments=("broadcast",),
         error=(
             "RankMismatchError: the variables of model and optimizer differ between ranks",
-            "float32 4x2 on rank 0, but float32 4x3 on rank 1",
+            "float32 (4, 2) on rank 0, but float32 (4, 3) on rank 1",
         ),
         ranks=3,
         long=("gloo",),
@@ -34,7 +34,7 @@ CASES = [
         arguments=("first_step",),
         error=(
             "RankMismatchError: the gradients of the trainable variables differ between ranks",
-            "float32 4x2 on rank 0, but float32 4x3 on rank 1",
+            "float32 (4, 2) on rank 0, but float32 (4, 3) on rank 1",
         ),
     ),
     Case(

@@ -21,11 +21,11 @@ from hvdkit.checkpoint.random_states import random_states, restore_random_states
 from hvdkit.checkpoint.running_metrics import metric_variables, restore_metrics
 from hvdkit.checkpoint.saver import Progress, Saver
 from hvdkit.checkpoint.store import Manifest
-from hvdkit.checkpoint.training_state import Training
+from hvdkit.checkpoint.training_state import TrainingState
 from hvdkit.data.fit_position import FitPosition, current_position
 from hvdkit.engine import logger, require_initialized, shutdown, topology
 from hvdkit.mesh.mesh import replicas
-from hvdkit.training.build import build_metrics
+from hvdkit.state.tracing import build_metrics
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -96,7 +96,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
         require_initialized("BackupAndRestore")
-        self._training = Training(self.model)
+        self._training = TrainingState(self.model)
         self._saver = Saver(self.directory, self.keep)
         self._agreement = Agreement()
         self._trained, self._is_due = 0, False

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import global_process_set, logger, require_same, topology
 from hvdkit.exchange.buckets import variable_key
 from hvdkit.mesh.mesh import current_mesh, replica_of
@@ -105,7 +106,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         with tf.device(self.device or None):
             for group, root in _senders(self.root_rank):
                 alike = group.among(sent)
-                kinds = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in alike]
+                kinds = [dtype_and_shape(v.dtype, v.shape) for v in alike]
                 require_same(_what_is_compared(self.model), kinds, group.ranks)
                 broadcast_variables(alike, root, group.ranks)
                 changed |= outside_variables.send(self.model, root, group.ranks)
@@ -141,7 +142,7 @@ def _senders(root_rank: int) -> Iterator[tuple[Alike, int]]:
     if mesh is None:
         yield Alike(global_process_set), root_rank
         return
-    replica, _, part = mesh.place_of(root_rank)
+    replica, _, part = mesh.indices_of(root_rank)
     if mesh.tensor > 1:
         sender = mesh.rank_at(mesh.data_index, mesh.pipeline_index, part)
         yield Alike(mesh.tensor_set, whole_only=True), sender

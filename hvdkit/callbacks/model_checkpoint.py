@@ -27,7 +27,7 @@ class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
             self._set_monitor_op()
         # Ranks that hold parts of a model write one file together.
         mesh = mesh_of(self.model.optimizer)
-        if topology.rank() == 0 or (mesh is not None and mesh.divides_models):
+        if topology.rank() == 0 or (mesh is not None and mesh.is_model_parallel):
             super()._save_model(epoch, batch, logs)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from hvdkit.checkpoint.latest import newest_for_all
 from hvdkit.checkpoint.saver import Saver
 from hvdkit.checkpoint.store import Store
-from hvdkit.checkpoint.training_state import Training
+from hvdkit.checkpoint.training_state import TrainingState
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import require_initialized
 
@@ -45,7 +45,7 @@ def save(
         ...         hvd.checkpoint.save("run1", model, optimizer, data=data, batch=batch + 1)
     """
     require_initialized("hvd.checkpoint.save()")
-    training = Training(model, optimizer)
+    training = TrainingState(model, optimizer)
     about: dict[str, Any] = {"values": values or {}}
     if data is not None:
         about["data"] = data.position(batch)
@@ -87,7 +87,7 @@ def restore(
     manifest = newest_for_all(Store(directory))
     if manifest is None:
         return None
-    training = Training(model, optimizer)
+    training = TrainingState(model, optimizer)
     training.restore(manifest)
     about = manifest.about
     if data is not None and "data" in about:

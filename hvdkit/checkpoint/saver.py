@@ -18,7 +18,7 @@ from typing import Any
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.files import Digest, write_whole
-from hvdkit.checkpoint.sharded_files import Place
+from hvdkit.checkpoint.sharded_files import MeshPosition
 from hvdkit.checkpoint.store import SHARED, Store, part_file, rank_file
 from hvdkit.engine import allgather_object, broadcast_object, raise_everywhere, topology
 from hvdkit.mesh.mesh import Sizes
@@ -39,7 +39,7 @@ class Snapshot:
     shared: Contents | None
     own: Contents
     about: dict[str, Any]
-    place: Place
+    place: MeshPosition
     part: Contents | None = None
 
 

@@ -18,7 +18,7 @@ from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
 from hvdkit.checkpoint.store import Manifest, part_file, rank_file
-from hvdkit.checkpoint.variables import PATHS, Groups, path_of, split_axis
+from hvdkit.checkpoint.variables import PATHS, Groups, path_of, sharded_dimension
 from hvdkit.engine import topology
 from hvdkit.mesh.layout import layout_of
 from hvdkit.mesh.mesh import Mesh, Sizes
@@ -31,22 +31,22 @@ _STATE = "state"
 
 def axes(groups: Groups) -> dict[str, list[int | None]]:
     """Along which axis variables are divided over the tensor ranks; None for whole ones."""
-    return {group: [split_axis(v) for v in variables] for group, variables in groups.items()}
+    return {group: [sharded_dimension(v) for v in variables] for group, variables in groups.items()}
 
 
 @dataclass(frozen=True)
-class Place:
+class MeshPosition:
     """Where a rank stands: the sizes (data, pipeline, tensor) and its indices."""
 
     sizes: Sizes
     indices: Sizes
 
     @staticmethod
-    def here(mesh: Mesh | None) -> Place:
+    def here(mesh: Mesh | None) -> MeshPosition:
         """This rank's place in a mesh, or among replicas of whole models."""
         if mesh is None:
-            return Place((topology.size(), 1, 1), (topology.rank(), 0, 0))
-        return Place(
+            return MeshPosition((topology.size(), 1, 1), (topology.rank(), 0, 0))
+        return MeshPosition(
             (mesh.data, mesh.pipeline, mesh.tensor),
             (mesh.data_index, mesh.pipeline_index, mesh.tensor_index),
         )
@@ -57,7 +57,7 @@ class Place:
         return self.sizes[1:] != (1, 1)
 
 
-def read_part(manifest: Manifest, place: Place, groups: Groups) -> Contents:
+def read_shards(manifest: Manifest, place: MeshPosition, groups: Groups) -> Contents:
     """This rank's part of what the replicas have in common.
 
     Raises:
@@ -70,7 +70,7 @@ def read_part(manifest: Manifest, place: Place, groups: Groups) -> Contents:
     )
 
 
-def read_own(manifest: Manifest, place: Place, groups: Groups, replica: int) -> Contents:
+def read_own(manifest: Manifest, place: MeshPosition, groups: Groups, replica: int) -> Contents:
     """What belonged to this rank's place in an old replica.
 
     Raises:
@@ -147,7 +147,5 @@ def _whole(files: list[Contents], group: str, position: int) -> np.ndarray:
 
 
 def _part(whole: np.ndarray, variable: Any) -> np.ndarray:
-    axis, layout = split_axis(variable), layout_of(variable)
-    if axis is None or layout is None:
-        return whole
-    return np.split(whole, layout.mesh.tensor, axis)[layout.mesh.tensor_index]
+    layout = layout_of(variable)
+    return whole if layout is None else layout.shard_of(whole)

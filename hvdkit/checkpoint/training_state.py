@@ -17,7 +17,7 @@ from hvdkit.checkpoint.layers import (
 )
 from hvdkit.checkpoint.reshard import KEPT, resplit
 from hvdkit.checkpoint.saver import Snapshot
-from hvdkit.checkpoint.sharded_files import AXES, Place, axes, read_own, read_part
+from hvdkit.checkpoint.sharded_files import AXES, MeshPosition, axes, read_own, read_shards
 from hvdkit.checkpoint.store import SHARED, Manifest, rank_file
 from hvdkit.checkpoint.variables import (
     PATHS,
@@ -48,7 +48,7 @@ from hvdkit.state.reachable import (
 _BUILT_WITH = "built_with"
 
 
-class Training:
+class TrainingState:
     """A model and its optimizers, to be saved and restored.
 
     Args:
@@ -69,7 +69,9 @@ class Training:
         self.model = model
         self._given = optimizer
         build_for_fit(model, self._optimizers())
-        self.place = Place.here(mesh_of(leading_optimizer(model, optimizer)) or current_mesh())
+        self.place = MeshPosition.here(
+            mesh_of(leading_optimizer(model, optimizer)) or current_mesh()
+        )
 
     def snapshot(
         self,
@@ -120,14 +122,14 @@ class Training:
         try:
             shared = manifest.read(SHARED)
             stored = manifest.read(rank_file(0)).values[PATHS]
-            part = Contents() if anew else read_part(manifest, self.place, {})
+            part = Contents() if anew else read_shards(manifest, self.place, {})
             found, lost = self._build_as_stored(part.values.get(_BUILT_WITH), stored)
             groups = shared_variables(self.model, found)
             own_groups = own_variables(self.model, found)
             if RECURRENT not in stored:  # written before they were saved
                 own_groups.pop(RECURRENT, None)
             if anew:
-                part = read_part(manifest, self.place, groups)
+                part = read_shards(manifest, self.place, groups)
             _leave_slots(groups, part, found)
             own = self._own_contents(manifest, own_groups)
             source = str(manifest.path)

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.mesh.layout import is_split, layout_of
+from hvdkit.descriptions import dtype_and_shape
+from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.optimizers.composition import leaves
 from hvdkit.state.broadcast import can_be_sent
 from hvdkit.state.inventory import is_local, is_seed_state
@@ -136,11 +137,12 @@ def _first_misfit(
             )
         for position, variable in enumerate(variables):
             array = arrays[f"{group}/{position}"]
-            expected = (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
-            if (array.shape, array.dtype.name) != expected:
+            expected = (keras.backend.standardize_dtype(variable.dtype), tuple(variable.shape))
+            if (array.dtype.name, array.shape) != expected:
+                found = dtype_and_shape(array.dtype, array.shape)
                 return (
-                    f"the checkpoint's {stored[position]} is {array.dtype.name} {array.shape}, "
-                    f"and this model's {path_of(variable)} is {expected[1]} {expected[0]}"
+                    f"the checkpoint's {stored[position]} is {found}, and this model's "
+                    f"{path_of(variable)} is {dtype_and_shape(*expected)}"
                 )
     return None
 
@@ -164,10 +166,10 @@ def _local_keys(model: Any, optimizers: Sequence[FoundOptimizer]) -> set[int]:
     return {_key(variable) for variable in model.trainable_variables if is_local(found, variable)}
 
 
-def split_axis(variable: Any) -> int | None:
-    """The axis along which a variable is divided over tensor ranks; None if it is whole."""
+def sharded_dimension(variable: Any) -> int | None:
+    """The dimension along which a variable is sharded over tensor ranks; None if it is not."""
     layout = layout_of(variable)
-    return layout.axis if layout is not None and is_split(variable) else None
+    return layout.shards.get("tensor") if layout is not None and is_sharded(variable) else None
 
 
 def _key(variable: Any) -> int:

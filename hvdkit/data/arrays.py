@@ -13,7 +13,7 @@ from hvdkit.data.columns import Column, DenseColumn, columns_of, flat_columns
 from hvdkit.data.contents import Content, sample_of, sampled_rows, samples_of
 from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.python_stream import from_python
-from hvdkit.data.source import Part, pipeline_options
+from hvdkit.data.source import Sharding, pipeline_options
 
 
 class ArraySource:
@@ -49,33 +49,33 @@ class ArraySource:
         found = [_seen(column, f"array {i} of the data") for i, column in enumerate(columns)]
         return [content for contents in found for content in contents]
 
-    def check(self, part: Part) -> None:
+    def check(self, sharding: Sharding) -> None:
         """See `Source.check`."""
-        if part.batch_size is None:
+        if sharding.batch_size is None:
             raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
-        if self.rows < part.size:
+        if self.rows < sharding.size:
             raise ValueError(
-                f"the data has {self.rows} rows, fewer than the {part.size} ranks: "
+                f"the data has {self.rows} rows, fewer than the {sharding.size} ranks: "
                 "start fewer ranks, or give more data."
             )
 
-    def num_batches(self, part: Part, first: int = 0) -> int:
+    def num_batches(self, sharding: Sharding, first: int = 0) -> int:
         """See `Source.num_batches`."""
-        full, rest = divmod(self.rows - first, self._global_batch(part))
-        return full + (rest > 0 and not part.drop_remainder)
+        full, rest = divmod(self.rows - first, self._global_batch(sharding))
+        return full + (rest > 0 and not sharding.drop_remainder)
 
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+    def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        rest = (self.rows - first) % self._global_batch(part)
-        return not part.drop_remainder and rest % part.size != 0
+        rest = (self.rows - first) % self._global_batch(sharding)
+        return not sharding.drop_remainder and rest % sharding.size != 0
 
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+    def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
-        return min(self.rows, first + batches * self._global_batch(part))
+        return min(self.rows, first + batches * self._global_batch(sharding))
 
-    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+    def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return dealt_positions(part.rank, part.size, step, rows)
+        return dealt_positions(sharding.rank, sharding.size, step, rows)
 
     def on_epoch_begin(self) -> None:
         """Nothing to do."""
@@ -90,17 +90,17 @@ class ArraySource:
         return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+        self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
-        uneven = self.may_be_uneven(part, first)
-        count = self.num_batches(part, first)
+        uneven = self.may_be_uneven(sharding, first)
+        count = self.num_batches(sharding, first)
 
         def batches() -> Iterator[Any]:
             order = np.arange(self.rows) if in_order else self.order(next_epoch())
             order = order[first:]
             for step in range(count):
-                data, scale = self._batch(order, step, part)
+                data, scale = self._batch(order, step, sharding)
                 yield ShardedBatch(data, scale) if uneven else data
 
         spec = tf.nest.map_structure(lambda c: c if c is None else c.spec, self.data)
@@ -109,15 +109,15 @@ class ArraySource:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
 
-    def _global_batch(self, part: Part) -> int:
-        assert part.batch_size is not None
-        return part.size * part.batch_size
+    def _global_batch(self, sharding: Sharding) -> int:
+        assert sharding.batch_size is not None
+        return sharding.size * sharding.batch_size
 
-    def _batch(self, order: np.ndarray, step: int, part: Part) -> tuple[Any, np.float32]:
-        width = self._global_batch(part)
+    def _batch(self, order: np.ndarray, step: int, sharding: Sharding) -> tuple[Any, np.float32]:
+        width = self._global_batch(sharding)
         rows = order[step * width : (step + 1) * width]
-        own = rows[rank_rows(part.rank, part.size, len(rows))]
-        scale = batch_scale_of(len(own), len(rows), part.size)
+        own = rows[rank_rows(sharding.rank, sharding.size, len(rows))]
+        scale = batch_scale_of(len(own), len(rows), sharding.size)
         picked = own if len(own) else rows[:1]
         data = tf.nest.map_structure(lambda c: c if c is None else c.take(picked), self.data)
         return data, np.float32(scale)

@@ -1,4 +1,4 @@
-"""One rank's part of a global batch."""
+"""One rank's shard of a global batch."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def with_row_weights(batch: Any) -> Any:
         (x, weights), or (x, y, weights); given sample weights are multiplied by the scale.
     """
     data, scale = batch if isinstance(batch, ShardedBatch) else (batch, tf.constant(1.0))
-    parts = tuple(data) if isinstance(data, tuple) else (data,)
-    if len(parts) == 3:
-        weights = tf.nest.map_structure(lambda w: w * tf.cast(scale, w.dtype), parts[2])
-        return (*parts[:2], weights)
-    return (*parts, tf.fill([batch_rows(parts)], tf.cast(scale, tf.float32)))
+    fields = tuple(data) if isinstance(data, tuple) else (data,)
+    if len(fields) == 3:
+        weights = tf.nest.map_structure(lambda w: w * tf.cast(scale, w.dtype), fields[2])
+        return (*fields[:2], weights)
+    return (*fields, tf.fill([batch_rows(fields)], tf.cast(scale, tf.float32)))

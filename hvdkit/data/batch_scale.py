@@ -1,4 +1,4 @@
-"""The weight of a rank's part of a short global batch.
+"""The weight of a rank's shard of a short global batch.
 
 When data does not divide, the last global batch has R rows, of which this rank has R_r. Keras
 averages the loss over R_r rows and the optimizer averages over N ranks, so the loss has to be

@@ -17,7 +17,7 @@ from hvdkit.data.datasets import StreamSource, keep_rows
 from hvdkit.data.packed import pack, unpacked
 from hvdkit.data.rows import batch_rows, take_rows
 from hvdkit.data.shuffling import shuffled
-from hvdkit.data.source import Part, pipeline_options
+from hvdkit.data.source import Sharding, pipeline_options
 
 
 class _BatchesSource(StreamSource):
@@ -42,114 +42,114 @@ class KeptBatchesSource(_BatchesSource):
     A global batch is N batches; where they have unequal rows, a rank's loss counts its rows.
     """
 
-    def check(self, part: Part) -> None:
+    def check(self, sharding: Sharding) -> None:
         """See `Source.check`."""
-        super().check(part)
-        if self.length is not None and self.length < part.size:
+        super().check(sharding)
+        if self.length is not None and self.length < sharding.size:
             raise ValueError(
-                f"the data has {self.length} batches, fewer than the {part.size} ranks: "
+                f"the data has {self.length} batches, fewer than the {sharding.size} ranks: "
                 "make smaller batches, or start fewer ranks."
             )
 
-    def num_batches(self, part: Part, first: int = 0) -> int | None:
+    def num_batches(self, sharding: Sharding, first: int = 0) -> int | None:
         """See `Source.num_batches`."""
-        if self.length is None or self._leaves_short_out(part):
+        if self.length is None or self._leaves_short_out(sharding):
             return None
-        full, rest = divmod(self.length - first, part.size)
-        return full + (rest > 0 and not part.drop_remainder)
+        full, rest = divmod(self.length - first, sharding.size)
+        return full + (rest > 0 and not sharding.drop_remainder)
 
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+    def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        if part.size == 1:
+        if sharding.size == 1:
             return False
         if rows_of_every_batch(self.source) is None:
-            return not self._leaves_short_out(part)
-        if part.drop_remainder or self.infinite:
+            return not self._leaves_short_out(sharding)
+        if sharding.drop_remainder or self.infinite:
             return False
-        return self.length is None or (self.length - first) % part.size != 0
+        return self.length is None or (self.length - first) % sharding.size != 0
 
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+    def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
-        place = first + batches * part.size
+        place = first + batches * sharding.size
         return place if self.length is None else min(self.length, place)
 
-    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+    def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return kept_positions(part.rank, part.size, step, rows)
+        return kept_positions(sharding.rank, sharding.size, step, rows)
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+        self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
         batches = self._ordered(next_epoch, in_order=in_order, first=first)
-        if part.size > 1:
-            batches = self._own(batches, part, tag=self.may_be_uneven(part, first))
-        elif self._leaves_short_out(part):
+        if sharding.size > 1:
+            batches = self._own(batches, sharding, tag=self.may_be_uneven(sharding, first))
+        elif self._leaves_short_out(sharding):
             batches = batches.filter(lambda *batch: batch_rows(batch) == self.batching.rows)
-        count = self.num_batches(part, first)
+        count = self.num_batches(sharding, first)
         if count is not None:
             batches = batches.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(batches)
 
-    def _leaves_short_out(self, part: Part) -> bool:
+    def _leaves_short_out(self, sharding: Sharding) -> bool:
         """Whether a global batch is left out where it is known to lack rows."""
         known = self.batching.rows is not None and self.batching.full
-        return part.drop_remainder and known and rows_of_every_batch(self.source) is None
+        return sharding.drop_remainder and known and rows_of_every_batch(self.source) is None
 
-    def _own(self, batches: tf.data.Dataset, part: Part, *, tag: bool) -> tf.data.Dataset:
+    def _own(self, batches: tf.data.Dataset, sharding: Sharding, *, tag: bool) -> tf.data.Dataset:
         spec = batches.element_spec
         counted = batches.map(lambda *batch: (batch_rows(batch), pack(batch)))
-        groups = counted.batch(part.size, drop_remainder=part.drop_remainder)
-        if self._leaves_short_out(part):
-            full = part.size * (self.batching.rows or 0)
+        groups = counted.batch(sharding.size, drop_remainder=sharding.drop_remainder)
+        if self._leaves_short_out(sharding):
+            full = sharding.size * (self.batching.rows or 0)
             groups = groups.filter(lambda rows, _: tf.reduce_sum(rows) == full)
 
         def own(rows: tf.Tensor, values: tf.Tensor) -> Any:
-            has = tf.size(rows) > part.rank
-            number = tf.where(has, part.rank, 0)
+            has = tf.size(rows) > sharding.rank
+            number = tf.where(has, sharding.rank, 0)
             batch = unpacked(values[number], spec)
             if not tag:
                 return batch
             data = take_rows(batch, tf.range(tf.where(has, rows[number], 1)))
             own_rows = tf.where(has, rows[number], 0)
-            scale = part.size * own_rows / tf.reduce_sum(rows)
+            scale = sharding.size * own_rows / tf.reduce_sum(rows)
             return ShardedBatch(data, tf.cast(scale, tf.float32))
 
         return groups.map(own)
 
 
-class DividedBatchesSource(_BatchesSource):
+class ShardedBatchesSource(_BatchesSource):
     """Batches of N x batch_size rows: global batches as they are, whose rows are dealt out."""
 
-    def num_batches(self, part: Part, first: int = 0) -> int | None:
+    def num_batches(self, sharding: Sharding, first: int = 0) -> int | None:
         """See `Source.num_batches`."""
-        if self.length is None or (part.drop_remainder and self._may_be_short()):
+        if self.length is None or (sharding.drop_remainder and self._may_be_short()):
             return None
         return self.length - first
 
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+    def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        return not part.drop_remainder and self._may_be_short()
+        return not sharding.drop_remainder and self._may_be_short()
 
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+    def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
         place = first + batches
         return place if self.length is None else min(self.length, place)
 
-    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+    def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return dealt_positions(part.rank, part.size, step, rows)
+        return dealt_positions(sharding.rank, sharding.size, step, rows)
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+        self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
         batches = self._ordered(next_epoch, in_order=in_order, first=first)
-        if part.drop_remainder:
+        if sharding.drop_remainder:
             batches = batches.filter(lambda *batch: batch_rows(batch) == self.batching.rows)
-        keep = keep_rows(part, tag=self.may_be_uneven(part, first), first_step=first == 0)
+        keep = keep_rows(sharding, tag=self.may_be_uneven(sharding, first), first_step=first == 0)
         batches = batches.enumerate().map(keep)
-        count = self.num_batches(part, first)
+        count = self.num_batches(sharding, first)
         if count is not None:
             batches = batches.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(batches)

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import is_scipy_sparse
 
 from hvdkit.data.rows import take_rows
 from hvdkit.data.values import dtype_of, sparse_tensor, values_in, with_floatx
+from hvdkit.descriptions import dtype_and_shape
+from hvdkit.keras_internals import is_scipy_sparse
 
 
 class Column(Protocol):
@@ -53,7 +54,7 @@ class DenseColumn:
     @property
     def identity(self) -> str:
         """See `Column.identity`."""
-        return f"{dtype_of(self.array).name} {'x'.join(map(str, self.array.shape))}"
+        return dtype_and_shape(dtype_of(self.array), self.array.shape)
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -85,8 +86,8 @@ class TensorColumn:
     @property
     def identity(self) -> str:
         """See `Column.identity`."""
-        kind = type(self.tensor).__name__
-        return f"{kind} {self.tensor.dtype.name} {self.tensor.shape.as_list()}"
+        what = dtype_and_shape(self.tensor.dtype, self.tensor.shape)
+        return f"{type(self.tensor).__name__} {what}"
 
     @property
     def spec(self) -> tf.TypeSpec:
@@ -118,7 +119,7 @@ class ScipyColumn:
     @property
     def identity(self) -> str:
         """See `Column.identity`."""
-        return f"sparse {self.matrix.dtype} {list(self.matrix.shape)}"
+        return f"sparse {dtype_and_shape(self.matrix.dtype, self.matrix.shape)}"
 
     @property
     def spec(self) -> tf.SparseTensorSpec:

@@ -11,7 +11,7 @@ from hvdkit.data.batch import CountedBatch, ShardedBatch, batch_scale_of
 from hvdkit.engine import ProcessSet, Sum, ops, topology
 
 
-def scaled(batches: Iterator[Any], process_set: ProcessSet) -> Iterator[Any]:
+def as_sharded_batches(batches: Iterator[Any], process_set: ProcessSet) -> Iterator[Any]:
     """Each `CountedBatch` as a `ShardedBatch`, and other batches as they are.
 
     Args:

@@ -15,7 +15,7 @@ from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.peek import peek
 from hvdkit.data.rows import batch_rows, take_rows
 from hvdkit.data.shuffling import shuffled
-from hvdkit.data.source import Part, pipeline_options
+from hvdkit.data.source import Sharding, pipeline_options
 from hvdkit.data.unseeded import problem_with_order, seeds_of
 
 SHUFFLE_BLOCK_ROWS = 10_000
@@ -35,7 +35,7 @@ class StreamSource:
     in an order, or with rows, of the rank's own is refused.
 
     Args:
-        dataset: the whole data, not a part of it.
+        dataset: the unsharded data.
         batching: how it is batched.
         shuffle: rows of a block that is shuffled, 0 not to shuffle.
         seed: seed of the shuffling.
@@ -69,7 +69,7 @@ class StreamSource:
         """The same batches; the first one is noted where it can be seen in passing only."""
         return batches if self.first_batch is None else self.first_batch.noted(batches)
 
-    def check(self, part: Part) -> None:
+    def check(self, sharding: Sharding) -> None:
         """See `Source.check`."""
         if problem := problem_with_order(self.source):
             raise ValueError(problem)
@@ -95,51 +95,56 @@ class StreamSource:
 class DatasetSource(StreamSource):
     """A dataset of samples, or of batches that can be cut anew into global batches."""
 
-    def check(self, part: Part) -> None:
+    def check(self, sharding: Sharding) -> None:
         """See `Source.check`."""
-        super().check(part)
-        if self._rows_per_rank(part) is None:
+        super().check(sharding)
+        if self._rows_per_rank(sharding) is None:
             raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
-        if self.length is not None and not self.batching.batched and self.length < part.size:
+        if self.length is not None and not self.batching.batched and self.length < sharding.size:
             raise ValueError(
-                f"the data has {self.length} rows, fewer than the {part.size} ranks: "
+                f"the data has {self.length} rows, fewer than the {sharding.size} ranks: "
                 "start fewer ranks, or give more data."
             )
 
-    def num_batches(self, part: Part, first: int = 0) -> int | None:
+    def num_batches(self, sharding: Sharding, first: int = 0) -> int | None:
         """See `Source.num_batches`."""
         rows = self._rows()
         if rows is not None:
-            full, rest = divmod(rows - first, self._global_batch(part))
-            return full + (rest > 0 and not part.drop_remainder)
+            full, rest = divmod(rows - first, self._global_batch(sharding))
+            return full + (rest > 0 and not sharding.drop_remainder)
         batch = self.batching.rows
-        if part.drop_remainder or batch is None or self.length is None or not self.batching.full:
+        if (
+            sharding.drop_remainder
+            or batch is None
+            or self.length is None
+            or not self.batching.full
+        ):
             return None
         # The last batch has at least one row, and at most as many as the others.
         least, most = (self.length - 1) * batch + 1 - first, self.length * batch - first
-        width = self._global_batch(part)
+        width = self._global_batch(sharding)
         count = -(-most // width)
         return count if -(-least // width) == count else None
 
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+    def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        if part.drop_remainder or part.size == 1 or self.infinite:
+        if sharding.drop_remainder or sharding.size == 1 or self.infinite:
             return False
         rows = self._rows()
-        return rows is None or ((rows - first) % self._global_batch(part)) % part.size != 0
+        return rows is None or ((rows - first) % self._global_batch(sharding)) % sharding.size != 0
 
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+    def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
-        place = first + batches * self._global_batch(part)
+        place = first + batches * self._global_batch(sharding)
         rows = self._rows()
         return place if rows is None else min(rows, place)
 
-    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+    def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return dealt_positions(part.rank, part.size, step, rows)
+        return dealt_positions(sharding.rank, sharding.size, step, rows)
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+        self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
         dataset, batched = self.source, self.batching.batched
@@ -150,41 +155,43 @@ class DatasetSource(StreamSource):
             dataset, batched = shuffled(blocks, self.seed, next_epoch), True
         if first:
             dataset, batched = (dataset.unbatch() if batched else dataset).skip(first), False
-        width = self._global_batch(part)
-        dataset = _in_batches(dataset, batched, width, drop_remainder=part.drop_remainder)
-        if part.size > 1:
-            keep = keep_rows(part, tag=self.may_be_uneven(part, first), first_step=first == 0)
+        width = self._global_batch(sharding)
+        dataset = _in_batches(dataset, batched, width, drop_remainder=sharding.drop_remainder)
+        if sharding.size > 1:
+            keep = keep_rows(
+                sharding, tag=self.may_be_uneven(sharding, first), first_step=first == 0
+            )
             dataset = self.noted(dataset).enumerate().map(keep)
-        count = self.num_batches(part, first)
+        count = self.num_batches(sharding, first)
         if count is not None:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
 
     def _rows(self) -> int | None:
-        """Rows of the whole data, if they are known."""
+        """Rows of the unsharded data, if they are known."""
         if not self.batching.batched or self.length is None:
             return self.length
         rows = rows_of_every_batch(self.source)
         return None if rows is None else rows * self.length
 
-    def _rows_per_rank(self, part: Part) -> int | None:
-        return part.batch_size if part.batch_size is not None else self.batching.rows
+    def _rows_per_rank(self, sharding: Sharding) -> int | None:
+        return sharding.batch_size if sharding.batch_size is not None else self.batching.rows
 
-    def _global_batch(self, part: Part) -> int:
-        rows = self._rows_per_rank(part)
+    def _global_batch(self, sharding: Sharding) -> int:
+        rows = self._rows_per_rank(sharding)
         assert rows is not None
-        return rows * part.size
+        return rows * sharding.size
 
 
-def keep_rows(part: Part, *, tag: bool, first_step: bool) -> Callable[..., Any]:
+def keep_rows(sharding: Sharding, *, tag: bool, first_step: bool) -> Callable[..., Any]:
     """A function of (step, global batch) that gives the rows of one rank.
 
     Args:
-        part: which rank of how many.
+        sharding: which rank of how many.
         tag: whether it gives a `ShardedBatch`.
         first_step: whether step 0 is the first one of the data.
     """
-    rank, size = part.rank, part.size
+    rank, size = sharding.rank, sharding.size
 
     def keep(step: tf.Tensor, batch: Any) -> Any:
         rows = batch_rows(batch)

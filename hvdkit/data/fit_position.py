@@ -16,7 +16,6 @@ from typing import Any
 import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedAdapter
-from hvdkit.training.comparison import FitComparison
 
 _current: ContextVar[FitPosition | None] = ContextVar("hvdkit_fit_position", default=None)
 
@@ -39,8 +38,8 @@ def positioned(position: FitPosition | None) -> Iterator[None]:
 @dataclass(frozen=True)
 class _Start:
     batch: int
-    state: dict[str, int]
-    before_first_step: Callable[[Any], None]
+    state: dict[str, int] | None = None  # None: after so many batches of a pass that begins now
+    before_first_step: Callable[[Any], None] = lambda spec: None
 
 
 class FitPosition:
@@ -50,15 +49,13 @@ class FitPosition:
 
     Args:
         adapter: what Keras reads data from `hvd.shard` through; None for other data.
-        comparison: of what the ranks read.
 
     Attributes:
         resumed: whether the epoch that runs has been started in its middle.
     """
 
-    def __init__(self, adapter: ShardedAdapter | None, comparison: FitComparison) -> None:
+    def __init__(self, adapter: ShardedAdapter | None) -> None:
         self.resumed = False
-        self.comparison = comparison
         self._adapter = adapter
         self._iterator: Any = None
         self._start: _Start | None = None
@@ -72,7 +69,7 @@ class FitPosition:
         Args:
             state: what `state` returned.
             same_ranks: whether as many ranks run as there were; data from `hvd.shard` can be
-                divided anew.
+                sharded anew.
         """
         sharded = self._adapter is not None
         return not state or (sharded == ("place" in state) and (same_ranks or sharded))
@@ -86,11 +83,11 @@ class FitPosition:
             return {}
         if self._adapter is None:
             return {"batches": seen}
-        source, part = self._adapter.data.source, self._adapter.part
+        source, sharding = self._adapter.data.source, self._adapter.sharding
         batches = seen - self._pass_batches
         return {
             "epoch": self._pass_epoch,
-            "place": source.place_after(part, batches, self._pass_place),
+            "place": source.place_after(sharding, batches, self._pass_place),
         }
 
     def start_at(
@@ -106,6 +103,15 @@ class FitPosition:
         """
         self._start = _Start(batch, state, before_first_step)
 
+    def start_after(self, batches: int) -> None:
+        """Let the next epoch, which begins a pass over the data, start after some of its batches.
+
+        Args:
+            batches: how many, of as many ranks as there are now.
+        """
+        if batches:
+            self._start = _Start(batches)
+
     def follow(self, iterator: Any, steps: Iterator[Any]) -> Iterator[Any]:
         """The steps of an epoch, as Keras's epoch iterator hands them out."""
         start, self._start = self._start, None
@@ -120,38 +126,50 @@ class FitPosition:
             yield step
 
     def _from(self, start: _Start, iterator: Any, steps: Iterator[Any]) -> Iterator[Any]:
-        batches = self._batches_before(start.state)
+        if start.state is None:
+            # A step begins with its first batch: what a step has done in part is done again.
+            done = start.batch - start.batch % iterator.steps_per_execution
+            start = _Start(done, self._state_after(done))
+        state = start.state or {}
+        batches = self._batches_before(state)
         first = batches if iterator.steps_per_epoch is None else start.batch
-        whole = iterator._distributed_dataset
-        rest = self._rest(iterator, start.state)
+        every_batch = iterator._distributed_dataset
+        rest = self._rest(iterator, state)
         distribute = iterator._distribute_strategy.experimental_distribute_dataset
         iterator._distributed_dataset = distribute(rest)
         start.before_first_step(rest.element_spec)
         for number, step in enumerate(steps):
             if number == 0:
                 # Keras has taken its iterator over the data, and counts from 0.
-                iterator._distributed_dataset = whole
+                iterator._distributed_dataset = every_batch
                 iterator._steps_seen += batches - first
             if step[1] >= first:
                 yield step
+
+    def _state_after(self, batches: int) -> dict[str, int]:
+        """What `state` would return after some batches of a pass that begins now."""
+        if self._adapter is None:
+            return {"batches": batches}
+        place = self._adapter.data.source.place_after(self._adapter.sharding, batches)
+        return {"epoch": self._adapter.data.epoch, "place": place}
 
     def _batches_before(self, state: dict[str, int]) -> int:
         """How many batches of all ranks, as many as there are now, come before the position."""
         if self._adapter is None:
             return state.get("batches", 0)
         place = state.get("place", 0)
-        source, part = self._adapter.data.source, self._adapter.part
-        whole, rest = source.num_batches(part), source.num_batches(part, place)
-        if whole is None or rest is None:
-            return place // source.place_after(part, 1)
-        return whole - rest
+        source, sharding = self._adapter.data.source, self._adapter.sharding
+        count, rest = source.num_batches(sharding), source.num_batches(sharding, place)
+        if count is None or rest is None:
+            return place // source.place_after(sharding, 1)
+        return count - rest
 
     def _rest(self, iterator: Any, state: dict[str, int]) -> tf.data.Dataset:
         if self._adapter is None:
-            whole = iterator._distributed_dataset
-            if not isinstance(whole, tf.data.Dataset):  # tf.distribute has divided it
-                whole = iterator.data_adapter.get_tf_dataset()
-            return whole.skip(state.get("batches", 0))
+            dataset = iterator._distributed_dataset
+            if not isinstance(dataset, tf.data.Dataset):  # tf.distribute has divided it
+                dataset = iterator.data_adapter.get_tf_dataset()
+            return dataset.skip(state.get("batches", 0))
         if state:
             self._adapter.data.set_epoch(state["epoch"])
         place = state.get("place", 0)

@@ -13,7 +13,7 @@ from hvdkit.data.contents import Content
 from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.packed import pack, unpacked
 from hvdkit.data.rows import batch_rows
-from hvdkit.data.source import Part, Source, pipeline_options
+from hvdkit.data.source import Sharding, Source, pipeline_options
 from hvdkit.engine.cores import affinity
 
 RowFunction = Callable[..., Any]
@@ -45,27 +45,27 @@ class MappedSource:
         """See `Source.contents`: those of the rows, as they are before the function."""
         return self.source.contents(sampled=sampled)
 
-    def check(self, part: Part) -> None:
+    def check(self, sharding: Sharding) -> None:
         """See `Source.check`."""
-        if part.batch_size is None:
+        if sharding.batch_size is None:
             raise ValueError("hvd.shard needs batch_size, the rows of one rank in a batch.")
-        self.source.check(part)
+        self.source.check(sharding)
 
-    def num_batches(self, part: Part, first: int = 0) -> int | None:
+    def num_batches(self, sharding: Sharding, first: int = 0) -> int | None:
         """See `Source.num_batches`."""
-        return self.source.num_batches(part, first)
+        return self.source.num_batches(sharding, first)
 
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+    def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        return self.source.may_be_uneven(part, first)
+        return self.source.may_be_uneven(sharding, first)
 
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+    def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
-        return self.source.place_after(part, batches, first)
+        return self.source.place_after(sharding, batches, first)
 
-    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+    def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return self.source.positions(part, step, rows)
+        return self.source.positions(sharding, step, rows)
 
     def on_epoch_begin(self) -> None:
         """See `Source.on_epoch_begin`."""
@@ -76,20 +76,20 @@ class MappedSource:
         self.source.on_epoch_end()
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+        self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`."""
-        assert part.batch_size is not None
-        batches = self.source.dataset(part, next_epoch, in_order=in_order, first=first)
+        assert sharding.batch_size is not None
+        batches = self.source.dataset(sharding, next_epoch, in_order=in_order, first=first)
         if not isinstance(batches.element_spec, ShardedBatch):
             mapped = batches.unbatch().map(self.function, num_parallel_calls=_threads())
-            mapped = mapped.batch(part.batch_size)
+            mapped = mapped.batch(sharding.batch_size)
         else:
             rows = batches.map(_with_scales).unbatch()
             mapped = rows.map(_on_data(self.function), num_parallel_calls=_threads())
-            mapped = mapped.batch(part.batch_size).map(_tagged)
+            mapped = mapped.batch(sharding.batch_size).map(_tagged)
         # All batches but the last are full, so these are the batches that there were.
-        count = self.num_batches(part, first)
+        count = self.num_batches(sharding, first)
         if count is not None:
             mapped = mapped.apply(tf.data.experimental.assert_cardinality(count))
         options = tf.data.Options()

@@ -8,14 +8,14 @@ from typing import Any
 import tensorflow as tf
 
 from hvdkit.data.batch import CountedBatch, ShardedBatch
-from hvdkit.data.source import Part, Source, pipeline_options
+from hvdkit.data.source import Sharding, Source, pipeline_options
 
 
 class MappedBatchesSource:
     """A source whose batches go through a function that keeps their rows; the rest is the source's.
 
     Args:
-        source: the whole data.
+        source: the unsharded data.
         function: as of `tf.data.Dataset.map`, applied to a batch: x, or x and y (and weights).
         options: more arguments of `tf.data.Dataset.map`.
     """
@@ -30,9 +30,9 @@ class MappedBatchesSource:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def dataset(self, part: Part, *args: Any, **kwargs: Any) -> tf.data.Dataset:
+    def dataset(self, sharding: Sharding, *args: Any, **kwargs: Any) -> tf.data.Dataset:
         """See `Source.dataset`."""
-        dataset = self._source.dataset(part, *args, **kwargs)
+        dataset = self._source.dataset(sharding, *args, **kwargs)
         spec = dataset.element_spec
         tagged = isinstance(spec, (ShardedBatch, CountedBatch))
         mapped = dataset.map(self._on_tagged if tagged else self._function, **self._options)

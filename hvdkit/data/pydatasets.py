@@ -15,9 +15,9 @@ import tensorflow as tf
 from hvdkit.data.batch import CountedBatch, ShardedBatch, batch_scale_of, kept_positions
 from hvdkit.data.contents import Content, samples_of
 from hvdkit.data.first_batch import FirstBatch
-from hvdkit.data.python_batches import batch_of, common_spec, first_row, row_count, spec_of
+from hvdkit.data.python_batches import batch_of, common_spec, first_row, number_of_rows, spec_of
 from hvdkit.data.python_stream import from_python
-from hvdkit.data.source import Part, pipeline_options
+from hvdkit.data.source import Sharding, pipeline_options
 
 _KERAS_LOOKS_AT = 2
 
@@ -29,7 +29,7 @@ class PyDatasetSource:
     forking a process in which MPI runs is not safe.
 
     Args:
-        dataset: the whole data.
+        dataset: the unsharded data.
         shuffle: whether to shuffle the order of the batches.
         seed: seed of the shuffling.
     """
@@ -46,9 +46,11 @@ class PyDatasetSource:
         # As in `fit`, dimensions are unknown that differ in the first batches, or in the last.
         seen = {min(i, (self.count or i + 1) - 1) for i in range(_KERAS_LOOKS_AT)}
         batches = {i: self._load(i) for i in seen | ({self.count - 1} if self.count else set())}
-        self.rows = row_count(batches[0])
-        self.last_rows = row_count(batches[self.count - 1]) if self.count else self.rows
-        self.equal = all(row_count(batches[i]) == self.rows for i in seen if i + 1 != self.count)
+        self.rows = number_of_rows(batches[0])
+        self.last_rows = number_of_rows(batches[self.count - 1]) if self.count else self.rows
+        self.equal = all(
+            number_of_rows(batches[i]) == self.rows for i in seen if i + 1 != self.count
+        )
         self.spec = common_spec([spec_of(batch) for batch in batches.values()])
         self._seen: list[Content] | None = self._samples(batches)
 
@@ -75,46 +77,46 @@ class PyDatasetSource:
         found = [samples_of(batches[i], f"batch {i} of the PyDataset") for i in self._sampled]
         return [sample for samples in found for sample in samples]
 
-    def check(self, part: Part) -> None:
+    def check(self, sharding: Sharding) -> None:
         """See `Source.check`."""
-        if part.batch_size is not None:
+        if sharding.batch_size is not None:
             raise ValueError("a PyDataset makes its batches itself; leave batch_size out.")
-        if self.count is not None and self.count < part.size:
+        if self.count is not None and self.count < sharding.size:
             raise ValueError(
-                f"the PyDataset has {self.count} batches, fewer than the {part.size} ranks: "
+                f"the PyDataset has {self.count} batches, fewer than the {sharding.size} ranks: "
                 "make smaller batches, or start fewer ranks."
             )
-        if part.drop_remainder and not self.equal:
+        if sharding.drop_remainder and not self.equal:
             raise ValueError(
                 "the batches of the PyDataset have different numbers of rows, so there is no "
                 'remainder to drop: use remainder="pad", which weighs each batch by its rows.'
             )
 
-    def num_batches(self, part: Part, first: int = 0) -> int | None:
+    def num_batches(self, sharding: Sharding, first: int = 0) -> int | None:
         """See `Source.num_batches`."""
         if self.count is None:
             return None
-        full, rest = divmod(self.count - first, part.size)
-        if part.drop_remainder:
+        full, rest = divmod(self.count - first, sharding.size)
+        if sharding.drop_remainder:
             return full - (rest == 0 and self.last_rows != self.rows)
         return full + (rest > 0)
 
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+    def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`: known of the first batches and the last."""
-        if part.drop_remainder or part.size == 1:
+        if sharding.drop_remainder or sharding.size == 1:
             return False
         if self.count is None or not self.equal:
             return not self.equal
-        return (self.count - first) % part.size != 0 or self.last_rows != self.rows
+        return (self.count - first) % sharding.size != 0 or self.last_rows != self.rows
 
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+    def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
-        place = first + batches * part.size
+        place = first + batches * sharding.size
         return place if self.count is None else min(self.count, place)
 
-    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+    def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return kept_positions(part.rank, part.size, step, rows)
+        return kept_positions(sharding.rank, sharding.size, step, rows)
 
     def on_epoch_begin(self) -> None:
         """Tell the PyDataset."""
@@ -133,7 +135,7 @@ class PyDatasetSource:
         return [int(index) for index in order]
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+        self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """See `Source.dataset`.
 
@@ -141,22 +143,24 @@ class PyDatasetSource:
         the last. Where they do not, it is not known before a step how many the others have: then
         the batches come as `CountedBatch`.
         """
-        counted = part.size > 1 and not part.drop_remainder and not self.equal
-        uneven = self.may_be_uneven(part, first)
-        alike = part.drop_remainder or (part.size > 1 and self.equal)
+        counted = sharding.size > 1 and not sharding.drop_remainder and not self.equal
+        uneven = self.may_be_uneven(sharding, first)
+        alike = sharding.drop_remainder or (sharding.size > 1 and self.equal)
 
         def batches() -> Iterator[Any]:
-            groups = self._groups(part, next_epoch, in_order, first)
-            for group, batch in self._loaded(groups, part.rank):
-                index = group[part.rank] if part.rank < len(group) else None
+            groups = self._groups(sharding, next_epoch, in_order, first)
+            for group, batch in self._loaded(groups, sharding.rank):
+                index = group[sharding.rank] if sharding.rank < len(group) else None
                 if index is None:
                     batch = first_row(batch)
                 elif alike:
                     self._require_rows(index, batch)
                 if counted:
-                    yield CountedBatch(batch, np.int64(0 if index is None else row_count(batch)))
+                    yield CountedBatch(
+                        batch, np.int64(0 if index is None else number_of_rows(batch))
+                    )
                 elif uneven:
-                    yield ShardedBatch(batch, self._scale(group, part))
+                    yield ShardedBatch(batch, self._scale(group, sharding))
                 else:
                     yield batch
 
@@ -168,33 +172,33 @@ class PyDatasetSource:
         return pipeline_options(from_python(batches, signature))
 
     def _groups(
-        self, part: Part, next_epoch: Callable[[], int], in_order: bool, first: int
+        self, sharding: Sharding, next_epoch: Callable[[], int], in_order: bool, first: int
     ) -> Iterator[list[int]]:
         """The batches of all ranks in each step."""
         if self.count is None:
-            for start in itertools.count(first, part.size):
-                yield list(range(start, start + part.size))
+            for start in itertools.count(first, sharding.size):
+                yield list(range(start, start + sharding.size))
             return
         order = list(range(self.count)) if in_order else self.order(next_epoch())
-        if part.drop_remainder and self.last_rows != self.rows:
+        if sharding.drop_remainder and self.last_rows != self.rows:
             order.remove(self.count - 1)
         order = order[first:]
-        for step in range(self.num_batches(part, first) or 0):
-            yield order[step * part.size : (step + 1) * part.size]
+        for step in range(self.num_batches(sharding, first) or 0):
+            yield order[step * sharding.size : (step + 1) * sharding.size]
 
-    def _scale(self, group: list[int], part: Part) -> np.float32:
+    def _scale(self, group: list[int], sharding: Sharding) -> np.float32:
         rows = [self._rows_of(index) for index in group]
-        own = rows[part.rank] if part.rank < len(rows) else 0
-        return np.float32(batch_scale_of(own, sum(rows), part.size))
+        own = rows[sharding.rank] if sharding.rank < len(rows) else 0
+        return np.float32(batch_scale_of(own, sum(rows), sharding.size))
 
     def _rows_of(self, index: int) -> int:
         return self.last_rows if self.count and index == self.count - 1 else self.rows
 
     def _require_rows(self, index: int, batch: Any) -> None:
-        if row_count(batch) != self._rows_of(index):
+        if number_of_rows(batch) != self._rows_of(index):
             raise ValueError(
-                f"batch {index} of the PyDataset has {row_count(batch)} rows, and the first two "
-                f"batches have {self.rows}: only the last one may then have others. Make all "
+                f"batch {index} of the PyDataset has {number_of_rows(batch)} rows, and the first "
+                f"two batches have {self.rows}: only the last one may then have others. Make all "
                 "batches alike, or let the first two differ: then the ranks count the rows before "
                 'each step (with remainder="pad").'
             )

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import is_scipy_sparse
 
 from hvdkit.data.rows import batch_rows, take_rows
 from hvdkit.data.values import dtype_of, sparse_tensor, values_in
+from hvdkit.keras_internals import is_scipy_sparse
 
 
 def batch_of(batch: Any) -> Any:
@@ -39,7 +39,7 @@ def common_spec(specs: list[Any]) -> Any:
     return tf.nest.map_structure(_common, *specs)
 
 
-def row_count(batch: Any) -> int:
+def number_of_rows(batch: Any) -> int:
     """How many rows a batch has."""
     first = next(value for value in tf.nest.flatten(batch) if value is not None)
     return len(first) if isinstance(first, np.ndarray) else int(batch_rows(first))

@@ -1,4 +1,4 @@
-"""hvd.shard: give each rank its part of the data."""
+"""hvd.shard: give each rank its shard of the data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.arrays import ArraySource
-from hvdkit.data.batches import DividedBatchesSource, KeptBatchesSource
+from hvdkit.data.batches import KeptBatchesSource, ShardedBatchesSource
 from hvdkit.data.batching import batching_of, has_batches_of_one_shape
 from hvdkit.data.contents import require_same_contents
 from hvdkit.data.datasets import SHUFFLE_BLOCK_ROWS, DatasetSource
@@ -18,7 +18,7 @@ from hvdkit.data.mapped import MappedSource, RowFunction, packed_samples
 from hvdkit.data.misuse import require_batch_size, require_data
 from hvdkit.data.pydatasets import PyDatasetSource
 from hvdkit.data.sharded import ShardedData
-from hvdkit.data.source import Part, Source
+from hvdkit.data.source import Sharding, Source
 from hvdkit.engine import (
     HvdkitError,
     ProcessSet,
@@ -51,7 +51,7 @@ def shard(
     would see. Every rank calls it, with the same data and arguments.
 
     Args:
-        data: the whole data: what `fit` takes as arrays (NumPy, tensors, ragged and sparse ones,
+        data: all the data: what `fit` takes as arrays (NumPy, tensors, ragged and sparse ones,
             pandas, text), a tuple (x, y) or (x, y, sample_weight) of such or of lists, tuples
             and dictionaries of such; a `tf.data.Dataset` of samples or batches, of known,
             unknown or infinite length (then `fit` needs `steps_per_epoch`); or a
@@ -95,14 +95,14 @@ def shard(
     topology.require_member(process_set)
     if seed is None:
         seed = shared_seed() or 0
-    part = Part(
+    sharding = Sharding(
         rank=topology.process_set_ranks(process_set).index(topology.rank()),
         size=topology.process_set_size(process_set),
         batch_size=batch_size,
         drop_remainder=remainder == "drop",
     )
-    source, problem = _try_source(data, part, shuffle, seed, remainder, batched, map)
-    if part.size > 1:
+    source, problem = _try_source(data, sharding, shuffle, seed, remainder, batched, map)
+    if sharding.size > 1:
         _raise_everywhere(problem, process_set)
         assert source is not None
         require_same(
@@ -114,7 +114,7 @@ def shard(
     elif problem is not None:
         raise problem
     assert source is not None
-    return ShardedData(source, part, process_set)
+    return ShardedData(source, sharding, process_set)
 
 
 def _raise_everywhere(problem: Exception | None, process_set: ProcessSet) -> None:
@@ -140,7 +140,7 @@ def _raise_everywhere(problem: Exception | None, process_set: ProcessSet) -> Non
 
 def _try_source(
     data: Any,
-    part: Part,
+    sharding: Sharding,
     shuffle: bool | int | None,
     seed: int,
     remainder: str,
@@ -149,17 +149,17 @@ def _try_source(
 ) -> tuple[Source | None, Exception | None]:
     try:
         require_data(data)
-        require_batch_size(part.batch_size)
+        require_batch_size(sharding.batch_size)
         if remainder not in ("pad", "drop"):
             raise ValueError(f'remainder is "pad" or "drop", not {remainder!r}.')
-        size: Any = part.batch_size  # NumPy's integers are welcome
+        size: Any = sharding.batch_size  # NumPy's integers are welcome
         if size is not None and (not isinstance(size, Integral) or size <= 0):
             raise ValueError(f"batch_size is a positive number of rows, not {size!r}.")
-        source = _source(data, part, shuffle, seed, batched, function)
-        source.check(part)
-        if source.num_batches(part) == 0:
+        source = _source(data, sharding, shuffle, seed, batched, function)
+        source.check(sharding)
+        if source.num_batches(sharding) == 0:
             raise ValueError(
-                f"the data is less than one batch on each of the {part.size} ranks, and "
+                f"the data is less than one batch on each of the {sharding.size} ranks, and "
                 'remainder="drop" leaves it out: choose a smaller batch_size, or remainder="pad".'
             )
     except Exception as error:  # the user's own, too: the other ranks wait to hear of it
@@ -169,7 +169,7 @@ def _try_source(
 
 def _source(
     data: Any,
-    part: Part,
+    sharding: Sharding,
     shuffle: bool | int | None,
     seed: int,
     batched: bool | None,
@@ -177,7 +177,7 @@ def _source(
 ) -> Source:
     if isinstance(data, tf.data.Dataset):
         block = SHUFFLE_BLOCK_ROWS if shuffle is True else int(shuffle or 0)
-        return _dataset_source(data, part, block, seed, batched, function)
+        return _dataset_source(data, sharding, block, seed, batched, function)
     shuffles = True if shuffle is None else bool(shuffle)
     if isinstance(data, keras.utils.PyDataset):
         if function is not None:
@@ -192,7 +192,7 @@ def _source(
 
 def _dataset_source(
     data: tf.data.Dataset,
-    part: Part,
+    sharding: Sharding,
     block: int,
     seed: int,
     batched: bool | None,
@@ -214,10 +214,10 @@ def _dataset_source(
         samples, function = packed_samples(data, function)
         return MappedSource(DatasetSource(samples, batching, block, seed), function)
     if batching.batched and not has_batches_of_one_shape(data):
-        if part.batch_size in (None, batching.rows):
+        if sharding.batch_size in (None, batching.rows):
             return KeptBatchesSource(data, batching, block, seed)
-        if part.batch_size * part.size == batching.rows:
-            return DividedBatchesSource(data, batching, block, seed)
-    if batching.batched and part.batch_size is None and batching.rows is None:
+        if sharding.batch_size * sharding.size == batching.rows:
+            return ShardedBatchesSource(data, batching, block, seed)
+    if batching.batched and sharding.batch_size is None and batching.rows is None:
         return KeptBatchesSource(data, batching, block, seed)
     return DatasetSource(data, batching, block, seed)

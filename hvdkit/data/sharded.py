@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
-from hvdkit.data.counting import scaled
+from hvdkit.data.counting import as_sharded_batches
 from hvdkit.data.lazy import LazyDataset
 from hvdkit.data.mapped_batches import MappedBatchesSource
-from hvdkit.data.source import Part, Source
+from hvdkit.data.source import Sharding, Source
 from hvdkit.engine import ProcessSet
+from hvdkit.keras_internals import DataAdapter, make_class_weight_map_fn
 
 
 class ShardedData(LazyDataset):
-    """One rank's part of the data, made by `hvd.shard`.
+    """One rank's shard of the data, made by `hvd.shard`.
 
     Give it to `fit`, `evaluate` or `predict` in the place of x, or to `fit` as
     `validation_data`. Iterating over it gives the batches of the next epoch as tensors: with
@@ -29,19 +30,25 @@ class ShardedData(LazyDataset):
     KerasHub do, take it.
 
     Attributes:
-        source: the whole data.
-        part: which part of it is this rank's.
-        process_set: the ranks that it is divided over.
+        source: the unsharded data.
+        sharding: how it is sharded, and which shard is this rank's.
+        process_set: the ranks that it is sharded over.
     """
 
-    def __init__(self, source: Source, part: Part, process_set: ProcessSet) -> None:
+    def __init__(self, source: Source, sharding: Sharding, process_set: ProcessSet) -> None:
         super().__init__()
         self.source = source
-        self.part = part
+        self.sharding = sharding
         self.process_set = process_set
         self._epochs = [0]  # what `map` has made from this goes on with it
         self._first = 0
         self._pass = (0, 0)
+
+    @property
+    def part(self) -> Sharding:
+        """The old name of `sharding`."""
+        warnings.warn("ShardedData.part is called sharding now.", DeprecationWarning, stacklevel=2)
+        return self.sharding
 
     @property
     def epoch(self) -> int:
@@ -58,7 +65,7 @@ class ShardedData(LazyDataset):
         Raises:
             TypeError: the length of the data is not known.
         """
-        count = self.source.num_batches(self.part)
+        count = self.source.num_batches(self.sharding)
         if count is None:
             raise TypeError("the length of this data is not known before it has been read.")
         return count
@@ -67,21 +74,23 @@ class ShardedData(LazyDataset):
         first, self._first = self._first, 0
         self._pass = (self.epoch, first)
         self.source.on_epoch_begin()
-        for batch in scaled(iter(self.dataset(self.part, first=first)), self.process_set):
-            weighted = isinstance(batch, ShardedBatch) or not self.part.drop_remainder
+        for batch in as_sharded_batches(
+            iter(self.dataset(self.sharding, first=first)), self.process_set
+        ):
+            weighted = isinstance(batch, ShardedBatch) or not self.sharding.drop_remainder
             yield with_row_weights(batch) if weighted else batch
         self.source.on_epoch_end()
         self._pass = (self.epoch, 0)
 
     def _make(self) -> tf.data.Dataset:
-        dataset = self.dataset(self.part)
+        dataset = self.dataset(self.sharding)
         if isinstance(dataset.element_spec, CountedBatch):
             raise TypeError(
                 "how many rows the other ranks have in a step of this data is known only when it "
                 "is read, so it can't be a tf.data.Dataset: give it to fit, evaluate or predict "
                 "as it is, or go over it with `for`."
             )
-        return dataset if self.part.drop_remainder else dataset.map(_with_row_weights)
+        return dataset if self.sharding.drop_remainder else dataset.map(_with_row_weights)
 
     def map(self, map_func: Callable[..., Any], *args: Any, **kwargs: Any) -> ShardedData:
         """Sharded data whose batches go through a function.
@@ -97,7 +106,7 @@ class ShardedData(LazyDataset):
         """
         options = dict(zip(("num_parallel_calls", "deterministic", "name"), args, strict=False))
         source = MappedBatchesSource(self.source, map_func, {**options, **kwargs})
-        mapped = ShardedData(source, self.part, self.process_set)
+        mapped = ShardedData(source, self.sharding, self.process_set)
         mapped._epochs = self._epochs
         return mapped
 
@@ -117,7 +126,7 @@ class ShardedData(LazyDataset):
             batches: how many batches of the current pass are done; 0 between two passes.
         """
         epoch, first = self._pass
-        return {"epoch": epoch, "place": self.source.place_after(self.part, batches, first)}
+        return {"epoch": epoch, "place": self.source.place_after(self.sharding, batches, first)}
 
     def start_at(self, position: dict[str, int]) -> None:
         """Let the next pass of a loop start where another one stood.
@@ -134,9 +143,11 @@ class ShardedData(LazyDataset):
         self.epoch += 1
         return epoch
 
-    def dataset(self, part: Part, *, in_order: bool = False, first: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self, sharding: Sharding, *, in_order: bool = False, first: int = 0
+    ) -> tf.data.Dataset:
         """The rank's batches of an epoch; `ShardedBatch` where ranks may have unequal rows."""
-        return self.source.dataset(part, self.next_epoch, in_order=in_order, first=first)
+        return self.source.dataset(sharding, self.next_epoch, in_order=in_order, first=first)
 
     def compare_first_batch(self) -> None:
         """Compare what can be seen only once it is read; all ranks call it after a step.
@@ -144,23 +155,23 @@ class ShardedData(LazyDataset):
         Raises:
             RankMismatchError: on every rank: they have read different data.
         """
-        if self.source.first_batch is not None and self.part.size > 1:
+        if self.source.first_batch is not None and self.sharding.size > 1:
             self.source.first_batch.require_same(self.process_set)
 
-    def part_for(self, local_devices: int) -> Part:
-        """The part, for a process that trains on several local devices (MirroredStrategy)."""
-        if self.part.batch_size is None or local_devices == 1:
-            return self.part
-        return replace(self.part, batch_size=self.part.batch_size * local_devices)
+    def sharding_for(self, devices: int) -> Sharding:
+        """The sharding, for a process that trains on several local devices (MirroredStrategy)."""
+        if self.sharding.batch_size is None or devices == 1:
+            return self.sharding
+        return replace(self.sharding, batch_size=self.sharding.batch_size * devices)
 
 
-class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
+class ShardedAdapter(DataAdapter):
     """What Keras reads `ShardedData` through.
 
     Args:
         data: the rank's data.
         class_weight: as in `fit`.
-        local_devices: devices of this process that share a batch.
+        devices: devices of this process that share a batch.
         in_order: do not shuffle.
     """
 
@@ -168,18 +179,18 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         self,
         data: ShardedData,
         class_weight: dict[int, float] | None = None,
-        local_devices: int = 1,
+        devices: int = 1,
         in_order: bool = False,
     ) -> None:
         self.data = data
-        self.part = data.part_for(local_devices)
+        self.sharding = data.sharding_for(devices)
         self._in_order = in_order
         self._class_weight = class_weight
         self._dataset = self.dataset_from(0)
 
     def dataset_from(self, first: int) -> tf.data.Dataset:
         """The batches of an epoch from a place on, see `Source.place_after`."""
-        dataset = self.data.dataset(self.part, in_order=self._in_order, first=first)
+        dataset = self.data.dataset(self.sharding, in_order=self._in_order, first=first)
         if self._class_weight is not None:
             spec = dataset.element_spec
             tag = type(spec) if isinstance(spec, (ShardedBatch, CountedBatch)) else None
@@ -197,12 +208,12 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
     @property
     def num_batches(self) -> int | None:
         """Batches of an epoch; None where it is not known."""
-        return self.data.source.num_batches(self.part)
+        return self.data.source.num_batches(self.sharding)
 
     @property
     def batch_size(self) -> int | None:
         """Rows of a full batch; None where the data is batched already."""
-        return self.part.batch_size
+        return self.sharding.batch_size
 
     @property
     def has_partial_batch(self) -> bool | None:
@@ -219,7 +230,10 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         if not isinstance(self._dataset.element_spec, CountedBatch):
             return steps
         process_set = self.data.process_set
-        return ((first, last, scaled(batches, process_set)) for first, last, batches in steps)
+        return (
+            (first, last, as_sharded_batches(batches, process_set))
+            for first, last, batches in steps
+        )
 
     def on_epoch_begin(self) -> None:
         """Called by Keras before an epoch."""
@@ -230,13 +244,11 @@ class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
         self.data.source.on_epoch_end()
 
 
-def _with_row_weights(*parts: Any) -> Any:
-    """As `tf.data.Dataset.map` calls it: with the parts of a tuple."""
-    return with_row_weights(parts[0] if len(parts) == 1 else parts)
+def _with_row_weights(*fields: Any) -> Any:
+    """As `tf.data.Dataset.map` calls it: with the fields of a tuple."""
+    return with_row_weights(fields[0] if len(fields) == 1 else fields)
 
 
 def _class_weights(class_weight: dict[int, float], tag: Any) -> Any:
-    from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
-
     weigh = make_class_weight_map_fn(class_weight)
     return weigh if tag is None else lambda batch: tag(weigh(*batch[0]), batch[1])

@@ -14,8 +14,8 @@ from hvdkit.data.first_batch import FirstBatch
 
 
 @dataclass(frozen=True)
-class Part:
-    """Which part of the data a rank reads.
+class Sharding:
+    """How data is sharded over ranks, and which shard a rank reads.
 
     Attributes:
         rank: this rank's number in the process set.
@@ -53,19 +53,19 @@ class Source(Protocol):
         """
         ...
 
-    def check(self, part: Part) -> None:
-        """Raise ValueError where the data can't be divided so."""
+    def check(self, sharding: Sharding) -> None:
+        """Raise ValueError where the data can't be sharded so."""
         ...
 
-    def num_batches(self, part: Part, first: int = 0) -> int | None:
+    def num_batches(self, sharding: Sharding, first: int = 0) -> int | None:
         """Batches of an epoch from place `first` on, equal on all ranks; None if not known."""
         ...
 
-    def may_be_uneven(self, part: Part, first: int = 0) -> bool:
+    def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """Whether ranks may have different numbers of rows in a batch from place `first` on."""
         ...
 
-    def place_after(self, part: Part, batches: int, first: int = 0) -> int:
+    def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """The place in an epoch's order after some batches of all ranks, begun at `first`.
 
         A place counts rows over all ranks (of a PyDataset: its batches), so it means the same to
@@ -74,12 +74,12 @@ class Source(Protocol):
         ...
 
     def dataset(
-        self, part: Part, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
+        self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
     ) -> tf.data.Dataset:
         """The rank's batches of one epoch.
 
         Args:
-            part: what to read.
+            sharding: which shard to read.
             next_epoch: called at the start of each pass; says which epoch's order to use.
             in_order: do not shuffle.
             first: the place in the epoch's order to start at, see `place_after`.
@@ -89,7 +89,7 @@ class Source(Protocol):
         """
         ...
 
-    def positions(self, part: Part, step: int, rows: int) -> np.ndarray:
+    def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """Where the rows that this rank reads in a step, in order, stand in the whole data.
 
         Returns:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.callbacks.broadcast import derive_seeds
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
 from hvdkit.exchange.buckets import variable_key
@@ -104,7 +105,7 @@ class TensorFlowKerasState(ObjectState):
         sent = [v for v in sent if can_be_sent(v)]
         require_same(
             "the variables of model and optimizer",
-            [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in sent],
+            [dtype_and_shape(v.dtype, v.shape) for v in sent],
         )
         broadcast_variables(sent, root_rank)
         if outside_variables.send(self.model, root_rank):

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
+from hvdkit.data.fit_position import current_position
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import topology
-from hvdkit.training.passed_batches import pass_over
 
 
 class UpdateBatchStateCallback(keras.callbacks.Callback):
@@ -37,9 +37,10 @@ class UpdateBatchStateCallback(keras.callbacks.Callback):
             self.state.save()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Pass over the batches that are done."""
-        if self._resumes:
-            pass_over(self.state.batch)
+        """Start after the batches that are done."""
+        position = current_position()
+        if self._resumes and position is not None:
+            position.start_after(self.state.batch)
         self._resumes = False
 
     def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.engine import require_same
 from hvdkit.state.broadcast import broadcast_variables
@@ -68,7 +69,7 @@ class TensorFlowState(ObjectState):
         super().receive(root_rank)
         require_same(
             "the variables of the state",
-            [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in self.variables],
+            [dtype_and_shape(v.dtype, v.shape) for v in self.variables],
         )
         broadcast_variables(self.variables, root_rank)
 

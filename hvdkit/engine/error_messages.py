@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine.native import ProcessSet, global_process_set
 from hvdkit.engine.tensorflow_errors import CollectiveError, RankMismatchError
 from hvdkit.engine.topology import may_have_company, process_set_ranks, rank
@@ -54,7 +55,7 @@ def explained(
         raise
     except tf.errors.OpError as error:
         if mismatch := _MISMATCH.search(error.message):
-            mine = ", ".join(f"{t.dtype.name} {t.shape}" for t in tensors)
+            mine = ", ".join(dtype_and_shape(t.dtype, t.shape) for t in tensors)
             raise _mismatch(
                 f"{what} of {mine} {detail}".strip(), mismatch[0], process_set
             ) from None

@@ -51,15 +51,15 @@ class PointToPoint:
 
     Example:
         >>> messages = PointToPoint(process_set)
-        >>> if messages.place == 0:
+        >>> if messages.index == 0:
         ...     messages.send(np.ones(3, np.float32), to=1, tag=0)
-        ... elif messages.place == 1:
+        ... elif messages.index == 1:
         ...     received = messages.receive(np.empty(3, np.float32), source=0, tag=0)
     """
 
     def __init__(self, process_set: ProcessSet) -> None:
         self._ranks = process_set_ranks(process_set)
-        self.place = self._ranks.index(rank())
+        self.index = self._ranks.index(rank())
         self.size = len(self._ranks)
         self._what = "messages between stages"
         self._pending: list[tuple[Any, np.ndarray]] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import (
     ProcessSet,
     global_process_set,
@@ -97,7 +98,7 @@ class Chain:
     @property
     def agreed_by(self) -> ProcessSet | None:
         """The ranks that apply different gradients, once exchanged; None if all have the same."""
-        if self.mesh is not None and self.mesh.divides_models:
+        if self.mesh is not None and self.mesh.is_model_parallel:
             return global_process_set
         return self.exchange.agreed_by()
 
@@ -160,8 +161,7 @@ class Chain:
         if gradient is None:
             return "no gradient"
         kind = "sparse " if isinstance(gradient, tf.IndexedSlices) else ""
-        shape = "x".join(str(d) for d in variable.shape) or "scalar"
-        return f"{kind}{gradient.dtype.name} {shape}"
+        return f"{kind}{dtype_and_shape(gradient.dtype, variable.shape)}"
 
 
 def _settings(config: Any, path: str = "") -> list[str]:

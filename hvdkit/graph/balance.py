@@ -1,4 +1,4 @@
-"""Dividing a line of layers into consecutive parts of about the same time, by dynamic programming.
+"""Cutting a sequence of layers into parts of about the same time, by dynamic programming.
 
 The problem is the linear partition of e.g. PipeDream (Narayanan et al., 2019,
 https://arxiv.org/abs/1806.03377, section 3.2), with a limit of memory for each part.
@@ -22,7 +22,7 @@ def balance(
     names: Sequence[str] | None = None,
     devices: Sequence[str] | None = None,
 ) -> list[Range]:
-    """Cut a line of blocks into consecutive parts so that the slowest part is as fast as can be.
+    """Cut a sequence of blocks into parts so that the slowest of them is as fast as can be.
 
     Of equally fast divisions it takes the one whose largest part needs less memory.
 
@@ -32,7 +32,7 @@ def balance(
         parts: number of parts; each gets a block or more.
         capacities: memory of the device of each part, in bytes; None for no limit.
         names: what errors call the blocks.
-        devices: what errors call the places of the parts.
+        devices: what errors call where the parts lie.
 
     Returns:
         For each part its first block and the one after its last.
@@ -103,21 +103,21 @@ def _what_does_not_fit(
     names: Sequence[str] | None,
     devices: Sequence[str] | None,
 ) -> str:
-    """Fill one place after the other as far as it goes, and name what is left over."""
+    """Fill one device after the other as far as it goes, and name what is left over."""
     names = names or [f"block {i}" for i in range(len(sizes))]
     devices = devices or [f"part {i}" for i in range(len(limits))]
     block = 0
-    for place, limit in zip(devices, limits, strict=True):
+    for device, limit in zip(devices, limits, strict=True):
         first, held = block, 0.0
         while block < len(sizes) and held + sizes[block] <= limit:
             held += sizes[block]
             block += 1
         if block == first and block < len(sizes):
             return (
-                f"{names[block]} does not fit on {place}: it needs {size_text(sizes[block])}, and "
+                f"{names[block]} does not fit on {device}: it needs {size_text(sizes[block])}, and "
                 f"there are {size_text(limit)}. Use a smaller batch or layer, or a larger device."
             )
-    if block == len(sizes):  # more places than blocks that these places can share
+    if block == len(sizes):  # more devices than blocks that these can share
         return (
             f"the layers fit on fewer than {len(limits)} devices only, as some of them are too "
             "small to begin with a later layer. Name fewer devices, or order them by memory."

@@ -1,4 +1,4 @@
-"""The layers of nested models, in one line with those around them."""
+"""The layers of nested models, in one sequence with those around them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-from keras.src.backend.common.masking import set_keras_mask
 
-from hvdkit.graph.layer_sequence import Line, Step, graph_of, line_of
+from hvdkit.graph.layer_sequence import LayerSequence, Step, graph_of, layer_sequence_of
 from hvdkit.graph.rebuild import distinct_names, inputs_like, operations_behind, put, replay
+from hvdkit.keras_internals import set_keras_mask
 
 
-def flattened(model: keras.Model) -> Line:
-    """The line of a model, with the steps of nested models as its own, for more places to cut.
+def flattened(model: keras.Model) -> LayerSequence:
+    """The layer sequence of a model, with the steps of nested models as its own: more cut points.
 
     The layers are the original's. A nested model with Python code of its own stays one step, and so
     does one that converts what it is given, to another type or rank.
@@ -22,24 +22,24 @@ def flattened(model: keras.Model) -> Line:
     Raises:
         ValueError: the model can't be cut.
     """
-    line = line_of(model)
-    if not any(_inner_line(step) for step in line.steps):
-        return line
+    sequence = layer_sequence_of(model)
+    if not any(_inner_sequence(step) for step in sequence.steps):
+        return sequence
     flattening = _Flattening()
 
     def between(inputs: list[Any]) -> list[Any]:
-        tensors = {id(old): new for old, new in zip(line.inputs, inputs, strict=True)}
-        flattening.replay(line.steps, tensors, ())
-        return [tensors[id(t)] for t in line.outputs]
+        tensors = {id(old): new for old, new in zip(sequence.inputs, inputs, strict=True)}
+        flattening.replay(sequence.steps, tensors, ())
+        return [tensors[id(t)] for t in sequence.outputs]
 
-    inputs = inputs_like(line)
+    inputs = inputs_like(sequence)
     outputs = between(inputs)
     with distinct_names(operations_behind(outputs)):
-        flat = line_of(keras.Model(inputs, outputs, name=line.name))
+        flat = layer_sequence_of(keras.Model(inputs, outputs, name=sequence.name))
     return replace(
         flat,
-        input_structure=line.input_structure,
-        output_structure=line.output_structure,
+        input_structure=sequence.input_structure,
+        output_structure=sequence.output_structure,
         inside={id(step): flattening.inside.get(id(step), ()) for step in flat.steps},
     )
 
@@ -70,7 +70,7 @@ class _Flattening:
             training: as what the innermost of these models was called.
         """
         for step in steps:
-            inner = _inner_line(step)
+            inner = _inner_sequence(step)
             if inner is None:
                 node = replay(step, tensors, training=training)
                 self.inside[id(node)] = inside
@@ -86,15 +86,15 @@ class _Flattening:
             put(tensors, step, [own[id(t)] for t in inner.outputs])
 
 
-def _inner_line(step: Step) -> Line | None:
-    """The line of a nested model; None if the step is not the same as its steps."""
+def _inner_sequence(step: Step) -> LayerSequence | None:
+    """The sequence of a nested model; None if the step is not the same as its steps."""
     model, kwargs = step.operation, dict(step.arguments.kwargs)
     if not isinstance(model, keras.Model) or model.activity_regularizer is not None:
         return None
     if len(step.arguments.args) > 1 or set(kwargs) - {"inputs", "training", "mask"}:
         return None
     try:
-        line = line_of(model)
+        sequence = layer_sequence_of(model)
         given = _inputs_of(model, _first(step.arguments.args, kwargs))
     except ValueError:
         return None
@@ -102,9 +102,9 @@ def _inner_line(step: Step) -> Line | None:
         tensor is None
         or (tensor.dtype, len(tensor.shape), tensor.sparse)
         == (own.dtype, len(own.shape), own.sparse)
-        for tensor, own in zip(given, line.inputs, strict=True)
+        for tensor, own in zip(given, sequence.inputs, strict=True)
     )
-    return line if taken else None
+    return sequence if taken else None
 
 
 def _first(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

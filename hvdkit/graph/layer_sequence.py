@@ -1,8 +1,8 @@
 """Cutting a functional or Sequential model into consecutive parts.
 
-The calls of its layers are put in one line, in the order in which the model runs them. Between any
-two of them is a place to cut. The tensors that cross it, those that skip several parts included,
-are the outputs of the part before and the inputs of the part after it.
+The calls of its layers are put in one sequence, in the order in which the model runs them. Between
+any two of them is a point to cut at. The tensors that cross it, those that skip several parts
+included, are the outputs of the part before and the inputs of the part after it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from itertools import pairwise
 from typing import Any
 
 import keras
-from keras.src.backend.common.masking import get_keras_mask
-from keras.src.models.functional import Functional
+
+from hvdkit.keras_internals import Functional, get_keras_mask
 
 KerasTensor = Any
-# One call of a layer or operation: a `keras.src.ops.node.Node`.
+# One call of a layer or operation: Keras's `Node`.
 Step = Any
 
 
@@ -54,7 +54,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Line:
+class LayerSequence:
     """The calls of a model's layers in the order in which they run.
 
     Attributes:
@@ -76,8 +76,8 @@ class Line:
     output_structure: Any
     inside: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
-    def places(self) -> list[int]:
-        """Where it is cut by default: place `p` is before step `p`.
+    def cut_points(self) -> list[int]:
+        """Where it is cut by default: point `p` is before step `p`.
 
         One or two variables that are needed on both sides, such as an embedding that is also the
         last layer's kernel, do not stand in the way. More do: models that are called twice stay
@@ -86,16 +86,16 @@ class Line:
         return [p for p in range(1, len(self.steps)) if len(self.tied_across(p)) <= 2]
 
     def blocks(self, also: Iterable[int] = ()) -> list[tuple[int, int]]:
-        """What is between the places: for each block its first step and the one after its last.
+        """What is between the cut points: for each block its first step and the one after its last.
 
         Args:
-            also: more places.
+            also: more points.
         """
-        ends = [0, *sorted({*self.places(), *also}), len(self.steps)]
+        ends = [0, *sorted({*self.cut_points(), *also}), len(self.steps)]
         return list(pairwise(ends))
 
-    def place_after(self, layer_name: str) -> int:
-        """The place after the last call of a layer, or of a nested model.
+    def point_after(self, layer_name: str) -> int:
+        """The point after the last call of a layer, or of a nested model.
 
         Args:
             layer_name: its name; with those of the nested models that it is in, as in
@@ -125,35 +125,35 @@ class Line:
             )
         return ends[found[0]]
 
-    def cut(self, places: Iterable[int]) -> list[Part]:
-        """The parts between some places, at most one more than there are places.
+    def cut(self, points: Iterable[int]) -> list[Part]:
+        """The parts between some points, at most one more than there are points.
 
         Raises:
-            ValueError: a place is at an end or outside.
+            ValueError: a point is at an end or outside.
         """
-        ends = sorted(set(places))
+        ends = sorted(set(points))
         if outside := [p for p in ends if not 0 < p < len(self.steps)]:
             raise ValueError(
-                f"place {outside[0]} is not inside model {self.name!r}, which has the places 1 to "
+                f"point {outside[0]} is not inside model {self.name!r}, which has the points 1 to "
                 f"{len(self.steps) - 1}."
             )
         starts, stops = [0, *ends], [*ends, len(self.steps)]
-        borders = [self.inputs, *(self.crossing(p) for p in ends), self.outputs]
+        crossing = [self.inputs, *(self.crossing(p) for p in ends), self.outputs]
         return [
-            Part(self.steps[start:stop], borders[i], borders[i + 1])
+            Part(self.steps[start:stop], crossing[i], crossing[i + 1])
             for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
         ]
 
-    def crossing(self, place: int) -> tuple[KerasTensor, ...]:
-        """The tensors that are there before a place and needed after it."""
-        made = [*self.inputs, *(t for step in self.steps[:place] for t in step.outputs)]
-        later = [t for step in self.steps[place:] for t in step.input_tensors]
+    def crossing(self, point: int) -> tuple[KerasTensor, ...]:
+        """The tensors that are there before a point and needed after it."""
+        made = [*self.inputs, *(t for step in self.steps[:point] for t in step.outputs)]
+        later = [t for step in self.steps[point:] for t in step.input_tensors]
         needed = {id(t) for t in [*later, *self.outputs]}
         return tuple(t for t in made if id(t) in needed)
 
-    def tied_across(self, place: int) -> list[Any]:
-        """The variables of layers on both sides of a place."""
-        return [v for v, first, last in self._uses if first < place <= last]
+    def tied_across(self, point: int) -> list[Any]:
+        """The variables of layers on both sides of a point."""
+        return [v for v, first, last in self._uses if first < point <= last]
 
     @cached_property
     def _uses(self) -> list[tuple[Any, int, int]]:
@@ -172,8 +172,8 @@ class Line:
         return ["/".join(names[: i + 1]) for i in range(len(names))]
 
 
-def line_of(model: keras.Model) -> Line:
-    """Put the calls of a model's layers in one line; nested models stay whole (see `flattened`).
+def layer_sequence_of(model: keras.Model) -> LayerSequence:
+    """Put the calls of a model's layers in one sequence; see `flattened` for nested models.
 
     Args:
         model: a built functional or Sequential model.
@@ -182,8 +182,8 @@ def line_of(model: keras.Model) -> Line:
         ValueError: the model is not built, or has Python code of its own that can't be cut.
 
     Example:
-        >>> line = line_of(model)
-        >>> first, second = line.cut([line.place_after("dense_3")])
+        >>> sequence = layer_sequence_of(model)
+        >>> first, second = sequence.cut([sequence.point_after("dense_3")])
         >>> keras_models = [part_model(part, name="part") for part in (first, second)]
     """
     graph = graph_of(model)
@@ -195,7 +195,7 @@ def line_of(model: keras.Model) -> Line:
         if not node.is_input
     ]
     steps.sort(key=lambda step: step[:3])
-    return Line(
+    return LayerSequence(
         model.name,
         tuple(step[3] for step in steps),
         tuple(graph.inputs),
@@ -209,10 +209,10 @@ def parts_of(model: keras.Model, after: Sequence[str]) -> list[Part]:
     """Cut a model after the layers with these names.
 
     Raises:
-        ValueError: see `line_of`, `Line.place_after` and `Line.cut`.
+        ValueError: see `layer_sequence_of`, `LayerSequence.point_after` and `LayerSequence.cut`.
     """
-    line = line_of(model)
-    return line.cut(line.place_after(name) for name in after)
+    sequence = layer_sequence_of(model)
+    return sequence.cut(sequence.point_after(name) for name in after)
 
 
 def graph_of(model: Any) -> Any:

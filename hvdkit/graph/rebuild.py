@@ -1,4 +1,4 @@
-"""Keras models of the parts that `cutting` has found, made of the layers themselves."""
+"""Keras models of the parts of a model, made of the layers themselves."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.models.functional import Functional
 
-from hvdkit.graph.layer_sequence import Line, Part, Step
-
-_COUNTS = "object_name_uids"  # Keras's, of the names that it has given
+from hvdkit.graph.layer_sequence import LayerSequence, Part, Step
+from hvdkit.keras_internals import (
+    NAME_COUNTS,
+    Functional,
+    global_attribute,
+    replaced_global_attribute,
+)
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -62,7 +64,7 @@ def part_model(part: Part, name: str) -> PartModel:
     """A functional model of a part, with its layers, which takes and returns lists of tensors.
 
     Args:
-        part: a part of a model, from `Line.cut`.
+        part: a part of a model, from `LayerSequence.cut`.
         name: the new model's name.
 
     Returns:
@@ -78,27 +80,31 @@ def part_model(part: Part, name: str) -> PartModel:
             return PartModel(inputs, outputs, name=name)
 
 
-def inputs_like(line: Line) -> list[Any]:
+def inputs_like(sequence: LayerSequence) -> list[Any]:
     """New inputs as a model has them, with the same names."""
-    return [_input_like(t, t._keras_history.operation.name) for t in line.inputs]
+    return [_input_like(t, t._keras_history.operation.name) for t in sequence.inputs]
 
 
-def model_like(line: Line, between: Callable[[list[Any]], Sequence[Any]]) -> keras.Model:
+def model_like(
+    sequence: LayerSequence, between: Callable[[list[Any]], Sequence[Any]]
+) -> keras.Model:
     """A functional model with the name, inputs and outputs of another one.
 
     Args:
-        line: the other model's.
+        sequence: the other model's.
         between: gives the list of outputs for the list of inputs, both in the model's order.
     """
-    return keras.Model(*ends_like(line, between), name=line.name)
+    return keras.Model(*ends_like(sequence, between), name=sequence.name)
 
 
-def ends_like(line: Line, between: Callable[[list[Any]], Sequence[Any]]) -> tuple[Any, Any]:
+def ends_like(
+    sequence: LayerSequence, between: Callable[[list[Any]], Sequence[Any]]
+) -> tuple[Any, Any]:
     """The inputs and outputs of `model_like`, in the structure of the other model's."""
-    inputs = inputs_like(line)
+    inputs = inputs_like(sequence)
     outputs = list(between(inputs))
     pack = keras.tree.pack_sequence_as
-    return pack(line.input_structure, inputs), pack(line.output_structure, outputs)
+    return pack(sequence.input_structure, inputs), pack(sequence.output_structure, outputs)
 
 
 @contextlib.contextmanager
@@ -122,11 +128,9 @@ def uncounted() -> Iterator[None]:
 
     So layers that one rank alone makes do not let the names of later ones differ between ranks.
     """
-    counts = dict(global_state.get_global_attribute(_COUNTS) or {})
-    try:
+    counts = global_attribute(NAME_COUNTS) or {}
+    with replaced_global_attribute(NAME_COUNTS, defaultdict(int, counts)):
         yield
-    finally:
-        global_state.set_global_attribute(_COUNTS, defaultdict(int, counts))
 
 
 @contextlib.contextmanager

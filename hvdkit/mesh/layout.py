@@ -1,40 +1,77 @@
 """How a variable of a model lies over the ranks of a mesh.
 
-A variable without a layout is whole on every rank of its tensor group and gets the same gradient
-there, as in a model that is not divided.
+A variable without a layout is replicated: it is the same on every rank, and gets the same gradient
+on all ranks of a replica, as in a model on one rank.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from hvdkit.mesh.mesh import Mesh
+import numpy as np
+
+from hvdkit.mesh.mesh import Axis, Mesh
 
 _ATTRIBUTE = "_hvdkit_layout"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one variable lies over a tensor group.
+    """How one variable lies over a mesh.
 
     Attributes:
         mesh: the mesh.
-        axis: the axis along which each rank of the tensor group holds an equal part, in the
-            order of the ranks; None if each holds the whole.
-        partial: whether each rank's gradient of a whole variable is only its part of a sum, as
-            where each rank sees a part of the sequence.
+        shards: for each axis of the mesh over which the variable is sharded, the dimension of the
+            variable along which it is: each rank holds an equal shard, in the order of the ranks.
+        partial: the axes of the mesh on which a rank's gradient of the variable is only its term
+            of a sum, as where each rank sees its shard of the sequence.
+
+    Example:
+        >>> columns = Layout(mesh, {"tensor": 1})  # of a kernel [features, units]
     """
 
     mesh: Mesh
-    axis: int | None = None
-    partial: bool = False
+    shards: Mapping[Axis, int] = field(default_factory=dict)
+    partial: frozenset[Axis] = frozenset()
 
-    def whole_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the undivided variable, of which this rank holds `shape`."""
-        if self.axis is None:
-            return shape
-        return tuple(n * self.mesh.tensor if i == self.axis else n for i, n in enumerate(shape))
+    @property
+    def is_sharded(self) -> bool:
+        """Whether ranks hold shards: an axis of a single rank does not count."""
+        return any(True for _ in self.sharded_axes())
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether ranks hold terms of the gradient: an axis of a single rank does not count."""
+        return any(self.mesh.size_along(axis) > 1 for axis in self.partial)
+
+    def sharded_axes(self) -> Iterator[tuple[Axis, int]]:
+        """The axes of several ranks over which the variable is sharded, with its dimensions."""
+        for axis, dimension in self.shards.items():
+            if self.mesh.size_along(axis) > 1:
+                yield axis, dimension
+
+    def unsharded_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the unsharded variable, of which this rank holds `shape`."""
+        sizes = list(shape)
+        for axis, dimension in self.shards.items():
+            sizes[dimension] *= self.mesh.size_along(axis)
+        return tuple(sizes)
+
+    def shard_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The opposite of `unsharded_shape`, for a shape that divides."""
+        sizes = list(shape)
+        for axis, dimension in self.shards.items():
+            sizes[dimension] //= self.mesh.size_along(axis)
+        return tuple(sizes)
+
+    def shard_of(self, array: np.ndarray) -> np.ndarray:
+        """This rank's shard of an unsharded array."""
+        for axis, dimension in self.sharded_axes():
+            shards = np.split(array, self.mesh.size_along(axis), dimension)
+            array = shards[self.mesh.index_along(axis)]
+        return array
 
 
 def set_layout(variable: Any, layout: Layout) -> None:
@@ -45,17 +82,17 @@ def set_layout(variable: Any, layout: Layout) -> None:
 
 
 def layout_of(variable: Any) -> Layout | None:
-    """How a variable lies over the ranks; None if it is whole on each."""
+    """How a variable lies over the ranks; None if it is the same on each."""
     return getattr(variable, _ATTRIBUTE, None)
 
 
-def is_split(variable: Any) -> bool:
-    """Whether each rank of a tensor group holds a part of the variable."""
+def is_sharded(variable: Any) -> bool:
+    """Whether each rank holds a shard of the variable."""
     layout = layout_of(variable)
-    return layout is not None and layout.axis is not None and layout.mesh.tensor > 1
+    return layout is not None and layout.is_sharded
 
 
 def is_partial(variable: Any) -> bool:
-    """Whether the ranks of a tensor group have parts of the variable's gradient, to be summed."""
+    """Whether the ranks hold terms of the variable's gradient, to be summed."""
     layout = layout_of(variable)
-    return layout is not None and layout.partial and layout.mesh.tensor > 1
+    return layout is not None and layout.is_partial

@@ -6,8 +6,10 @@ the ranks that communicate most are next to each other, on one host where they f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from itertools import product
+from typing import Literal
 
 from hvdkit.engine import (
     ProcessSet,
@@ -17,6 +19,8 @@ from hvdkit.engine import (
     topology,
 )
 
+Axis = Literal["data", "pipeline", "tensor"]
+AXES: tuple[Axis, Axis, Axis] = ("data", "pipeline", "tensor")
 # Of data, pipeline and tensor: sizes or indices.
 Sizes = tuple[int, int, int]
 
@@ -29,7 +33,7 @@ class Mesh:
     Args:
         data: number of replicas, which train on different rows; None for as many as fit.
         pipeline: number of stages that a model is cut into.
-        tensor: number of ranks that divide the layers of a stage.
+        tensor: number of ranks that the layers of a stage are sharded over.
 
     Attributes:
         data: number of replicas.
@@ -37,10 +41,10 @@ class Mesh:
         tensor: number of ranks of a stage in a replica.
         data_index: this rank's replica, from 0.
         pipeline_index: this rank's stage, from 0.
-        tensor_index: this rank's part of the layers, from 0.
-        data_set: the ranks that hold the same part of the model as this one (`hvd.ProcessSet`).
+        tensor_index: this rank's shard of the layers, from 0.
+        data_set: the ranks that hold the same weights of the model as this one (`hvd.ProcessSet`).
         pipeline_set: the ranks of this one's pipeline, in the order of the stages.
-        tensor_set: the ranks that divide layers with this one.
+        tensor_set: the ranks that this one's layers are sharded over.
 
     Raises:
         NotInitializedError: `hvd.init` has not been called.
@@ -62,7 +66,7 @@ class Mesh:
         self.data = world // (pipeline * tensor) if data is None else data
         self.pipeline = pipeline
         self.tensor = tensor
-        self.data_index, self.pipeline_index, self.tensor_index = self.place_of(topology.rank())
+        self.data_index, self.pipeline_index, self.tensor_index = self.indices_of(topology.rank())
         self.tensor_set = self._own_set(
             [self.rank_at(d, p, t) for t in range(tensor)]
             for d, p in product(range(self.data), range(pipeline))
@@ -76,14 +80,33 @@ class Mesh:
             for p, t in product(range(pipeline), range(tensor))
         )
 
-    def place_of(self, rank: int) -> Sizes:
+    def indices_of(self, rank: int) -> Sizes:
         """The data, pipeline and tensor index of a rank."""
         rest, tensor_index = divmod(rank, self.tensor)
         return (*divmod(rest, self.pipeline), tensor_index)
 
+    def place_of(self, rank: int) -> Sizes:
+        """The old name of `indices_of`."""
+        warnings.warn("Mesh.place_of is called indices_of now.", DeprecationWarning, stacklevel=2)
+        return self.indices_of(rank)
+
     def rank_at(self, data_index: int, pipeline_index: int, tensor_index: int) -> int:
-        """The rank at a place of the mesh."""
+        """The rank with these indices."""
         return (data_index * self.pipeline + pipeline_index) * self.tensor + tensor_index
+
+    def size_along(self, axis: Axis) -> int:
+        """Number of ranks along an axis."""
+        return dict(zip(AXES, (self.data, self.pipeline, self.tensor), strict=True))[axis]
+
+    def index_along(self, axis: Axis) -> int:
+        """This rank's index along an axis, from 0."""
+        indices = (self.data_index, self.pipeline_index, self.tensor_index)
+        return dict(zip(AXES, indices, strict=True))[axis]
+
+    def set_along(self, axis: Axis) -> ProcessSet:
+        """The ranks along an axis that this one is among, in the order of their indices."""
+        sets = (self.data_set, self.pipeline_set, self.tensor_set)
+        return dict(zip(AXES, sets, strict=True))[axis]
 
     def _own_set(self, groups: Iterator[list[int]]) -> ProcessSet:
         """Make the process sets of all groups, which takes every rank; returns this rank's."""
@@ -91,8 +114,8 @@ class Mesh:
         return next(process_set for ranks, process_set in sets if topology.rank() in ranks)
 
     @property
-    def divides_models(self) -> bool:
-        """Whether a rank holds a part of the model only."""
+    def is_model_parallel(self) -> bool:
+        """Whether a rank holds only some of the model's weights."""
         return self.pipeline * self.tensor > 1
 
     def __repr__(self) -> str:

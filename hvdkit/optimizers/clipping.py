@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
 from hvdkit.exchange.gradient import scaled
-from hvdkit.mesh.layout import is_split, layout_of
+from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.mesh.mesh import Mesh
 
 
@@ -54,7 +54,7 @@ def _squared_norms(gradients: Sequence[Any], variables: Sequence[Any]) -> list[t
     """The squared norm of each variable's whole gradient, but for those that are None."""
     given = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
     squares = [keras.ops.cast(keras.ops.sum(keras.ops.square(g)), "float32") for g, _ in given]
-    split = [i for i, (_, v) in enumerate(given) if is_split(v)]
+    split = [i for i, (_, v) in enumerate(given) if is_sharded(v)]
     if split:
         layout = layout_of(given[split[0]][1])
         assert layout is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from hvdkit.mesh.layout import is_split
+from hvdkit.mesh.layout import is_sharded
 
 LOOK_AT_WHOLE = tuple(
     getattr(keras.optimizers, name)
@@ -35,7 +35,7 @@ def require_elementwise(optimizer: Any, variables: Sequence[Any]) -> None:
         ValueError: on every rank. It names the optimizer or the constraint, and the variable.
     """
     for variable in variables:
-        if not is_split(variable):
+        if not is_sharded(variable):
             continue
         where = f"{variable.path}, which is divided over the tensor ranks of the mesh"
         if isinstance(optimizer, LOOK_AT_WHOLE):

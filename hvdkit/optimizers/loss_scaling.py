@@ -11,6 +11,7 @@ import tensorflow as tf
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Min, ops
 from hvdkit.optimizers.composition import attached_to, chains, is_distributed, leaves
+from hvdkit.patches import Patch
 
 
 def check_finite(original: Callable[..., Any], optimizer: Any, grads: Any) -> tf.Tensor:
@@ -39,8 +40,17 @@ def scale_loss(original: Callable[..., Any], optimizer: Any, loss: tf.Tensor) ->
     return scale.scaled(loss, leaves(optimizer))
 
 
-HOOKS = (
-    (keras.optimizers.LossScaleOptimizer, "check_finite", check_finite),
-    (keras.optimizers.LossScaleOptimizer, "scale_loss", scale_loss),
+PATCHES = (
+    Patch(
+        keras.optimizers.LossScaleOptimizer,
+        "check_finite",
+        check_finite,
+        "all ranks skip a step whose gradients are not finite, or none does",
+    ),
+    Patch(
+        keras.optimizers.LossScaleOptimizer,
+        "scale_loss",
+        scale_loss,
+        "a short batch of sharded data counts as many rows as it has",
+    ),
 )
-"""Of which class which method is replaced by which function here."""

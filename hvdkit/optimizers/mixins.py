@@ -17,7 +17,7 @@ import tensorflow as tf
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Max, ProcessSet, ops, topology
 from hvdkit.exchange.gradient import Gradient, scaled
-from hvdkit.mesh.layout import is_split, layout_of, set_layout
+from hvdkit.mesh.layout import is_sharded, layout_of, set_layout
 from hvdkit.optimizers.clipping import clip_by_global_norm, clip_by_norm
 from hvdkit.optimizers.composition import Attached, inner_optimizers, leaves
 from hvdkit.optimizers.elementwise import require_elementwise
@@ -127,7 +127,7 @@ class DistributedLeaf(Distributed):
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
         variables, mesh = self._hvd.variables, self._hvd.chain.mesh
         exchanged = self._hvd_exchanged(grads, variables)
-        if mesh is None or not (mesh.pipeline > 1 or any(map(is_split, variables))):
+        if mesh is None or not (mesh.pipeline > 1 or any(map(is_sharded, variables))):
             return super()._clip_gradients(exchanged)
         if self.clipnorm:
             return clip_by_norm(exchanged, variables, self.clipnorm)

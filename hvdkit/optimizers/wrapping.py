@@ -11,14 +11,14 @@ import functools
 from typing import Any
 
 import keras
-from keras.src import api_export
-from keras.src.saving import object_registration
 
+from hvdkit import patches
 from hvdkit.engine import logger
-from hvdkit.engine.versions import is_keras2_optimizer
 from hvdkit.exchange.base import GradientExchange
 from hvdkit.exchange.chain import Chain
-from hvdkit.mesh.layout import is_split
+from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
+from hvdkit.mesh.layout import is_sharded
+from hvdkit.optimizers import loss_scaling
 from hvdkit.optimizers.composition import (
     Attached,
     attach,
@@ -82,6 +82,7 @@ def distribute(
         for inner in inner_optimizers(one):
             make_distributed(inner)
 
+    patches.install(*loss_scaling.PATCHES)
     make_distributed(optimizer)
     return optimizer
 
@@ -110,12 +111,7 @@ def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
         "__reduce__": reduced,
     }
     distributed = type(base.__name__, (*mixins, base), attributes)
-    public_name = api_export.get_name_from_symbol(base)
-    if public_name is not None:
-        api_export.REGISTERED_OBJS_TO_NAMES[distributed] = public_name
-    else:
-        registered = object_registration.get_registered_name(base)
-        object_registration.GLOBAL_CUSTOM_NAMES[distributed] = registered
+    save_under_name_of(distributed, base)
     return distributed
 
 
@@ -145,7 +141,7 @@ def plain_optimizer(optimizer: Any) -> Any:
 
 def _require_marked_slots(optimizer: Any) -> None:
     """Refuse an optimizer whose slots were made before anybody noted how they lie over ranks."""
-    if optimizer.built and any(map(is_split, optimizer._trainable_variables)):
+    if optimizer.built and any(map(is_sharded, optimizer._trainable_variables)):
         raise ValueError(
             "the optimizer has been built for variables that are divided over ranks: wrap it with "
             "hvd.DistributedOptimizer before that, when it is made."

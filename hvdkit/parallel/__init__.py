@@ -14,6 +14,7 @@ from hvdkit.parallel.tensor import (
     RowParallelDense,
     ScatterSequence,
     SequenceParallel,
+    ShardedDropout,
     VocabularyParallelCrossEntropy,
     VocabularyParallelEmbedding,
 )
@@ -29,7 +30,12 @@ from hvdkit.planner.memory_plan import (
 from hvdkit.planner.memory_table import memory_table
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.schedules import schedules
-from hvdkit.state.unsharded import assign_whole_values, whole_values
+from hvdkit.state.unsharded import (
+    assign_unsharded_values,
+    assign_whole_values,
+    unsharded_values,
+    whole_values,
+)
 
 __all__ = [
     "ColumnParallelDense",
@@ -44,6 +50,7 @@ __all__ = [
     "RowParallelDense",
     "ScatterSequence",
     "SequenceParallel",
+    "ShardedDropout",
     "SplitDense",
     "SplitEmbedding",
     "SplitMultiHeadAttention",
@@ -51,6 +58,7 @@ __all__ = [
     "TransformerShape",
     "VocabularyParallelCrossEntropy",
     "VocabularyParallelEmbedding",
+    "assign_unsharded_values",
     "assign_whole_values",
     "memory_table",
     "misfit",
@@ -59,5 +67,6 @@ __all__ = [
     "schedules",
     "smallest_mesh",
     "split",
+    "unsharded_values",
     "whole_values",
 ]

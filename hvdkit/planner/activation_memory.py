@@ -23,8 +23,8 @@ class Kept:
     sequence parallelism what is gathered at their beginnings: `exchanged` each.
 
     Attributes:
-        whole: for each element of the activations between the divided layers.
-        divided: for each element of the activations, inside of the divided layers.
+        whole: for each element of the activations between the sharded layers.
+        divided: for each element of the activations, inside of the sharded layers.
         scores: for each element of the attention's scores.
         exchanged: for each element of the activations, for the two sums, or the two gathers.
         logits: for each logit.

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.graph.layer_sequence import Line, variables_of
+from hvdkit.graph.layer_sequence import LayerSequence, variables_of
 from hvdkit.graph.rebuild import part_model
 
 Range = tuple[int, int]
@@ -19,16 +19,17 @@ _REPEATS = 3
 
 
 def measured_times(
-    line: Line, blocks: Sequence[Range], rows: int, devices: Sequence[str]
+    sequence: LayerSequence, blocks: Sequence[Range], rows: int, devices: Sequence[str]
 ) -> list[float]:
     """Milliseconds of each block for a batch of `rows`, measured on the first of the devices."""
     ends = [stop for _, stop in blocks[:-1]]
     times = []
     with tf.device(devices[0]):
         tensors = {
-            id(t): tf.zeros(_with_rows(t.shape, rows), tf.as_dtype(t.dtype)) for t in line.inputs
+            id(t): tf.zeros(_with_rows(t.shape, rows), tf.as_dtype(t.dtype))
+            for t in sequence.inputs
         }
-        for i, part in enumerate(line.cut(ends)):
+        for i, part in enumerate(sequence.cut(ends)):
             # Shapes that Keras knows need not be true: a block gets what those before it made.
             inputs = [tensors[id(t)] for t in part.inputs]
             milliseconds, outputs = _measured(part_model(part, f"block_{i}"), inputs)
@@ -38,7 +39,7 @@ def measured_times(
 
 
 def estimated_times(
-    line: Line, blocks: Sequence[Range], rows: int, devices: Sequence[str]
+    sequence: LayerSequence, blocks: Sequence[Range], rows: int, devices: Sequence[str]
 ) -> list[float]:
     """Milliseconds of each block from its operations, at the speed of one matrix product.
 
@@ -47,19 +48,20 @@ def estimated_times(
     """
     per_millisecond = _speed(devices[0])
     return [
-        3 * rows * sum(_operations(step) for step in line.steps[a:b]) / per_millisecond
+        3 * rows * sum(_operations(step) for step in sequence.steps[a:b]) / per_millisecond
         for a, b in blocks
     ]
 
 
-def memory(line: Line, blocks: Sequence[Range], rows: int, slots: int) -> list[float]:
+def memory(sequence: LayerSequence, blocks: Sequence[Range], rows: int, slots: int) -> list[float]:
     """Bytes that each block holds in training, in whole batches.
 
     Its weights, a gradient for each, `slots` slots of the optimizer for each, and what its layers
     return, which the backward pass needs.
     """
     return [
-        _weights(line.steps[a:b], slots) + _activations(line.steps[a:b], rows) for a, b in blocks
+        _weights(sequence.steps[a:b], slots) + _activations(sequence.steps[a:b], rows)
+        for a, b in blocks
     ]
 
 

@@ -37,7 +37,7 @@ class Training:
             and with one for twice the stages, or the next smaller number that divides the rows.
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
         optimizer_slots: variables that the optimizer has for each weight: 2 for AdamW.
-        sequence_parallel: whether activations between divided layers are divided too.
+        sequence_parallel: whether activations between sharded layers are sharded too.
         recompute: whether a stage keeps only its inputs (`PipelineModel(recompute=True)`).
         schedule: the pipeline's schedule.
         kept: what a layer keeps; None for what Keras's layers do in this precision.
@@ -115,12 +115,12 @@ def plan_memory(shape: TransformerShape, degrees: Degrees, training: Training) -
 
 def misfit(shape: TransformerShape, degrees: Degrees, training: Training) -> str | None:
     """Why a model does not divide over a mesh; None if it does."""
-    pieces, rows = degrees.pipeline * training.schedule.chunks, training.batch_size // degrees.data
+    chunks, rows = degrees.pipeline * training.schedule.chunks, training.batch_size // degrees.data
     for what, size, by, parts in (
         ("width", shape.width, "number of heads", shape.heads),
         ("number of heads", shape.heads, "tensor degree", degrees.tensor),
         ("vocabulary", shape.vocabulary, "tensor degree", degrees.tensor),
-        ("number of layers", shape.layers, "pieces of the pipeline", pieces),
+        ("number of layers", shape.layers, "chunks of the pipeline", chunks),
         ("batch size", training.batch_size, "replicas", degrees.data),
         ("batch of a replica", rows, "micro-batches", training.micro_batches_on(degrees)),
     ):

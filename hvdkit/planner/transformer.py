@@ -54,7 +54,7 @@ class TransformerShape:
 
     @property
     def parameters(self) -> int:
-        """Number of weights of the whole model."""
+        """Number of weights of the unsharded model."""
         return self.parameters_of(stage=0, degrees=Degrees())
 
     def parameters_of(self, stage: int, degrees: Degrees) -> int:
@@ -62,10 +62,10 @@ class TransformerShape:
 
         A layer has 12 w^2 + 13 w of width w: 4 w^2 in the attention, 8 w^2 in the feed-forward
         layer. The biases of the two layers that add up over the ranks of a tensor group, and the
-        two normalizations, are whole on each (6 w).
+        two normalizations, are unsharded (6 w).
         """
-        divided, whole = 12 * self.width**2 + 7 * self.width, 6 * self.width
-        count = self.layers // degrees.pipeline * (divided // degrees.tensor + whole)
+        sharded, unsharded = 12 * self.width**2 + 7 * self.width, 6 * self.width
+        count = self.layers // degrees.pipeline * (sharded // degrees.tensor + unsharded)
         embedding = self.vocabulary * self.width // degrees.tensor
         if stage == 0:
             count += embedding + self.context * self.width

@@ -1,7 +1,8 @@
 """What a stage of a pipeline does, and what it has to wait for.
 
-A stage holds one chunk of the model, or several: then the model is cut into
-`stages x chunks` pieces, and piece k belongs to stage k mod stages, as its chunk k div stages.
+A stage holds one chunk of the model, or several: the model is cut into
+`stages x chunks` chunks, and the k-th of all belongs to stage k mod stages, as its chunk k div
+stages.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ def source(action: Action, stage: int, stages: int, chunks: int) -> tuple[int, A
     Returns:
         None where the batch itself, or the loss, is all that is needed.
     """
-    piece = action.chunk * stages + stage
+    number = action.chunk * stages + stage
     if isinstance(action, Forward):
-        if piece == 0:
+        if number == 0:
             return None
-        chunk, other = divmod(piece - 1, stages)
+        chunk, other = divmod(number - 1, stages)
         return other, Forward(action.micro_batch, chunk)
-    if piece == stages * chunks - 1:
+    if number == stages * chunks - 1:
         return None
-    chunk, other = divmod(piece + 1, stages)
+    chunk, other = divmod(number + 1, stages)
     return other, Backward(action.micro_batch, chunk)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import (
     ProcessSet,
     broadcast_object,
@@ -117,7 +118,7 @@ def broadcast_layers(
         if shape is not None and not layer.built:
             layer.build_from_config(shape)
     variables = [v for layer in given for v in layer.variables if can_be_sent(v)]
-    described = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in variables]
+    described = [dtype_and_shape(v.dtype, v.shape) for v in variables]
     require_same("the variables of the layers", described, process_set)
     broadcast_variables(variables, root_rank, process_set)
     for layer in given:

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import (
     ProcessSet,
     explained_in_graph,
@@ -71,7 +72,7 @@ class Digests:
         if not self.variables or topology.process_set_size(self.process_set) == 1:
             return []
         if not self._same_kinds:
-            kinds = [f"{v.dtype} {'x'.join(map(str, v.shape)) or 'scalar'}" for v in self.variables]
+            kinds = [dtype_and_shape(v.dtype, v.shape) for v in self.variables]
             require_same("the variables of model and optimizer", kinds, self.process_set)
             self._same_kinds = True
         with explained_in_graph("the check that all ranks hold the same variables"):

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, global_process_set, topology
 from hvdkit.exchange.buckets import variable_key
-from hvdkit.mesh.layout import is_split
+from hvdkit.mesh.layout import is_sharded
 from hvdkit.optimizers.composition import chains, leaves, mesh_of
 from hvdkit.optimizers.mixins import Distributed
 from hvdkit.state.broadcast import can_be_sent
@@ -40,7 +40,7 @@ def is_local(optimizers: Iterable[Any], variable: Any) -> bool:
     )
 
 
-def process_set_of(optimizer: Any) -> ProcessSet | None:
+def ranks_of_optimizer(optimizer: Any) -> ProcessSet | None:
     """The ranks that an optimizer reduces over; None if it is not distributed."""
     found = chains(optimizer)
     return found[0].ranks if found else None
@@ -71,7 +71,7 @@ class Alike:
 
     def among(self, variables: Iterable[Any]) -> list[Any]:
         """Those of some variables that these ranks hold alike."""
-        return [v for v in variables if not (self.whole_only and is_split(v))]
+        return [v for v in variables if not (self.whole_only and is_sharded(v))]
 
 
 def alike(optimizer: Any) -> list[Alike]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hvdkit.engine import Average, is_initialized, logger, ops, topology
 from hvdkit.state.constants import renew_layers_of
 from hvdkit.state.digest import digests_of
-from hvdkit.state.inventory import moving_statistics, process_set_of
+from hvdkit.state.inventory import moving_statistics, ranks_of_optimizer
 from hvdkit.state.outside_variables import remake_functions
 from hvdkit.state.own import ATTRIBUTE, doubtful
 from hvdkit.state.reachable import leading_optimizer
@@ -32,7 +32,7 @@ def average_statistics(model: Any) -> None:
     """
     if not is_initialized() or topology.size() == 1:
         return
-    process_set = process_set_of(leading_optimizer(model))
+    process_set = ranks_of_optimizer(leading_optimizer(model))
     if process_set is None or not topology.in_process_set(process_set):
         return
     variables = moving_statistics(model)

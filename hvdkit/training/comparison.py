@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import (
@@ -18,6 +19,7 @@ from hvdkit.engine import (
     is_initialized,
     logger,
     ops,
+    several_ranks,
     topology,
 )
 from hvdkit.engine.run_settings import ranks_are_compared
@@ -30,6 +32,7 @@ from hvdkit.training.even_steps import (
     problem_with,
     problem_with_epoch,
 )
+from hvdkit.training.features import Call, Feature
 from hvdkit.training.same_rows import (
     Seen,
     advice,
@@ -40,6 +43,37 @@ from hvdkit.training.same_rows import (
 )
 
 _said: set[str] = set()
+
+_current: ContextVar[FitComparison | None] = ContextVar("hvdkit_fit_comparison", default=None)
+
+
+def current_comparison() -> FitComparison | None:
+    """That of the `fit` that runs; None outside of `fit`, and in its validation."""
+    return _current.get()
+
+
+class SameSteps(Feature):
+    """`fit` checks that the ranks make equally many steps, and says where they read the same."""
+
+    def __init__(self) -> None:
+        self._comparison: FitComparison | None = None
+
+    def before(self, call: Call) -> None:
+        """Count the steps, before callbacks that exchange something."""
+        if not call.trains:
+            return
+        self._comparison = FitComparison(call.model, call.arguments)
+        if several_ranks():
+            call.add_callback(CountSteps(self._comparison), first=True)
+
+    @contextlib.contextmanager
+    def around(self, call: Call) -> Iterator[None]:
+        """Inside, `current_comparison` is this one."""
+        token = _current.set(self._comparison)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
 
 class FitComparison:
@@ -116,7 +150,7 @@ class FitComparison:
 
     def _compare(self, iterator: Any, ranks: ProcessSet) -> None:
         mesh = current_mesh()
-        divided = mesh is not None and mesh.divides_models
+        divided = mesh is not None and mesh.is_model_parallel
         looks = ranks_are_compared() and (divided or "rows" not in _said)
         adapter = iterator.data_adapter
         seen = seen_of(adapter, divided) if looks else None
@@ -162,7 +196,7 @@ class FitComparison:
                     "on each of the %d ranks: an epoch ends after them. Leave steps_per_epoch out.",
                     asked,
                     there,
-                    adapter.part.size,
+                    adapter.sharding.size,
                 )
 
     def _validation(self) -> str:
@@ -180,7 +214,7 @@ class CountSteps(keras.callbacks.Callback):
     """Count the steps of a `fit`; it comes before callbacks that exchange something.
 
     Args:
-        comparison: of this `fit`.
+        comparison: that of the `fit`.
     """
 
     def __init__(self, comparison: FitComparison) -> None:
@@ -207,13 +241,3 @@ def _ranks_of(model: Any) -> ProcessSet | None:
         if chain.active:
             return chain.ranks
     return None
-
-
-def interrupted_warning(original: Callable[..., Any], iterator: Any) -> None:
-    """Keras says it at the end of all data whose length it did not know."""
-    if not isinstance(iterator.data_adapter, ShardedAdapter) or iterator.steps_per_epoch:
-        original(iterator)
-
-
-HOOKS = ((TFEpochIterator, "_interrupted_warning", interrupted_warning),)
-"""Of which class which method is replaced by which function here."""

@@ -22,7 +22,7 @@ _REMEDY = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedSteps:
     """What a rank is going to do in a `fit`.
 
     Attributes:
@@ -47,19 +47,19 @@ class Plan:
         return self.endless or (self.batches or 0) >= self.steps_per_epoch * self.epochs
 
 
-def plan_of(iterator: Any, arguments: Mapping[str, Any], validation: str) -> Plan:
+def plan_of(iterator: Any, arguments: Mapping[str, Any], validation: str) -> PlannedSteps:
     """The plan of this rank.
 
     Args:
         iterator: Keras's epoch iterator.
         arguments: of `fit`.
-        validation: see `Plan`.
+        validation: see `PlannedSteps`.
     """
     dataset = iterator._distributed_dataset
     endless = isinstance(dataset, tf.data.Dataset) and (
         int(dataset.cardinality()) == int(tf.data.INFINITE_CARDINALITY)
     )
-    return Plan(
+    return PlannedSteps(
         epochs=int(arguments["epochs"]),
         steps_per_epoch=iterator.steps_per_epoch,
         batches=iterator.data_adapter.num_batches,
@@ -68,7 +68,7 @@ def plan_of(iterator: Any, arguments: Mapping[str, Any], validation: str) -> Pla
     )
 
 
-def problem_with(plans: Mapping[int, Plan]) -> str | None:
+def problem_with(plans: Mapping[int, PlannedSteps]) -> str | None:
     """Why the ranks would not make the same number of steps, as far as that is known.
 
     Args:
@@ -95,7 +95,7 @@ def problem_with(plans: Mapping[int, Plan]) -> str | None:
     return f"the ranks have different numbers of batches: {by_rank(batches)}. {_REMEDY}."
 
 
-def may_differ_later(plans: Mapping[int, Plan]) -> bool:
+def may_differ_later(plans: Mapping[int, PlannedSteps]) -> bool:
     """Whether only the end of an epoch shows how many steps each rank has made."""
     return any(plan.batches is None and not plan.endless for plan in plans.values())
 

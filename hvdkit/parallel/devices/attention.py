@@ -1,4 +1,4 @@
-"""Multi-head attention whose heads are divided over devices."""
+"""Multi-head attention whose heads are sharded over devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvdkit.parallel.devices.joiner import Joiner
 from hvdkit.parallel.devices.optimizer_placement import do_not_convert
 from hvdkit.parallel.devices.sharded_layer import (
     Arrays,
-    DividedLayer,
+    DeviceShardedLayer,
     concatenated,
     own_arguments,
     sliced,
@@ -24,14 +24,14 @@ _HEADS = -2
 
 
 @keras.saving.register_keras_serializable("hvdkit")
-class SplitMultiHeadAttention(DividedLayer):
-    """`keras.layers.MultiHeadAttention` whose heads are divided over the devices of this process.
+class SplitMultiHeadAttention(DeviceShardedLayer):
+    """`keras.layers.MultiHeadAttention` whose heads are sharded over the devices of this process.
 
     Each device projects the inputs for its heads, attends, and multiplies with its rows of the
     output's kernel; the products are summed on the first device, which holds the output's bias
     (Shoeybi et al., 2019, https://arxiv.org/abs/1909.08053, section 3). The result is that of the
-    undivided layer, and so are the first weights for the same seed. With `dropout` each device
-    draws for its own heads, so other scores are dropped than in the undivided layer.
+    unsharded layer, and so are the first weights for the same seed. With `dropout` each device
+    draws for its own heads, so other scores are dropped than in the unsharded layer.
 
     Args:
         num_heads: number of heads.
@@ -59,13 +59,13 @@ class SplitMultiHeadAttention(DividedLayer):
         self, num_heads: int, key_dim: int, devices: Sequence[str] | None = None, **kwargs: Any
     ) -> None:
         own = own_arguments(kwargs)
-        whole = keras.layers.MultiHeadAttention(num_heads, key_dim, **kwargs, **own)
-        super().__init__(whole, devices, num_heads, "heads", **own)
+        unsharded = keras.layers.MultiHeadAttention(num_heads, key_dim, **kwargs, **own)
+        super().__init__(unsharded, devices, num_heads, "heads", **own)
         self.supports_masking = True
 
     def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
         """Make the weights on their devices."""
-        self.build_pieces(query_shape, value_shape, key_shape)
+        self.build_shards(query_shape, value_shape, key_shape)
 
     @do_not_convert
     def call(
@@ -82,9 +82,9 @@ class SplitMultiHeadAttention(DividedLayer):
         use_causal_mask: bool = False,
     ) -> Any:
         """Attend on all devices, each with its heads."""
-        for piece in self._held.pieces:
-            piece.use_causal_mask = use_causal_mask
-            piece.return_attention_scores = return_attention_scores
+        for shard in self._held.shards:
+            shard.use_causal_mask = use_causal_mask
+            shard.return_attention_scores = return_attention_scores
         given = {
             "query": query,
             "value": value,
@@ -94,27 +94,30 @@ class SplitMultiHeadAttention(DividedLayer):
             "key_mask": key_mask,
             "attention_mask": attention_mask,
         }
-        output, *scores = self.run_pieces({k: v for k, v in given.items() if v is not None})
+        output, *scores = self.run_shards({k: v for k, v in given.items() if v is not None})
         return (output, scores[0]) if return_attention_scores else output
 
     def compute_mask(self, query: Any, value: Any, query_mask: Any = None, **_: Any) -> Any:
         """The mask of the queries."""
         return query_mask
 
-    def make_pieces(self, whole: Any) -> tuple[list[Any], Any]:
+    def make_shards(self, unsharded: Any) -> tuple[list[Any], Any]:
         """Attention layers of some heads each."""
-        config = {**whole.get_config(), "kernel_initializer": "zeros", "name": None}
-        pieces = [
+        config = {**unsharded.get_config(), "kernel_initializer": "zeros", "name": None}
+        shards = [
             SomeHeads(Heads.from_config({**config, "num_heads": stop - start}))
             for start, stop in self.ranges
         ]
-        return pieces, JoinedHeads(
-            whole._output_shape, whole.use_bias, whole._bias_regularizer, whole.dtype_policy
+        return shards, JoinedHeads(
+            unsharded._output_shape,
+            unsharded.use_bias,
+            unsharded._bias_regularizer,
+            unsharded.dtype_policy,
         )
 
-    def divide(self, weights: Arrays) -> list[Arrays]:
+    def shard(self, weights: Arrays) -> list[Arrays]:
         """The weights of some heads each, and the output's bias."""
-        last = -2 if self._held.whole.use_bias else -1
+        last = -2 if self._held.unsharded.use_bias else -1
         projections, (kernel, *bias) = weights[:last], weights[last:]
         slices = [sliced(weight, self.ranges, _HEADS) for weight in projections]
         slices.append(sliced(kernel, self.ranges, 0))
@@ -122,10 +125,10 @@ class SplitMultiHeadAttention(DividedLayer):
 
     def merge(self, weights: list[Arrays]) -> Arrays:
         """The weights of all heads."""
-        *pieces, own = weights
-        *projections, kernels = zip(*pieces, strict=True)
-        whole: list[np.ndarray] = [concatenated(column, _HEADS) for column in projections]
-        return [*whole, concatenated(kernels, 0), *own]
+        *shards, own = weights
+        *projections, kernels = zip(*shards, strict=True)
+        merged: list[np.ndarray] = [concatenated(column, _HEADS) for column in projections]
+        return [*merged, concatenated(kernels, 0), *own]
 
 
 class Heads(keras.layers.MultiHeadAttention):
@@ -186,4 +189,4 @@ class JoinedHeads(keras.layers.Layer):
         return [self._sum(list(sums)), *(tf.concat(each, axis=1) for each in scores)]
 
     def compute_mask(self, outputs: Any, previous_mask: Any = None) -> None:
-        """None: the divided layer says which mask its output has."""
+        """None: the sharded layer says which mask its output has."""

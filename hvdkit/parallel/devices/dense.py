@@ -1,4 +1,4 @@
-"""A Dense layer whose kernel is divided over devices."""
+"""A Dense layer whose kernel is sharded over devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hvdkit.parallel.devices.joiner import Joiner
 from hvdkit.parallel.devices.optimizer_placement import do_not_convert
 from hvdkit.parallel.devices.sharded_layer import (
     Arrays,
-    DividedLayer,
+    DeviceShardedLayer,
     concatenated,
     own_arguments,
     require_way,
@@ -20,18 +20,18 @@ from hvdkit.parallel.devices.sharded_layer import (
 
 
 @keras.saving.register_keras_serializable("hvdkit")
-class SplitDense(DividedLayer):
-    """`keras.layers.Dense` whose kernel is divided over the devices of this process.
+class SplitDense(DeviceShardedLayer):
+    """`keras.layers.Dense` whose kernel is sharded over the devices of this process.
 
     By columns, each device computes some of the outputs, which are concatenated; by rows, each
     multiplies some of the inputs, and the products are summed (Shoeybi et al., 2019,
-    https://arxiv.org/abs/1909.08053, section 3). The result is that of the undivided layer, and so
-    are the first weights for the same seed. The bias and activation of a layer divided by rows are
+    https://arxiv.org/abs/1909.08053, section 3). The result is that of the unsharded layer, and so
+    are the first weights for the same seed. The bias and activation of a layer sharded by rows are
     on the first device.
 
     Args:
         units: size of the outputs.
-        devices: names such as "GPU:0", a piece for each; None for all of this process's GPUs, or
+        devices: names such as "GPU:0", a shard for each; None for all of this process's GPUs, or
             logical CPU devices if it has none.
         split: "columns" or "rows".
         **kwargs: as for `keras.layers.Dense`, without constraints.
@@ -45,7 +45,7 @@ class SplitDense(DividedLayer):
 
     Example:
         >>> layer = hvd.parallel.SplitDense(4096, ["GPU:0", "GPU:1"], activation="relu")
-        >>> undivided = layer.unsplit()  # once it is built
+        >>> unsharded = layer.unsplit()  # once it is built
     """
 
     def __init__(
@@ -57,54 +57,60 @@ class SplitDense(DividedLayer):
     ) -> None:
         require_way(split)
         own = own_arguments(kwargs)
-        whole = keras.layers.Dense(units, **kwargs, **own)
-        super().__init__(whole, devices, units if split == "columns" else None, **own)
+        unsharded = keras.layers.Dense(units, **kwargs, **own)
+        super().__init__(unsharded, devices, units if split == "columns" else None, **own)
         self.split = split
 
     def build(self, input_shape: Any) -> None:
         """Make the weights on their devices."""
         if self.split == "rows":
-            self.divide_over(int(input_shape[-1]), "features")
-        self.build_pieces(input_shape)
+            self.shard_over(int(input_shape[-1]), "features")
+        self.build_shards(input_shape)
 
     @do_not_convert
     def call(self, inputs: Any) -> Any:
         """Multiply on all devices."""
-        return self.run_pieces(inputs)
+        return self.run_shards(inputs)
 
-    def make_pieces(self, whole: Any) -> tuple[list[Any], Any]:
+    def make_shards(self, unsharded: Any) -> tuple[list[Any], Any]:
         """Dense layers of fewer outputs or inputs."""
         common = {
             "kernel_initializer": "zeros",
-            "kernel_regularizer": whole.kernel_regularizer,
-            "dtype": whole.dtype_policy,
+            "kernel_regularizer": unsharded.kernel_regularizer,
+            "dtype": unsharded.dtype_policy,
         }
         if self.split == "columns":
-            bias = {"use_bias": whole.use_bias, "bias_regularizer": whole.bias_regularizer}
-            pieces = [keras.layers.Dense(b - a, **bias, **common) for a, b in self.ranges]
-            return pieces, Joiner(False, whole.activation, dtype=whole.dtype_policy)
-        pieces = [DenseOfSomeInputs(part, whole.units, **common) for part in self.ranges]
-        shape = (whole.units,) if whole.use_bias else None
-        return pieces, Joiner(
-            True, whole.activation, shape, whole.bias_regularizer, dtype=whole.dtype_policy
+            bias = {"use_bias": unsharded.use_bias, "bias_regularizer": unsharded.bias_regularizer}
+            shards = [keras.layers.Dense(b - a, **bias, **common) for a, b in self.ranges]
+            return shards, Joiner(False, unsharded.activation, dtype=unsharded.dtype_policy)
+        shards = [
+            DenseOfSomeInputs(features, unsharded.units, **common) for features in self.ranges
+        ]
+        shape = (unsharded.units,) if unsharded.use_bias else None
+        return shards, Joiner(
+            True,
+            unsharded.activation,
+            shape,
+            unsharded.bias_regularizer,
+            dtype=unsharded.dtype_policy,
         )
 
-    def divide(self, weights: Arrays) -> list[Arrays]:
+    def shard(self, weights: Arrays) -> list[Arrays]:
         """Slices of the kernel, and of the bias by columns."""
         if self.split == "columns":
             slices = [sliced(weight, self.ranges, -1) for weight in weights]
             return [*map(list, zip(*slices, strict=True)), []]
         kernel, *bias = weights
-        return [*([piece] for piece in sliced(kernel, self.ranges, 0)), bias]
+        return [*([shard] for shard in sliced(kernel, self.ranges, 0)), bias]
 
     def merge(self, weights: list[Arrays]) -> Arrays:
-        """The whole kernel and bias."""
-        *pieces, own = weights
+        """The unsharded kernel and bias."""
+        *shards, own = weights
         axis = -1 if self.split == "columns" else 0
-        return [concatenated(column, axis) for column in zip(*pieces, strict=True)] + own
+        return [concatenated(column, axis) for column in zip(*shards, strict=True)] + own
 
     def get_config(self) -> dict[str, Any]:
-        """The undivided layer's configuration, the devices, and how it is divided."""
+        """The unsharded layer's configuration, the devices, and how it is sharded."""
         return {**super().get_config(), "split": self.split}
 
 

@@ -1,4 +1,4 @@
-"""An Embedding whose table is divided over devices."""
+"""An Embedding whose table is sharded over devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hvdkit.parallel.devices.joiner import Joiner
 from hvdkit.parallel.devices.optimizer_placement import do_not_convert
 from hvdkit.parallel.devices.sharded_layer import (
     Arrays,
-    DividedLayer,
+    DeviceShardedLayer,
     concatenated,
     own_arguments,
     require_way,
@@ -21,17 +21,17 @@ from hvdkit.parallel.devices.sharded_layer import (
 
 
 @keras.saving.register_keras_serializable("hvdkit")
-class SplitEmbedding(DividedLayer):
-    """`keras.layers.Embedding` whose table is divided over the devices of this process.
+class SplitEmbedding(DeviceShardedLayer):
+    """`keras.layers.Embedding` whose table is sharded over the devices of this process.
 
     By columns, each device looks up some of the numbers of each vector; by rows, each holds the
-    vectors of some of the ids, and gives zeros for the others. The result is that of the undivided
+    vectors of some of the ids, and gives zeros for the others. The result is that of the unsharded
     layer, and so are the first weights for the same seed.
 
     Args:
         input_dim: number of ids.
         output_dim: size of the vectors.
-        devices: names such as "GPU:0", a piece for each; None for all of this process's GPUs, or
+        devices: names such as "GPU:0", a shard for each; None for all of this process's GPUs, or
             logical CPU devices if it has none.
         split: "columns" or "rows".
         **kwargs: as for `keras.layers.Embedding`, without a constraint.
@@ -40,7 +40,7 @@ class SplitEmbedding(DividedLayer):
         inputs: integers of the shape (...); the result has the shape (..., output_dim).
 
     Raises:
-        ValueError: a device does not exist, or there are more than there is to divide; another
+        ValueError: a device does not exist, or there are more than there is to shard; another
             `split`; a constraint, or a regularizer other than L1, L2 and L1L2.
 
     Example:
@@ -57,56 +57,58 @@ class SplitEmbedding(DividedLayer):
     ) -> None:
         require_way(split)
         own = own_arguments(kwargs)
-        whole = keras.layers.Embedding(input_dim, output_dim, **kwargs, **own)
+        unsharded = keras.layers.Embedding(input_dim, output_dim, **kwargs, **own)
         count = output_dim if split == "columns" else input_dim
-        super().__init__(whole, devices, count, split, **own)
+        super().__init__(unsharded, devices, count, split, **own)
         self.split = split
-        self.mask_zero = whole.mask_zero
-        self.supports_masking = whole.mask_zero
+        self.mask_zero = unsharded.mask_zero
+        self.supports_masking = unsharded.mask_zero
         self.autocast = False
 
     def build(self, input_shape: Any) -> None:
         """Make the weights on their devices."""
-        self.build_pieces(input_shape)
+        self.build_shards(input_shape)
 
     @do_not_convert
     def call(self, inputs: Any) -> Any:
         """Look up on all devices."""
         if not keras.backend.is_int_dtype(inputs.dtype):
             inputs = tf.cast(inputs, tf.int32)
-        return self.run_pieces(inputs)
+        return self.run_shards(inputs)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Where the ids are not 0, if the layer masks them."""
         return keras.ops.not_equal(inputs, 0) if self.mask_zero else None
 
-    def make_pieces(self, whole: Any) -> tuple[list[Any], Any]:
+    def make_shards(self, unsharded: Any) -> tuple[list[Any], Any]:
         """Embeddings of shorter vectors or of fewer ids."""
         common = {
             "embeddings_initializer": "zeros",
-            "embeddings_regularizer": whole.embeddings_regularizer,
-            "dtype": whole.dtype_policy,
+            "embeddings_regularizer": unsharded.embeddings_regularizer,
+            "dtype": unsharded.dtype_policy,
         }
         rows = self.split == "rows"
         if rows:
-            pieces = [EmbeddingOfSomeIds(ids, whole.output_dim, **common) for ids in self.ranges]
-        else:
-            pieces = [
-                keras.layers.Embedding(whole.input_dim, b - a, **common) for a, b in self.ranges
+            shards = [
+                EmbeddingOfSomeIds(ids, unsharded.output_dim, **common) for ids in self.ranges
             ]
-        return pieces, Joiner(rows, dtype=whole.dtype_policy)
+        else:
+            shards = [
+                keras.layers.Embedding(unsharded.input_dim, b - a, **common) for a, b in self.ranges
+            ]
+        return shards, Joiner(rows, dtype=unsharded.dtype_policy)
 
-    def divide(self, weights: Arrays) -> list[Arrays]:
+    def shard(self, weights: Arrays) -> list[Arrays]:
         """Slices of the table."""
         (table,) = weights
-        return [*([piece] for piece in sliced(table, self.ranges, self._axis)), []]
+        return [*([shard] for shard in sliced(table, self.ranges, self._axis)), []]
 
     def merge(self, weights: list[Arrays]) -> Arrays:
-        """The whole table."""
-        return [concatenated([piece for (piece,) in weights[:-1]], self._axis)]
+        """The unsharded table."""
+        return [concatenated([shard for (shard,) in weights[:-1]], self._axis)]
 
     def get_config(self) -> dict[str, Any]:
-        """The undivided layer's configuration, the devices, and how it is divided."""
+        """The unsharded layer's configuration, the devices, and how it is sharded."""
         return {**super().get_config(), "split": self.split}
 
     @property

@@ -1,4 +1,4 @@
-"""What a divided model keeps of the model that was given, and what becomes of that one."""
+"""What a split model keeps of the model that was given, and what becomes of that one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from inspect import getattr_static
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional
 
-from hvdkit.graph.layer_sequence import Line
+from hvdkit.graph.layer_sequence import LayerSequence
 from hvdkit.graph.rebuild import ends_like
+from hvdkit.keras_internals import Functional, is_of_keras
 from hvdkit.parallel.devices.layer_split import LayerSplit
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
@@ -22,7 +22,7 @@ _KERAS_LATER = ("optimizer", "history", "stop_training", "_compile_config")
 _users: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def require_kept_whole(model: Any) -> None:
+def require_no_own_methods(model: Any) -> None:
     """Refuse a Sequential model with methods of its own, which would be lost.
 
     Raises:
@@ -39,17 +39,17 @@ def require_kept_whole(model: Any) -> None:
     if own:
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) is a Sequential model with its own "
-            f"{', '.join(own)}, which the divided model, a functional one, would lose. Derive the "
+            f"{', '.join(own)}, which the split model, a functional one, would lose. Derive the "
             "class from keras.Model and give it inputs and outputs."
         )
 
 
-def divided_like(model: Any, line: Line, layer: LayerSplit) -> keras.Model:
+def split_like(model: Any, sequence: LayerSequence, layer: LayerSplit) -> keras.Model:
     """A functional model of another one's class, with its attributes and names of outputs.
 
     Args:
         model: the other model.
-        line: its line.
+        sequence: its sequence.
         layer: computes its list of outputs from the list of its inputs.
     """
 
@@ -57,18 +57,18 @@ def divided_like(model: Any, line: Line, layer: LayerSplit) -> keras.Model:
         outputs = layer(inputs)
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
-    inputs, outputs = ends_like(line, between)
-    of_keras = type(model).__module__.startswith("keras.src.models")
+    inputs, outputs = ends_like(sequence, between)
+    of_keras = is_of_keras(type(model), "models")
     if of_keras and not layer.shares_weights:
-        divided = keras.Model(inputs, outputs, name=line.name)
+        split = keras.Model(inputs, outputs, name=sequence.name)
     else:
-        divided = _saved_undivided(model, Functional if of_keras else type(model), inputs, outputs)
-    divided.dtype_policy = model.dtype_policy
-    divided.output_names = list(getattr(model, "_functional", model).output_names)
-    return divided
+        split = _saved_unsplit(model, Functional if of_keras else type(model), inputs, outputs)
+    split.dtype_policy = model.dtype_policy
+    split.output_names = list(getattr(model, "_functional", model).output_names)
+    return split
 
 
-def give_away(model: Any, divided: Any, layer: LayerSplit) -> None:
+def give_away(model: Any, split: Any, layer: LayerSplit) -> None:
     """Note that two models share variables, which have just been moved.
 
     Functions that were traced before would use the variables where they were.
@@ -76,7 +76,7 @@ def give_away(model: Any, divided: Any, layer: LayerSplit) -> None:
     Args:
         model: the model that was given; it can't be trained any more if what its weights add to
             the loss is computed elsewhere now.
-        divided: the divided one.
+        split: the split one.
         layer: the `LayerSplit` in it.
     """
     moved = {id(variable) for variable in layer.variables}
@@ -85,48 +85,48 @@ def give_away(model: Any, divided: Any, layer: LayerSplit) -> None:
         if any(id(variable) in moved for variable in user.variables):
             for name in _FUNCTIONS:
                 setattr(user, name, None)
-    _users.add(divided)
+    _users.add(split)
     if layer.has_penalties:
         vars(model)["make_train_function"] = _refusal(model.name)
 
 
-class _SavedUndivided:
-    """A divided model whose files are those of the undivided model, which has the same weights."""
+class _SavedUnsplit:
+    """A split model whose files are those of the unsplit model, which has the same weights."""
 
-    _undivided: Any
+    _unsplit: Any
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
-        """Write the undivided model."""
-        self._undivided.save(filepath, *args, **options)
+        """Write the unsplit model."""
+        self._unsplit.save(filepath, *args, **options)
 
     def save_weights(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
-        """Write the weights of the undivided model."""
-        self._undivided.save_weights(filepath, *args, **options)
+        """Write the weights of the unsplit model."""
+        self._unsplit.save_weights(filepath, *args, **options)
 
     def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
-        """Read weights of the undivided model."""
-        self._undivided.load_weights(filepath, *args, **options)
+        """Read weights of the unsplit model."""
+        self._unsplit.load_weights(filepath, *args, **options)
 
 
-def _saved_undivided(model: Any, kind: type, inputs: Any, outputs: Any) -> Any:
+def _saved_unsplit(model: Any, kind: type, inputs: Any, outputs: Any) -> Any:
     """A functional model of a class, made without its `__init__`, with another one's attributes."""
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    divided_kind: Any = type(kind.__name__, (_SavedUndivided, kind), names)
-    divided = divided_kind.__new__(divided_kind)
-    Functional.__init__(divided, inputs, outputs, name=model.name)
-    keras_own = {*vars(divided), *_KERAS_LATER}
+    split_kind: Any = type(kind.__name__, (_SavedUnsplit, kind), names)
+    split = split_kind.__new__(split_kind)
+    Functional.__init__(split, inputs, outputs, name=model.name)
+    keras_own = {*vars(split), *_KERAS_LATER}
     for name, value in vars(model).items():
         if kind is not Functional and name not in keras_own:
-            setattr(divided, name, value)
-    vars(divided)["_undivided"] = model
-    return divided
+            setattr(split, name, value)
+    vars(split)["_unsplit"] = model
+    return split
 
 
 def _refusal(name: str) -> Callable[..., None]:
     def make_train_function(force: bool = False) -> None:
         raise ValueError(
             f"model {name!r} was given to hvd.parallel.split, and weights of it have regularizers, "
-            "whose losses the divided model computes on their devices. Train the model that split "
+            "whose losses the split model computes on their devices. Train the model that split "
             "returned, or use copy=True."
         )
 

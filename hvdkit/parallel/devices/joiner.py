@@ -1,4 +1,4 @@
-"""What puts together what the pieces of a divided layer return."""
+"""What puts together what the shards of a layer return."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class Joiner(keras.layers.Layer):
-    """Puts together what the pieces return: sums, or concatenates along the last axis.
+    """Puts together what the shards return: sums, or concatenates along the last axis.
 
     Args:
         add: sum, not concatenate.
@@ -49,4 +49,4 @@ class Joiner(keras.layers.Layer):
         return joined if self._activation is None else self._activation(joined)
 
     def compute_mask(self, outputs: Any, previous_mask: Any = None) -> None:
-        """None: the divided layer says which mask its output has."""
+        """None: the sharded layer says which mask its output has."""

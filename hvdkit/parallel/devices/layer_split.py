@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit import patches
 from hvdkit.engine import logger
 from hvdkit.parallel.devices.local_devices import (
     existing_devices,
@@ -17,7 +18,7 @@ from hvdkit.parallel.devices.local_devices import (
     spread,
 )
 from hvdkit.parallel.devices.optimizer_placement import do_not_convert, real_variables
-from hvdkit.parallel.devices.stage import Stage, claimed
+from hvdkit.parallel.devices.placed_part import PlacedPart, placed
 from hvdkit.parallel.devices.staged_execution import run
 
 
@@ -30,9 +31,9 @@ class LayerSplit(keras.layers.Layer):
     layers on one device. A weight that several parts use (tied embeddings) lies on the device of
     the first of them, the others read it there, and their gradients are summed.
 
-    With several micro-batches the rows of a batch go through the parts one block after the other,
-    so that the devices work at the same time on different blocks (GPipe, Huang et al., 2019,
-    https://arxiv.org/abs/1811.06965). The loss is taken of the whole batch and the blocks'
+    With several micro-batches the rows of a batch go through the parts one after the other, so
+    that the devices work at the same time on different ones (GPipe, Huang et al., 2019,
+    https://arxiv.org/abs/1811.06965). The loss is taken of the whole batch and their
     gradients are summed, so this too trains as one device does, with these exceptions, as from the
     layers' point of view each micro-batch is a batch:
 
@@ -48,7 +49,7 @@ class LayerSplit(keras.layers.Layer):
         devices: for each part its device, such as "GPU:0" or "CPU:1"; or fewer devices, which
             then hold several consecutive parts. None for all of this process's GPUs, or logical
             CPU devices if it has none.
-        micro_batches: number of blocks that the rows of a batch are divided into. If it does not
+        micro_batches: how many micro-batches the rows of a batch are divided into. If it does not
             divide the batch size, `fit` refuses; a last, short batch is divided unevenly.
         **kwargs: as for every `keras.layers.Layer`.
 
@@ -81,6 +82,7 @@ class LayerSplit(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         refuse_strategy("hvd.parallel.LayerSplit")
+        patches.need(patches.FIT)  # which refuses batches that the micro-batches do not divide
         self.parts = _checked_parts(parts)
         self.devices = spread(len(self.parts), existing_devices(devices))
         self.micro_batches = _checked_micro_batches(micro_batches)
@@ -88,14 +90,14 @@ class LayerSplit(keras.layers.Layer):
         self.supports_jit = False
         # Masks go through the parts and come out with the last one's outputs.
         self.supports_masking = True
-        self._stages: list[Stage] = []
+        self._placed: list[PlacedPart] = []
         if all(part.built for part in self.parts):
-            self._claim_variables()
+            self._place_variables()
 
     @property
     def has_penalties(self) -> bool:
         """Whether weights have regularizers, whose losses the parts make."""
-        return any(stage.penalties for stage in self._stages)
+        return any(part.penalties for part in self._placed)
 
     @property
     def shares_weights(self) -> bool:
@@ -111,7 +113,7 @@ class LayerSplit(keras.layers.Layer):
         """Run the parts on their devices."""
         refuse_strategy("hvd.parallel.LayerSplit")
         self._build_parts(inputs)
-        outputs, loss = run(self._stages, inputs, self.micro_batches)
+        outputs, loss = run(self._placed, inputs, self.micro_batches)
         if loss is not None:
             self.add_loss(loss)
         return outputs
@@ -137,7 +139,7 @@ class LayerSplit(keras.layers.Layer):
             raise ValueError(
                 f"{self.name!r} can't be written into a file with its layers: its parts share "
                 "weights, and made again they would not. Use save_weights and load_weights, or "
-                "hvd.parallel.split, whose models are then saved as the undivided model."
+                "hvd.parallel.split, whose models are then saved as the unsplit model."
             )
         return {
             **super().get_config(),
@@ -159,7 +161,7 @@ class LayerSplit(keras.layers.Layer):
 
     def _build_parts(self, inputs: Any) -> None:
         """Make the parts' weights on their devices."""
-        if self._stages:
+        if self._placed:
             return
         tensors = keras.tree.map_structure(_spec, inputs)
         with tf.init_scope(), real_variables():
@@ -168,14 +170,14 @@ class LayerSplit(keras.layers.Layer):
                     if not part.built:
                         part(tensors)
                     tensors = part.compute_output_spec(tensors)
-        self._claim_variables()
+        self._place_variables()
 
-    def _claim_variables(self) -> None:
+    def _place_variables(self) -> None:
         """Put each part's variables on its device; what several parts use, on that of the first."""
-        claimed_before: list[Any] = []
+        before: list[Any] = []
         for part, device in zip(self.parts, self.devices, strict=True):
-            self._stages.append(claimed(part, device, claimed_before))
-            claimed_before += part.variables
+            self._placed.append(placed(part, device, before))
+            before += part.variables
 
 
 def _checked_parts(parts: Any) -> list[keras.layers.Layer]:
@@ -192,7 +194,9 @@ def _checked_parts(parts: Any) -> list[keras.layers.Layer]:
 
 def _checked_micro_batches(count: Any) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"micro_batches={count!r}: the number of blocks is an integer above 0.")
+        raise ValueError(
+            f"micro_batches={count!r}: the number of micro-batches is an integer above 0."
+        )
     return count
 
 

@@ -1,7 +1,7 @@
-"""Files of models hold the state of an optimizer as if no layer were divided over devices.
+"""Files of models hold the state of an optimizer as if no layer were sharded over devices.
 
-To an optimizer each piece of a divided layer is a variable with slots of its own. A file has the
-slots of the undivided weights in their place, so it loads with any number of devices.
+To an optimizer each shard of a layer is a variable with slots of its own. A file has the slots of
+the unsharded weights instead, so it loads with any number of devices.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import keras
 import numpy as np
 
 from hvdkit.parallel.devices.optimizer_placement import slot_of
-from hvdkit.parallel.devices.shards import piece_of
+from hvdkit.parallel.devices.shards import shard_of
+from hvdkit.patches import Patch
 
 
 @dataclass
 class _Plain:
-    """A variable that belongs to no divided layer."""
+    """A variable that belongs to no sharded layer."""
 
     variable: Any
     count = 1
@@ -37,33 +38,33 @@ class _Plain:
 
 @dataclass
 class _Slots:
-    """The slots of one kind, such as Adam's momentums, for all weights of a divided layer."""
+    """The slots of one kind, such as Adam's momentums, for all weights of a sharded layer."""
 
     layer: Any
     variables: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
-        """How many weights the undivided layer has: those of a piece, and the joiner's."""
-        piece, *_, joiner = self.layer.holders()
-        return len(piece.weights) + len(joiner.weights)
+        """How many weights the unsharded layer has: those of a shard, and the joiner's."""
+        shard, *_, joiner = self.layer.holders()
+        return len(shard.weights) + len(joiner.weights)
 
     def values(self) -> list[np.ndarray]:
-        """Those of the undivided weights."""
-        parts: list[list[np.ndarray]] = [[] for _ in self.layer.holders()]
-        for (part, _), variable in sorted(self.variables.items(), key=lambda item: item[0]):
-            parts[part].append(keras.ops.convert_to_numpy(variable))
-        return list(self.layer.merge(parts))
+        """Those of the unsharded weights."""
+        sharded: list[list[np.ndarray]] = [[] for _ in self.layer.holders()]
+        for (holder, _), variable in sorted(self.variables.items(), key=lambda item: item[0]):
+            sharded[holder].append(keras.ops.convert_to_numpy(variable))
+        return list(self.layer.merge(sharded))
 
     def assign(self, values: Sequence[np.ndarray]) -> None:
         """The opposite of `values`."""
-        divided = self.layer.divide(list(values))
-        for (part, position), variable in self.variables.items():
-            variable.assign(divided[part][position])
+        sharded = self.layer.shard(list(values))
+        for (holder, position), variable in self.variables.items():
+            variable.assign(sharded[holder][position])
 
 
 def save(original: Callable[..., Any], optimizer: Any, store: Any) -> None:
-    """Save the state as if no layer were divided."""
+    """Save the state as if no layer were sharded."""
     entries = _entries(optimizer)
     if not any(isinstance(entry, _Slots) for entry in entries):
         original(optimizer, store)
@@ -93,29 +94,30 @@ def load(original: Callable[..., Any], optimizer: Any, store: Any) -> None:
         position = stop
 
 
-HOOKS = (
-    (keras.optimizers.Optimizer, "save_own_variables", save),
-    (keras.optimizers.Optimizer, "load_own_variables", load),
+_FILES = "files hold slots as if no layer were sharded over devices"
+
+PATCHES = (
+    Patch(keras.optimizers.Optimizer, "save_own_variables", save, _FILES),
+    Patch(keras.optimizers.Optimizer, "load_own_variables", load, _FILES),
 )
-"""Of which class which method is replaced by which function here."""
 
 
 def _entries(optimizer: Any) -> list[_Plain | _Slots]:
-    """The optimizer's variables; slots of a divided layer together, where the first of them is."""
+    """The optimizer's variables; slots of a sharded layer together, where the first of them is."""
     entries: list[_Plain | _Slots] = []
     slots: dict[tuple[int, int], _Slots] = {}
     kinds: Counter[int] = Counter()
     for variable in optimizer.variables:
         weight = slot_of(variable)
-        piece = piece_of(weight)
-        if piece is None:
+        shard = shard_of(weight)
+        if shard is None:
             entries.append(_Plain(variable))
             continue
         kind = kinds[id(weight)]
         kinds[id(weight)] += 1
-        key = id(piece.layer), kind
+        key = id(shard.layer), kind
         if key not in slots:
-            slots[key] = _Slots(piece.layer)
+            slots[key] = _Slots(shard.layer)
             entries.append(slots[key])
-        slots[key].variables[piece.part, piece.position] = variable
+        slots[key].variables[shard.holder, shard.position] = variable
     return entries

@@ -31,8 +31,8 @@ class PlannedPart:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a model is divided.
+class SplitPlan:
+    """How a model is split.
 
     Attributes:
         name: the model's name.

@@ -1,4 +1,4 @@
-"""`split`: an existing model, its layers divided over the devices of this process."""
+"""`split`: an existing model, its layers split over the devices of this process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tensorflow.python.client import device_lib
 from hvdkit.engine import broadcast_object, is_initialized, topology
 from hvdkit.graph.balance import balance, size_text
 from hvdkit.graph.flattening import flattened
-from hvdkit.graph.layer_sequence import Line, Part, variables_of
+from hvdkit.graph.layer_sequence import LayerSequence, Part, variables_of
 from hvdkit.graph.rebuild import part_model
 from hvdkit.parallel.devices.copies import copied
-from hvdkit.parallel.devices.given import divided_like, give_away, require_kept_whole
+from hvdkit.parallel.devices.given import give_away, require_no_own_methods, split_like
 from hvdkit.parallel.devices.layer_split import LayerSplit
 from hvdkit.parallel.devices.local_devices import existing_devices, refuse_strategy, short_name
-from hvdkit.parallel.devices.plan import Plan, PlannedPart
+from hvdkit.parallel.devices.plan import PlannedPart, SplitPlan
 from hvdkit.planner.layer_costs import estimated_times, measured_times, memory
 
 _TIMES = {"measure": measured_times, "flops": estimated_times}
@@ -40,7 +40,7 @@ def split(
     verbose: bool = True,
     plot: str | Path | None = None,
 ) -> keras.Model:
-    """Divide the layers of a model over devices: consecutive layers that take about equally long.
+    """Split the layers of a model over devices: consecutive layers that take about equally long.
 
     The new model uses the layers of the one that was given, whose weights move to their devices: a
     step of one changes the other. It is not compiled; compile it as you would the other: it has the
@@ -78,11 +78,11 @@ def split(
 
     Returns:
         A functional model of one `LayerSplit`, not compiled. One of a class of your own, or with
-        weights that parts share, is saved as the undivided model that it was made from.
+        weights that parts share, is saved as the unsplit model that it was made from.
 
     Raises:
         ValueError: the model can't be cut, or copied; a device does not exist; a layer does not fit
-            on its device; there are more devices than places to cut; the scope of a
+            on its device; there are more devices than points to cut at; the scope of a
             `tf.distribute` strategy.
         ImportError: `plot` without matplotlib.
 
@@ -91,44 +91,44 @@ def split(
         >>> model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam()), loss="mse")
     """
     refuse_strategy("hvd.parallel.split")
-    places = existing_devices(devices)
+    own = existing_devices(devices)
     if times not in _TIMES:
         raise ValueError(f"times={times!r}: choose one of {', '.join(map(repr, _TIMES))}.")
-    require_kept_whole(model)
+    require_no_own_methods(model)
     if copy:
         with tf.device("CPU:0"):
             model = copied(model)
-    line = flattened(model)
-    asked = [] if after is None else sorted({line.place_after(name) for name in after})
-    blocks = line.blocks(asked)
-    costs = _of_rank_0(_TIMES[times](line, blocks, batch_size, places))
-    sizes = memory(line, blocks, batch_size, slots)
+    sequence = flattened(model)
+    asked = [] if after is None else sorted({sequence.point_after(name) for name in after})
+    blocks = sequence.blocks(asked)
+    costs = _of_rank_0(_TIMES[times](sequence, blocks, batch_size, own))
+    sizes = memory(sequence, blocks, batch_size, slots)
     if after is None:
-        places = places if devices is not None else places[: len(blocks)]
-        names = [repr(line.steps[start].operation.name) for start, _ in blocks]
-        limits = _limits(capacities, places)
-        ranges = balance(costs, sizes, len(places), limits, names=names, devices=places)
+        own = own if devices is not None else own[: len(blocks)]
+        names = [repr(sequence.steps[start].operation.name) for start, _ in blocks]
+        limits = _limits(capacities, own)
+        ranges = balance(costs, sizes, len(own), limits, names=names, devices=own)
     else:
         ranges = _ranges_after(blocks, asked)
-        places = _for_parts(places, len(ranges))
-        _require_fit(ranges, sizes, _limits(capacities, places), places)
-    parts = line.cut(blocks[start][0] for start, _ in ranges[1:])
-    plan = _plan(line, parts, ranges, costs, sizes, places)
+        own = _for_parts(own, len(ranges))
+        _require_fit(ranges, sizes, _limits(capacities, own), own)
+    parts = sequence.cut(blocks[start][0] for start, _ in ranges[1:])
+    plan = _plan(sequence, parts, ranges, costs, sizes, own)
     if not (is_initialized() and topology.rank() > 0):
         if verbose:
             plan.print()
         if plot is not None:
             plan.draw(plot)
-    models = [part_model(part, f"{line.name}_part{i}") for i, part in enumerate(parts)]
-    layer = LayerSplit(models, places, micro_batches, name=f"{line.name}_split")
-    divided = divided_like(model, line, layer)
+    models = [part_model(part, f"{sequence.name}_part{i}") for i, part in enumerate(parts)]
+    layer = LayerSplit(models, own, micro_batches, name=f"{sequence.name}_split")
+    split_model = split_like(model, sequence, layer)
     if not copy:
-        give_away(model, divided, layer)
-    return divided
+        give_away(model, split_model, layer)
+    return split_model
 
 
 def _of_rank_0(times: list[float]) -> list[float]:
-    """Rank 0's times on every rank, so that all cut in the same places."""
+    """Rank 0's times on every rank, so that all cut at the same points."""
     if not is_initialized() or topology.size() == 1:
         return times
     agreed: list[float] = broadcast_object(times, root_rank=0)
@@ -136,74 +136,76 @@ def _of_rank_0(times: list[float]) -> list[float]:
 
 
 def _ranges_after(
-    blocks: Sequence[tuple[int, int]], places: Sequence[int]
+    blocks: Sequence[tuple[int, int]], points: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """The blocks of each part, for the places that a user asks for."""
-    first = [0, *(next(i for i, b in enumerate(blocks) if b[0] == p) for p in places)]
+    """The blocks of each part, for the points that a user asks for."""
+    first = [0, *(next(i for i, b in enumerate(blocks) if b[0] == p) for p in points)]
     return list(pairwise([*first, len(blocks)]))
 
 
-def _for_parts(places: list[str], parts: int) -> list[str]:
-    if parts > len(places):
+def _for_parts(devices: list[str], parts: int) -> list[str]:
+    if parts > len(devices):
         raise ValueError(
-            f"{parts} parts, but {len(places)} devices: {', '.join(places)}. Name a device for "
+            f"{parts} parts, but {len(devices)} devices: {', '.join(devices)}. Name a device for "
             "each part (one may be named several times), or cut after fewer layers."
         )
-    return places[:parts]
+    return devices[:parts]
 
 
 def _require_fit(
     ranges: Sequence[tuple[int, int]],
     sizes: Sequence[float],
     limits: Sequence[float | None],
-    places: Sequence[str],
+    devices: Sequence[str],
 ) -> None:
-    for number, ((start, stop), limit, place) in enumerate(
-        zip(ranges, limits, places, strict=True)
+    for number, ((start, stop), limit, device) in enumerate(
+        zip(ranges, limits, devices, strict=True)
     ):
         held = sum(sizes[start:stop])
         if limit is not None and held > limit:
             raise ValueError(
-                f"part {number} does not fit on {place}: it needs {size_text(held)}, and there are "
-                f"{size_text(limit)}. Cut after an earlier layer, or leave `after` out."
+                f"part {number} does not fit on {device}: it needs {size_text(held)}, and there "
+                f"are {size_text(limit)}. Cut after an earlier layer, or leave `after` out."
             )
 
 
-def _limits(capacities: Sequence[float | None] | None, places: Sequence[str]) -> list[float | None]:
+def _limits(
+    capacities: Sequence[float | None] | None, devices: Sequence[str]
+) -> list[float | None]:
     if capacities is None:
-        return _memory_of_gpus(places)
-    if len(capacities) != len(places):
+        return _memory_of_gpus(devices)
+    if len(capacities) != len(devices):
         raise ValueError(
-            f"{len(capacities)} capacities for {len(places)} devices: give one for each, in bytes, "
-            "or None for no limit."
+            f"{len(capacities)} capacities for {len(devices)} devices: give one for each, in "
+            "bytes, or None for no limit."
         )
     return list(capacities)
 
 
-def _memory_of_gpus(places: Sequence[str]) -> list[float | None]:
+def _memory_of_gpus(devices: Sequence[str]) -> list[float | None]:
     """What TensorFlow may use of each GPU, shared by the parts on it; None for CPUs."""
-    if not any(place.startswith("GPU:") for place in places):
-        return [None] * len(places)
+    if not any(device.startswith("GPU:") for device in devices):
+        return [None] * len(devices)
     limits = {short_name(d.name): float(d.memory_limit) for d in device_lib.list_local_devices()}
     return [
-        limits[place] / places.count(place) if place.startswith("GPU:") else None
-        for place in places
+        limits[device] / devices.count(device) if device.startswith("GPU:") else None
+        for device in devices
     ]
 
 
 def _plan(
-    line: Line,
+    sequence: LayerSequence,
     parts: Sequence[Part],
     ranges: Sequence[tuple[int, int]],
     costs: Sequence[float],
     sizes: Sequence[float],
-    places: Sequence[str],
-) -> Plan:
+    devices: Sequence[str],
+) -> SplitPlan:
     planned = []
-    for part, (start, stop), place in zip(parts, ranges, places, strict=True):
+    for part, (start, stop), device in zip(parts, ranges, devices, strict=True):
         names = [layer.name for layer in part.layers]
         parameters = sum(math.prod(v.shape) for v in variables_of(part.steps))
         planned.append(
-            PlannedPart(place, names, parameters, sum(sizes[start:stop]), sum(costs[start:stop]))
+            PlannedPart(device, names, parameters, sum(sizes[start:stop]), sum(costs[start:stop]))
         )
-    return Plan(line.name, planned)
+    return SplitPlan(sequence.name, planned)

@@ -21,12 +21,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from tensorflow.python.eager import record
 
 from hvdkit.exchange.gradient import Gradient, total
-from hvdkit.parallel.devices.row_blocks import Rows, joined, rows_of
-from hvdkit.parallel.devices.stage import Stage
+from hvdkit.keras_internals import get_keras_mask, set_keras_mask
+from hvdkit.parallel.devices.placed_part import PlacedPart
+from hvdkit.parallel.micro_batches import MicroBatch, joined, micro_batches_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Run:
     """One part, run on one micro-batch.
 
     Attributes:
-        stage: the part.
+        part: the part.
         tape: recorded it; None if no gradients are asked for.
         inputs: what it was given, on its device.
         outputs: what it returned.
@@ -42,7 +42,7 @@ class _Run:
         losses: what is added to the loss: its layers' own losses, and penalties of its weights.
     """
 
-    stage: Stage
+    part: PlacedPart
     tape: tf.GradientTape | None
     inputs: list[Any]
     outputs: list[Any]
@@ -62,9 +62,9 @@ class _Run:
             )
             if gradient is not None
         ]
-        variables = self.stage.trained
+        variables = self.part.trained
         sources = [t for t in self.inputs if _differentiable(t)]
-        with tf.device(self.stage.device):
+        with tf.device(self.part.device):
             found = [None] * (len(sources) + len(variables))
             if asked:
                 found = self.tape.gradient(
@@ -79,72 +79,72 @@ class _Run:
         return of_inputs, found[len(sources) :]
 
 
-def run(stages: Sequence[Stage], inputs: Any, micro_batches: int) -> tuple[Any, tf.Tensor | None]:
+def run(parts: Sequence[PlacedPart], inputs: Any, count: int) -> tuple[Any, tf.Tensor | None]:
     """Run the parts one after the other.
 
     Args:
-        stages: the parts; the outputs of one are the inputs of the next.
+        parts: the parts; the outputs of one are the inputs of the next.
         inputs: structure of tensors with the same number of rows.
-        micro_batches: into how many blocks the rows are divided.
+        count: number of micro-batches.
 
     Returns:
         The last part's outputs, with their masks, and the sum of the losses that layers have
         added (each a mean over the rows, as Keras's own are), or None.
     """
     given = keras.tree.flatten(inputs)
-    with tf.device(stages[0].device):
-        blocks = rows_of(given, micro_batches)
-        pieces = [[block.of(tensor) for tensor in given] for block in blocks]
+    with tf.device(parts[0].device):
+        micro_batches = micro_batches_of(given, count)
+        flat = [[one.of(tensor) for tensor in given] for one in micro_batches]
     runs, structure = [], inputs
-    for number, piece in enumerate(pieces):
-        relay, structure = _relay(stages, inputs, piece, blocks[number].share, number == 0)
+    for number, one in enumerate(micro_batches):
+        relay, structure = _relay(parts, inputs, flat[number], one.share, number == 0)
         runs.append(relay)
-    with tf.device(stages[-1].device):
+    with tf.device(parts[-1].device):
         columns = zip(*(relay[-1].outputs for relay in runs), strict=True)
-        outputs = [_own_tensor(joined(column, blocks)) for column in columns]
+        outputs = [_own_tensor(joined(column, micro_batches)) for column in columns]
         losses = [loss for relay in runs for made in relay for loss in made.losses]
         loss = tf.add_n(losses) if losses else None
     if record.could_possibly_record():
-        _record(_Backward(stages, runs, blocks), given, outputs, loss)
+        _record(_Backward(parts, runs, micro_batches), given, outputs, loss)
     return keras.tree.pack_sequence_as(structure, outputs), loss
 
 
 def _relay(
-    stages: Sequence[Stage], structure: Any, flat: list[Any], share: Any, penalized: bool
+    parts: Sequence[PlacedPart], structure: Any, flat: list[Any], share: Any, penalized: bool
 ) -> tuple[list[_Run], Any]:
     """Run all parts on one micro-batch; returns also the structure of the last one's outputs."""
     relay: list[_Run] = []
-    for stage in stages:
-        made, structure = _run(stage, structure, flat, share, penalized)
+    for part in parts:
+        made, structure = _run(part, structure, flat, share, penalized)
         flat = made.outputs
         relay.append(made)
     return relay, structure
 
 
 def _run(
-    stage: Stage, structure: Any, given: list[Any], share: Any, penalized: bool
+    part: PlacedPart, structure: Any, given: list[Any], share: Any, penalized: bool
 ) -> tuple[_Run, Any]:
     recording = record.could_possibly_record()
-    with tf.device(stage.device), _quiet_about_masks():
+    with tf.device(part.device), _quiet_about_masks():
         inputs = [_own_tensor(tensor) for tensor in given]
-        with _tape_of(stage, inputs) if recording else contextlib.nullcontext() as tape:
-            structure = stage.part(keras.tree.pack_sequence_as(structure, inputs))
-            losses = [x * tf.cast(share, x.dtype) for x in _taken_losses(stage.part)]
+        with _tape_of(part, inputs) if recording else contextlib.nullcontext() as tape:
+            structure = part.layer(keras.tree.pack_sequence_as(structure, inputs))
+            losses = [x * tf.cast(share, x.dtype) for x in _taken_losses(part.layer)]
             if penalized:  # once for all micro-batches
-                losses += [penalty(v) for v, penalty in stage.penalties if v.trainable]
+                losses += [penalty(v) for v, penalty in part.penalties if v.trainable]
     outputs = keras.tree.flatten(structure)
     numbers = {id(tensor): i for i, tensor in enumerate(inputs) if tensor is not None}
     passed = {i: numbers[id(t)] for i, t in enumerate(outputs) if id(t) in numbers}
     # What is passed on goes from where it was made to where it is needed, not from part to part.
     outputs = [given[passed[i]] if i in passed else t for i, t in enumerate(outputs)]
-    return _Run(stage, tape, inputs, outputs, passed, losses), structure
+    return _Run(part, tape, inputs, outputs, passed, losses), structure
 
 
 @contextlib.contextmanager
-def _tape_of(stage: Stage, inputs: list[Any]) -> Iterator[tf.GradientTape]:
+def _tape_of(part: PlacedPart, inputs: list[Any]) -> Iterator[tf.GradientTape]:
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch([t for t in inputs if _differentiable(t)])
-        tape.watch(stage.trained)
+        tape.watch(part.trained)
         yield tape
 
 
@@ -152,9 +152,9 @@ def _tape_of(stage: Stage, inputs: list[Any]) -> Iterator[tf.GradientTape]:
 class _Backward:
     """The gradients of all parts, taken micro-batch by micro-batch."""
 
-    stages: Sequence[Stage]
+    parts: Sequence[PlacedPart]
     runs: list[list[_Run]]
-    blocks: list[Rows]
+    micro_batches: list[MicroBatch]
 
     def __call__(
         self, of_outputs: list[Gradient], of_loss: Gradient
@@ -162,40 +162,41 @@ class _Backward:
         """Gradients of the inputs, and of the trained variables of all parts."""
         inputs: list[list[Gradient]] = []
         own: dict[int, list[Gradient]] = {id(v): [] for v in self.trained}
-        for relay, block in zip(self.runs, self.blocks, strict=True):
-            with tf.device(self.stages[-1].device):
-                flowing = [None if g is None else block.of_gradient(g) for g in of_outputs]
+        for relay, one in zip(self.runs, self.micro_batches, strict=True):
+            with tf.device(self.parts[-1].device):
+                flowing = [None if g is None else one.of_gradient(g) for g in of_outputs]
             for made in reversed(relay):
                 flowing, of_variables = made.gradients(flowing, of_loss)
-                for variable, gradient in zip(made.stage.trained, of_variables, strict=True):
+                for variable, gradient in zip(made.part.trained, of_variables, strict=True):
                     own[id(variable)].append(gradient)
             inputs.append(flowing)
-        with tf.device(self.stages[0].device):
+        with tf.device(self.parts[0].device):
             of_inputs = [
-                _joined_gradients(column, self.blocks) for column in zip(*inputs, strict=True)
+                _joined_gradients(column, self.micro_batches)
+                for column in zip(*inputs, strict=True)
             ]
         return of_inputs, [_total_of(variable, own[id(variable)]) for variable in self.trained]
 
     @property
     def trained(self) -> list[tf.Variable]:
         """The trained variables of all parts, those of several parts once."""
-        return list({id(v): v for stage in self.stages for v in stage.trained}.values())
+        return list({id(v): v for part in self.parts for v in part.trained}.values())
 
 
 def _record(
     backward: _Backward, given: list[Any], outputs: list[Any], loss: tf.Tensor | None
 ) -> None:
     """Let the tapes around take the gradients of all parts from `backward`."""
-    places = [i for i, t in enumerate(outputs) if _differentiable(t)]
+    numbers = [i for i, t in enumerate(outputs) if _differentiable(t)]
     sources = [i for i, t in enumerate(given) if _differentiable(t)]
-    results = [outputs[i] for i in places] + ([] if loss is None else [loss])
+    results = [outputs[i] for i in numbers] + ([] if loss is None else [loss])
     # A variable's handle stands for it on a tape.
     handles = [v.handle for v in backward.trained]
 
     def gradient_function(*gradients: Gradient) -> list[Gradient]:
         of_outputs: list[Gradient] = [None] * len(outputs)
-        for place, gradient in zip(places, gradients[: len(places)], strict=True):
-            of_outputs[place] = gradient
+        for number, gradient in zip(numbers, gradients[: len(numbers)], strict=True):
+            of_outputs[number] = gradient
         of_inputs, of_variables = backward(of_outputs, None if loss is None else gradients[-1])
         return [of_inputs[i] for i in sources] + of_variables
 
@@ -210,17 +211,17 @@ def _total_of(variable: tf.Variable, gradients: list[Gradient]) -> Gradient:
         return total(gradients)
 
 
-def _joined_gradients(pieces: Sequence[Gradient], blocks: list[Rows]) -> Gradient:
-    if any(piece is None for piece in pieces):
+def _joined_gradients(gradients: Sequence[Gradient], micro_batches: list[MicroBatch]) -> Gradient:
+    if any(gradient is None for gradient in gradients):
         return None
-    return joined(pieces, blocks)
+    return joined(gradients, micro_batches)
 
 
-def _taken_losses(part: Any) -> list[tf.Tensor]:
-    """What the layers of a part have added to the loss, no longer with them."""
-    losses = [x for layer in part._flatten_layers() for x in layer._get_own_losses()]
+def _taken_losses(layer: Any) -> list[tf.Tensor]:
+    """What a layer and those in it have added to the loss, no longer with them."""
+    losses = [x for one in layer._flatten_layers() for x in one._get_own_losses()]
     if losses:
-        part._clear_losses()
+        layer._clear_losses()
     return losses
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from hvdkit.engine import require_initialized, topology
+from hvdkit.parallel.devices.local_devices import local_devices
 
 NAMES = ("auto", "ranks", "mirrored", "single")
 
@@ -46,9 +47,3 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
             "start it with plain python, or leave the name out."
         )
     return tf.distribute.MirroredStrategy(devices)
-
-
-def local_devices() -> list[str]:
-    """Names of the devices this process can train on: its GPUs, or else its logical CPUs."""
-    gpus = tf.config.list_logical_devices("GPU")
-    return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]

@@ -1,4 +1,4 @@
-"""One piece of the model: what it computes, and how gradients come back through it."""
+"""One chunk of the model: what it computes, and how gradients come back through it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import keras
 import tensorflow as tf
 
 from hvdkit.exchange.gradient import Gradient
+from hvdkit.parallel.pipeline.links import Ends
 from hvdkit.parallel.pipeline.losses import LossHead
 from hvdkit.state.inventory import is_seed_state
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a piece gets for one micro-batch.
+    """What a chunk gets for one micro-batch.
 
     Attributes:
-        inputs: the piece's inputs, flat.
+        inputs: the chunk's inputs, flat.
         targets: what the head gets besides outputs; None where no loss is wanted.
         shares: float32 vector of two: what the head's loss counts in that of the batch, and what
             the losses that layers add count.
@@ -31,35 +32,35 @@ class Arguments:
     shares: tf.Tensor
 
 
-class Piece:
+class Chunk:
     """Consecutive layers of a model, and the loss after the last of them.
 
     Args:
         model: a functional model that takes and returns lists of tensors.
-        received: for each input, whether another piece sends it, so that it needs a gradient if it
-            holds floats.
-        head: the loss, for the last piece; None for the others.
+        ends: what comes in and goes out.
+        head: the loss, for the last chunk; None for the others.
         compiled: turns a function into a `tf.function`, or leaves it as it is.
 
     Attributes:
         model: the layers.
+        ends: what comes in and goes out.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        received: Sequence[bool],
+        ends: Ends,
         head: LossHead | None,
         compiled: Callable[[Any], Any],
     ) -> None:
         self.model = model
-        self._received = list(received)
+        self.ends = ends
         self._head = head
         self._train = compiled(functools.partial(self._compute, training=True))
         self._test = compiled(functools.partial(self._compute, training=False))
 
     def __call__(self, arguments: Arguments, *, training: bool) -> tuple[list[Any], tf.Tensor]:
-        """The outputs, flat, and what the piece adds to the loss of the batch (float32)."""
+        """The outputs, flat, and what the chunk adds to the loss of the batch (float32)."""
         function = self._train if training else self._test
         outputs, loss = function(arguments.inputs, arguments.targets, arguments.shares)
         return list(outputs), loss
@@ -91,25 +92,25 @@ class Piece:
         return [*self.model.non_trainable_variables, *of_head]
 
     def differentiable(self, inputs: Sequence[Any]) -> list[Any]:
-        """Those of its inputs that need a gradient."""
-        pairs = zip(inputs, self._received, strict=True)
-        return [tensor for tensor, sent in pairs if sent and tensor.dtype.is_floating]
+        """Those of its inputs that need a gradient: floats that another chunk has sent."""
+        pairs = zip(inputs, self.ends.given, strict=True)
+        return [tensor for tensor, number in pairs if number is None and tensor.dtype.is_floating]
 
 
 class Pass(Protocol):
-    """The forward pass of a micro-batch through a piece, and what its backward pass needs."""
+    """The forward pass of a micro-batch through a chunk, and what its backward pass needs."""
 
     def forward(self) -> tuple[list[Any], tf.Tensor]:
-        """The piece's outputs, flat, and what it adds to the loss of the batch."""
+        """The chunk's outputs, flat, and what it adds to the loss of the batch."""
         ...
 
     def backward(
         self, gradients: Sequence[Any], seed: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[Gradient]]:
-        """The gradients of the inputs and of the piece's trainable variables; after `forward`.
+        """The gradients of the inputs and of the chunk's trainable variables; after `forward`.
 
         Args:
-            gradients: those of the float outputs; [] for the last piece.
+            gradients: those of the float outputs; [] for the last chunk.
             seed: that of the loss, a scalar: 1, or the scale of the loss.
         """
         ...
@@ -118,10 +119,10 @@ class Pass(Protocol):
 class KeptPass:
     """Keeps all activations that the backward pass needs."""
 
-    def __init__(self, piece: Piece, arguments: Arguments) -> None:
-        self._piece, self._arguments = piece, arguments
-        self._sources = piece.differentiable(arguments.inputs)
-        self._variables = [variable.value for variable in piece.trainable_variables]
+    def __init__(self, chunk: Chunk, arguments: Arguments) -> None:
+        self._chunk, self._arguments = chunk, arguments
+        self._sources = chunk.differentiable(arguments.inputs)
+        self._variables = [variable.value for variable in chunk.trainable_variables]
         self._tape = tf.GradientTape(watch_accessed_variables=False)
         self._targets: list[tf.Tensor] = []
 
@@ -129,7 +130,7 @@ class KeptPass:
         """See `Pass`."""
         with self._tape:
             self._tape.watch([*self._sources, *self._variables])
-            outputs, loss = self._piece(self._arguments, training=True)
+            outputs, loss = self._chunk(self._arguments, training=True)
         self._targets = [*(out for out in outputs if out.dtype.is_floating), loss]
         return outputs, loss
 
@@ -157,23 +158,23 @@ class RecomputedPass:
     https://arxiv.org/abs/1604.06174; GPipe's re-materialisation.
     """
 
-    def __init__(self, piece: Piece, arguments: Arguments) -> None:
-        self._piece, self._arguments = piece, arguments
-        self._seeds = [(v, tf.identity(v.value)) for v in piece.state if is_seed_state(v)]
+    def __init__(self, chunk: Chunk, arguments: Arguments) -> None:
+        self._chunk, self._arguments = chunk, arguments
+        self._seeds = [(v, tf.identity(v.value)) for v in chunk.state if is_seed_state(v)]
 
     def forward(self) -> tuple[list[Any], tf.Tensor]:
         """See `Pass`."""
-        return self._piece(self._arguments, training=True)
+        return self._chunk(self._arguments, training=True)
 
     def backward(
         self, gradients: Sequence[Any], seed: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[Gradient]]:
         """See `Pass`."""
         # Dropout has to draw what it drew, and statistics must not see the rows twice.
-        now = [(variable, tf.identity(variable.value)) for variable in self._piece.state]
+        now = [(variable, tf.identity(variable.value)) for variable in self._chunk.state]
         for variable, value in self._seeds:
             variable.assign(value)
-        again = KeptPass(self._piece, self._arguments)
+        again = KeptPass(self._chunk, self._arguments)
         again.forward()
         for variable, value in now:
             variable.assign(value)

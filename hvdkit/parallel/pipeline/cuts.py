@@ -9,47 +9,51 @@ from itertools import pairwise
 from typing import Any
 
 import keras
-from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from hvdkit.graph.balance import balance
 from hvdkit.graph.flattening import flattened
-from hvdkit.graph.layer_sequence import Line, Part, Step, operations_of
+from hvdkit.graph.layer_sequence import LayerSequence, Part, Step, operations_of
+from hvdkit.keras_internals import TensorFlowTrainer
 
 
-def cut(model: keras.Model, pieces: int, after: Sequence[str] | None) -> tuple[Line, list[Part]]:
-    """Cut a model into consecutive pieces.
+def cut(
+    model: keras.Model, chunks: int, after: Sequence[str] | None
+) -> tuple[LayerSequence, list[Part]]:
+    """Cut a model into consecutive chunks.
 
-    What enters a piece leaves out the model's inputs that it does not need, and what leaves it the
+    What enters a chunk leaves out the model's inputs that it does not need, and what leaves it the
     model's inputs: every stage has those from the data.
 
     Args:
         model: a functional or Sequential model; the layers of nested models count as its own.
-        pieces: how many.
-        after: names of the layers to cut after; None to let all pieces compute about as much.
+        chunks: how many.
+        after: names of the layers to cut after; None to let all chunks compute about as much.
 
     Raises:
         ValueError: there are too few layers, too many or too few cuts, or the model can't be cut.
     """
     require_plain(model)
-    line = flattened(model)
-    if pieces > 1 and (text := [t for t in line.outputs if t.dtype == "string"]):
+    sequence = flattened(model)
+    if chunks > 1 and (text := [t for t in sequence.outputs if t.dtype == "string"]):
         raise ValueError(
-            f"model {line.name!r} returns text ({text[0]._keras_history.operation.name!r}), which "
-            "the last stage can't send to the others. Let it return numbers."
+            f"model {sequence.name!r} returns text ({text[0]._keras_history.operation.name!r}), "
+            "which the last stage can't send to the others. Let it return numbers."
         )
-    if after is not None and len(after) != pieces - 1:
+    if after is not None and len(after) != chunks - 1:
         raise ValueError(
-            f"{len(after)} cuts make {len(after) + 1} pieces, but the pipeline has {pieces}: give "
-            f"cuts the names of {pieces - 1} layers, or leave it out."
+            f"{len(after)} cuts make {len(after) + 1} chunks, but the pipeline has {chunks}: give "
+            f"cuts the names of {chunks - 1} layers, or leave it out."
         )
-    places = balanced(line, pieces) if after is None else [line.place_after(n) for n in after]
-    for place in places:
-        if problem := _problem(line, place):
+    points = (
+        balanced(sequence, chunks) if after is None else [sequence.point_after(n) for n in after]
+    )
+    for point in points:
+        if problem := _problem(sequence, point):
             raise ValueError(problem)
-    parts = line.cut(places)
-    if len(parts) != pieces:
-        raise ValueError(f"the cuts {list(after or [])} name one place twice.")
-    return line, [_without_given(part, line, last=part is parts[-1]) for part in parts]
+    parts = sequence.cut(points)
+    if len(parts) != chunks:
+        raise ValueError(f"the cuts {list(after or [])} name one point twice.")
+    return sequence, [_without_given(part, sequence, last=part is parts[-1]) for part in parts]
 
 
 def require_plain(model: Any) -> None:
@@ -78,38 +82,44 @@ def require_plain(model: Any) -> None:
             )
 
 
-def balanced(line: Line, pieces: int) -> list[int]:
-    """Where to cut so that the pieces compute about as much.
+def balanced(sequence: LayerSequence, chunks: int) -> list[int]:
+    """Where to cut so that the chunks compute about as much.
 
     Raises:
-        ValueError: the model has fewer blocks that can be separated than there are pieces.
+        ValueError: the model has fewer blocks that can be separated than there are chunks.
     """
-    ends = [0, *(p for p in line.places() if _problem(line, p) is None), len(line.steps)]
+    ends = [
+        0,
+        *(p for p in sequence.cut_points() if _problem(sequence, p) is None),
+        len(sequence.steps),
+    ]
     blocks = list(pairwise(ends))
-    if len(blocks) < pieces:
+    if len(blocks) < chunks:
         raise ValueError(
-            f"model {line.name!r} can be cut into {len(blocks)} pieces at most (models that are "
-            "called twice stay together, and text can't be sent), but the pipeline needs "
-            f"{pieces} (stages times chunks)."
+            f"model {sequence.name!r} can be cut into {len(blocks)} chunks at most (models that "
+            "are called twice stay together, and text can't be sent), but the pipeline needs "
+            f"{chunks} (stages times chunks)."
         )
-    costs = [sum(_operations(step) for step in line.steps[a:b]) for a, b in blocks]
-    sizes = [sum(_parameters(step) for step in line.steps[a:b]) for a, b in blocks]
-    return [blocks[first][0] for first, _ in balance(costs, sizes, pieces)[1:]]
+    costs = [sum(_operations(step) for step in sequence.steps[a:b]) for a, b in blocks]
+    sizes = [sum(_parameters(step) for step in sequence.steps[a:b]) for a, b in blocks]
+    return [blocks[first][0] for first, _ in balance(costs, sizes, chunks)[1:]]
 
 
-def _problem(line: Line, place: int) -> str | None:
-    """Why a pipeline can't be cut at a place; None if it can."""
-    where = f"model {line.name!r} can't be cut after {line.steps[place - 1].operation.name!r}: "
-    given = {id(tensor) for tensor in line.inputs}
-    for tensor in line.crossing(place):
+def _problem(sequence: LayerSequence, point: int) -> str | None:
+    """Why a pipeline can't be cut at a point; None if it can."""
+    where = (
+        f"model {sequence.name!r} can't be cut after {sequence.steps[point - 1].operation.name!r}: "
+    )
+    given = {id(tensor) for tensor in sequence.inputs}
+    for tensor in sequence.crossing(point):
         if id(tensor) not in given and (tensor.dtype == "string" or tensor.sparse or tensor.ragged):
             kind = "text" if tensor.dtype == "string" else "sparse or ragged tensors"
             return (
                 f"{where}what {tensor._keras_history.operation.name!r} returns would have to be "
                 f"sent, and stages send no {kind}. Cut after the layer that makes numbers of it."
             )
-    state = {id(v): op for op in operations_of(line.steps[place:]) for v in _state_of(op)}
-    changed = next((state[id(v)] for v in line.tied_across(place) if id(v) in state), None)
+    state = {id(v): op for op in operations_of(sequence.steps[point:]) for v in _state_of(op)}
+    changed = next((state[id(v)] for v in sequence.tied_across(point) if id(v) in state), None)
     if changed is None:
         return None
     return (
@@ -130,13 +140,13 @@ def _state_of(operation: Any) -> list[Any]:
 def _operations(step: Step) -> float:
     """About how many multiplications a step takes for a row.
 
-    Matrices and kernels are applied at each place of the output (a pixel, a token), or, in a
+    Matrices and kernels are applied at each position of the output (a pixel, a token), or, in a
     recurrent layer, at each of the input; the rest of a layer's work grows with its output.
     """
     over = step.input_tensors if isinstance(step.operation, keras.layers.RNN) else step.outputs
-    places = max((_elements(tensor.shape[1:-1]) for tensor in over), default=1)
+    positions = max((_elements(tensor.shape[1:-1]) for tensor in over), default=1)
     matrices = 0 if isinstance(step.operation, keras.layers.Embedding) else _parameters(step, 2)
-    return float(matrices * places + sum(_elements(tensor.shape[1:]) for tensor in step.outputs))
+    return float(matrices * positions + sum(_elements(tensor.shape[1:]) for tensor in step.outputs))
 
 
 def _parameters(step: Step, dimensions: int = 0) -> int:
@@ -148,8 +158,8 @@ def _elements(shape: Sequence[int | None]) -> int:
     return math.prod(size or 1 for size in shape)
 
 
-def _without_given(part: Part, line: Line, last: bool) -> Part:
-    given = {id(tensor) for tensor in line.inputs}
+def _without_given(part: Part, sequence: LayerSequence, last: bool) -> Part:
+    given = {id(tensor) for tensor in sequence.inputs}
     used = {id(tensor) for step in part.steps for tensor in step.input_tensors}
     used |= {id(tensor) for tensor in part.outputs} if last else set()
     return replace(

@@ -1,4 +1,4 @@
-"""The weights of the whole model, collected from the stages, or given to them."""
+"""The weights of the unsplit model, collected from the stages, or given to them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TAG = 0
 _KINDS = (FileNotFoundError, OSError, ValueError)
 
 
-class WholeModel:
-    """The unsplit model, of which each stage has a part of the variables' values.
+class UnsplitModel:
+    """The unsplit model, of whose variables each stage has its own values only.
 
     Args:
         model: the unsplit model; on each stage only its own variables have values.
@@ -70,9 +70,9 @@ class WholeModel:
         """
         foreign = [v for v in self.model.variables if is_released(v)]
         try:
-            with self._messages.during("the collection of the whole model's weights"):
+            with self._messages.during("the collection of the unsplit model's weights"):
                 self._collect()
-            yield self.model if self._messages.place == 0 else None
+            yield self.model if self._messages.index == 0 else None
         finally:
             release(foreign)
 
@@ -88,7 +88,7 @@ class WholeModel:
             those of other stages zeros.
         """
         foreign = [v for v in self.model.variables if is_released(v)]
-        first = self._messages.place == 0
+        first = self._messages.index == 0
         problem: Exception | None = None
         try:
             if first:
@@ -99,7 +99,7 @@ class WholeModel:
             except Exception as error:
                 problem = error
             raise_on_all(problem)
-            with self._messages.during("the distribution of the whole model's weights"):
+            with self._messages.during("the distribution of the unsplit model's weights"):
                 self._distribute()
             states = outside_variables.read(self.model) if first else []
             states = allgather_object(
@@ -118,18 +118,18 @@ class WholeModel:
         Returns:
             What went wrong on this rank: a full disk, a layer that can't be written.
         """
-        with self.gathered() as whole:
-            if whole is None:
+        with self.gathered() as model:
+            if model is None:
                 return None
             try:
                 with pause("writing the unsplit model"):
-                    write(whole)
+                    write(model)
             except Exception as error:
                 return error
         return None
 
     def _collect(self) -> None:
-        own = self._messages.place
+        own = self._messages.index
         for variable in self.model.variables:
             owner = self._owners.get(id(variable), 0)
             if owner == 0:
@@ -142,7 +142,7 @@ class WholeModel:
         self._messages.flush()
 
     def _distribute(self) -> None:
-        own = self._messages.place
+        own = self._messages.index
         for variable in self.model.variables:
             owner = self._owners.get(id(variable), 0)
             if owner == 0:

@@ -1,4 +1,4 @@
-"""What goes from one piece to the next, and the gradients that come back."""
+"""Links between chunks: activations go over them to the next one, and gradients come back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hvdkit.engine.point_to_point import PointToPoint
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """What is known of a tensor that goes from piece to piece.
+class Signature:
+    """The shape and the type of a tensor that goes from chunk to chunk.
 
     Attributes:
         shape: its shape; None for what depends on the batch, before there is one.
@@ -25,26 +25,26 @@ class Tensor:
     dtype: tf.DType
 
 
-class Border(Protocol):
-    """The place between two pieces; one end sends, the other receives, in the same order.
+class Link(Protocol):
+    """Between two chunks; one end sends, the other receives, in the same order.
 
     Forward go the tensors and the loss so far, backward the gradients of the float tensors.
     """
 
     def send_forward(self, tensors: Sequence[tf.Tensor], loss: float) -> None:
-        """Send the tensors of a micro-batch to the next piece."""
+        """Send the tensors of a micro-batch to the next chunk."""
         ...
 
     def receive_forward(self) -> tuple[list[tf.Tensor], float]:
-        """The tensors that the piece before has sent."""
+        """The tensors that the chunk before has sent."""
         ...
 
     def send_backward(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Send the gradients of a micro-batch to the piece before."""
+        """Send the gradients of a micro-batch to the chunk before."""
         ...
 
-    def receive_backward(self, of: Sequence[Tensor]) -> list[tf.Tensor]:
-        """The gradients that the next piece has sent.
+    def receive_backward(self, of: Sequence[Signature]) -> list[tf.Tensor]:
+        """The gradients that the next chunk has sent.
 
         Args:
             of: shapes and types of the float tensors that were sent forward.
@@ -52,40 +52,55 @@ class Border(Protocol):
         ...
 
 
-class LocalBorder:
-    """Between two pieces of one rank."""
+@dataclass(frozen=True)
+class Ends:
+    """What comes into a chunk and goes out of it.
+
+    Attributes:
+        given: for each of its inputs, which of the model's inputs it is; None if it is sent.
+        before: the link to the chunk before it; None for the first.
+        after: the link to the next chunk; None for the last.
+    """
+
+    given: Sequence[int | None]
+    before: Link | None
+    after: Link | None
+
+
+class LocalLink:
+    """Between two chunks of one rank."""
 
     def __init__(self) -> None:
         self._forward: list[tuple[list[tf.Tensor], float]] = []
         self._backward: list[list[tf.Tensor]] = []
 
     def send_forward(self, tensors: Sequence[tf.Tensor], loss: float) -> None:
-        """See `Border`."""
+        """See `Link`."""
         self._forward.append((list(tensors), loss))
 
     def receive_forward(self) -> tuple[list[tf.Tensor], float]:
-        """See `Border`."""
+        """See `Link`."""
         return self._forward.pop(0)
 
     def send_backward(self, gradients: Sequence[tf.Tensor]) -> None:
-        """See `Border`."""
+        """See `Link`."""
         self._backward.append(list(gradients))
 
-    def receive_backward(self, of: Sequence[Tensor]) -> list[tf.Tensor]:
-        """See `Border`."""
+    def receive_backward(self, of: Sequence[Signature]) -> list[tf.Tensor]:
+        """See `Link`."""
         return self._backward.pop(0)
 
 
-class RemoteBorder:
-    """Between two pieces of different ranks.
+class RemoteLink:
+    """Between two chunks of different ranks.
 
     A message with the loss so far and the tensors' types and shapes goes ahead of them: what Keras
     knows of these before there is a batch need not be all, nor true.
 
     Args:
         messages: the ranks of the pipeline.
-        number: which border it is, the same on both ranks.
-        peer: the place of the other rank in the pipeline.
+        number: which link it is, the same on both ranks.
+        peer: the stage of the other rank.
         count: how many tensors go over it.
     """
 
@@ -97,28 +112,28 @@ class RemoteBorder:
         self._buffers = _Buffers()
 
     def send_forward(self, tensors: Sequence[tf.Tensor], loss: float) -> None:
-        """See `Border`."""
-        self._send(np.array([loss, *described(tensors)], np.float64), self._forward_tag)
+        """See `Link`."""
+        self._send(np.array([loss, *signatures_as_numbers(tensors)], np.float64), self._forward_tag)
         for tensor in tensors:
             self._send(tensor.numpy(), self._forward_tag)
 
     def receive_forward(self) -> tuple[list[tf.Tensor], float]:
-        """See `Border`."""
-        size = 1 + self._count * DESCRIPTION
+        """See `Link`."""
+        size = 1 + self._count * NUMBERS_OF_TENSOR
         header = self._receive((size,), np.float64, self._forward_tag).tolist()
         received = [
             self._tensor(tensor.shape, tensor.dtype, self._forward_tag)
-            for tensor in from_description(header[1:])
+            for tensor in signatures_from_numbers(header[1:])
         ]
         return received, header[0]
 
     def send_backward(self, gradients: Sequence[tf.Tensor]) -> None:
-        """See `Border`."""
+        """See `Link`."""
         for gradient in gradients:
             self._send(gradient.numpy(), self._backward_tag)
 
-    def receive_backward(self, of: Sequence[Tensor]) -> list[tf.Tensor]:
-        """See `Border`."""
+    def receive_backward(self, of: Sequence[Signature]) -> list[tf.Tensor]:
+        """See `Link`."""
         return [self._tensor(t.shape, t.dtype, self._backward_tag) for t in of]
 
     def _send(self, array: Any, tag: int) -> None:
@@ -128,17 +143,17 @@ class RemoteBorder:
         buffer = self._buffers.get(shape, np.dtype(dtype))
         return self._messages.receive(buffer, self._peer, tag)
 
-    def _tensor(self, shape: Sequence[Any], dtype: tf.DType, tag: int) -> tf.Tensor:
+    def _tensor(self, shape: Sequence[Any], dtype: tf.DType, tag: int) -> tf.Signature:
         # TensorFlow copies the array, so the buffer is free again.
         return tf.constant(self._receive(tuple(shape), dtype.as_numpy_dtype, tag))
 
 
 _MOST_DIMENSIONS = 8
-DESCRIPTION = 2 + _MOST_DIMENSIONS
+NUMBERS_OF_TENSOR = 2 + _MOST_DIMENSIONS
 """How many numbers describe a tensor: its type, its number of dimensions, and these."""
 
 
-def described(tensors: Sequence[Any]) -> list[float]:
+def signatures_as_numbers(tensors: Sequence[Any]) -> list[float]:
     """The types and shapes of tensors as numbers that can be sent.
 
     Raises:
@@ -154,12 +169,12 @@ def described(tensors: Sequence[Any]) -> list[float]:
     return numbers
 
 
-def from_description(numbers: Sequence[float]) -> list[Tensor]:
-    """The opposite of `described`."""
+def signatures_from_numbers(numbers: Sequence[float]) -> list[Signature]:
+    """The opposite of `signatures_as_numbers`."""
     found = []
-    for start in range(0, len(numbers), DESCRIPTION):
-        dtype, rank, *shape = (int(n) for n in numbers[start : start + DESCRIPTION])
-        found.append(Tensor(tuple(shape[:rank]), tf.as_dtype(dtype)))
+    for start in range(0, len(numbers), NUMBERS_OF_TENSOR):
+        dtype, rank, *shape = (int(n) for n in numbers[start : start + NUMBERS_OF_TENSOR])
+        found.append(Signature(tuple(shape[:rank]), tf.as_dtype(dtype)))
     return found
 
 

@@ -1,7 +1,7 @@
 """The loss of a batch, from those of its micro-batches.
 
 Keras averages a loss over rows, so that of the batch is the sum of the micro-batches' losses, each
-times its part of the rows. Losses that are normalised otherwise have other parts.
+times its fraction of the rows. Losses that are normalised otherwise count in other fractions.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.parallel.pipeline.micro_batches import MicroBatches
+from hvdkit.engine import raise_everywhere
+from hvdkit.parallel.pipeline.batch import PipelineBatch
 
-Share = Callable[[MicroBatches, int], float]
+Share = Callable[[PipelineBatch, int], float]
 
 _MEANS = ("sum_over_batch_size", "mean")
 
@@ -41,6 +42,33 @@ class LossHead:
         return list(self._loss.variables)
 
 
+def share_on_all(loss: Any, name: str, *, masked: bool) -> Share:
+    """What the loss of a micro-batch counts in that of the batch; all ranks call it.
+
+    Args:
+        loss: the loss or losses, as given to `compile`.
+        name: the model's.
+        masked: whether a mask reaches its outputs.
+
+    Raises:
+        ValueError: on every rank: the loss of the batch is no sum of those of the micro-batches.
+    """
+    problem = None
+    share: Share = PipelineBatch.fraction
+    try:
+        share = share_of(loss)
+    except ValueError as error:
+        problem = str(error)
+    if loss is not None and masked:
+        problem = (
+            f"a mask reaches the outputs of model {name!r}, so Keras averages the loss over the "
+            "rows and steps that are left, whose number differs between micro-batches. Stop the "
+            "mask before the outputs, and give sample_weight instead."
+        )
+    raise_everywhere(problem, ValueError)
+    return share
+
+
 def share_of(loss: Any) -> Share:
     """What the loss of a micro-batch counts in that of the batch.
 
@@ -48,7 +76,7 @@ def share_of(loss: Any) -> Share:
         loss: the loss or losses, as given to `compile`.
 
     Returns:
-        A function of the micro-batches and the number of one of them.
+        A function of the batch and the number of one of its micro-batches.
 
     Raises:
         ValueError: the loss of the batch is no sum of those of the micro-batches; it names the
@@ -68,27 +96,27 @@ def share_of(loss: Any) -> Share:
             "the losses of the outputs have different reductions, so their sum can't be divided "
             "into micro-batches. Give all of them the same."
         )
-    if shares == {MicroBatches.weight_fraction} and len(losses) > 1:
+    if shares == {PipelineBatch.weight_fraction} and len(losses) > 1:
         raise ValueError(
             'the reduction "mean_with_sample_weight" goes with one output in a pipeline, not with '
             f'{len(losses)}. Use "sum_over_batch_size".'
         )
-    return shares.pop() if shares else MicroBatches.fraction
+    return shares.pop() if shares else PipelineBatch.fraction
 
 
 def _share(loss: Any) -> Share:
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     if reduction in _MEANS:
-        return MicroBatches.fraction
+        return PipelineBatch.fraction
     if reduction == "sum":
-        return _whole
+        return _all
     if reduction == "mean_with_sample_weight":
-        return MicroBatches.weight_fraction
+        return PipelineBatch.weight_fraction
     raise ValueError(
         f"the loss {getattr(loss, 'name', loss)!r} has reduction={reduction!r}: a pipeline needs "
         'one number a micro-batch. Use "sum_over_batch_size".'
     )
 
 
-def _whole(batch: MicroBatches, micro_batch: int) -> float:
+def _all(batch: PipelineBatch, micro_batch: int) -> float:
     return 1.0

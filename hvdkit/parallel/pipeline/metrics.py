@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine.point_to_point import PointToPoint
+from hvdkit.keras_internals import compute_output_spec
 
 
 def build_metrics(model: Any, outputs: Any, targets: Any, sample_weight: Any) -> None:
@@ -20,7 +21,6 @@ def build_metrics(model: Any, outputs: Any, targets: Any, sample_weight: Any) ->
         targets: y of a batch.
         sample_weight: its sample weights, or None.
     """
-    compute_output_spec = keras.src.backend.compute_output_spec
     loss, metrics = model._compile_loss, model._compile_metrics
     if targets is None:
         return
@@ -44,7 +44,7 @@ def share_states(variables: Sequence[Any], messages: PointToPoint, root: int) ->
     values = [np.asarray(variable.numpy()) for variable in variables]
     packed = np.concatenate([value.reshape(-1).view(np.uint8) for value in values])
     messages.broadcast([packed], root)
-    if messages.place == root:
+    if messages.index == root:
         return
     ends = np.cumsum([value.nbytes for value in values])
     for variable, value, data in zip(variables, values, np.split(packed, ends[:-1]), strict=True):

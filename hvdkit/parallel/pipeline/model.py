@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
-from hvdkit.engine import ops, raise_everywhere
+from hvdkit.engine import ops
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.metrics.rows import TEST, TRAINING
+from hvdkit.metrics.weighted_steps import with_sharded_batches
 from hvdkit.optimizers.composition import is_distributed, mesh_of
 from hvdkit.optimizers.distributed import DistributedOptimizer
+from hvdkit.parallel.pipeline.batch import PipelineBatch
 from hvdkit.parallel.pipeline.gathered_weights import raise_on_all
-from hvdkit.parallel.pipeline.losses import Share, share_of
+from hvdkit.parallel.pipeline.losses import Share, share_on_all
 from hvdkit.parallel.pipeline.metrics import build_metrics
-from hvdkit.parallel.pipeline.micro_batches import MicroBatches
-from hvdkit.parallel.pipeline.partition import ModelOrFunction, Split, required_mesh, split
+from hvdkit.parallel.pipeline.partition import (
+    ModelOrFunction,
+    Partition,
+    partition,
+    required_mesh,
+)
 from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
 from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule
-from hvdkit.state.unsharded import assign_whole_values, whole_values
-from hvdkit.training.steps import with_sharded_batches
+from hvdkit.state.unsharded import assign_unsharded_values, unsharded_values
 from hvdkit.watch import pause
 
 
@@ -50,8 +55,8 @@ class PipelineModel(keras.Model):
         micro_batches: into how many micro-batches a batch is divided. A batch that has too few
             rows, as the last of an epoch may, is divided into as many as the schedule can run.
         schedule: of `hvd.parallel.schedules`; default `OneForwardOneBackward()`.
-        cuts: names of the layers after which to cut, one less than there are pieces (stages times
-            the schedule's chunks); None to let all pieces compute about as much.
+        cuts: names of the layers after which to cut, one less than there are chunks (stages times
+            those of a stage); None to let all chunks compute about as much.
         recompute: keep only the inputs of a stage, and run its forward pass again in the backward
             pass: less memory, about a third more computation.
 
@@ -59,7 +64,7 @@ class PipelineModel(keras.Model):
         mesh: the mesh of `hvd.set_mesh`, which says which rank is which stage.
         schedule: the schedule.
         micro_batches: number of micro-batches of a full batch.
-        pieces: this rank's layers: a Keras model for each chunk.
+        chunks: this rank's layers: a Keras model for each chunk.
 
     Raises:
         ValueError: on every rank: there is no mesh, the model can't be cut so (it names the layer),
@@ -77,8 +82,9 @@ class PipelineModel(keras.Model):
     mesh: Mesh
     schedule: Schedule
     micro_batches: int
+    chunks: list[keras.Model]
     _settings: Settings
-    _split: Split
+    _partition: Partition
     _clock: Clock
     _share: Share
     _steps: Steps | None
@@ -94,22 +100,22 @@ class PipelineModel(keras.Model):
     ) -> None:
         mesh = required_mesh()
         schedule = schedule or OneForwardOneBackward()
-        divided = split(model, mesh, schedule, micro_batches, cuts)
-        unsplit = divided.whole.model
+        own = partition(model, mesh, schedule, micro_batches, cuts)
+        unsplit = own.unsplit.model
         super().__init__(name=unsplit.name, dtype=unsplit.dtype_policy)
-        self.pieces = [chunk.model for chunk in divided.chunks]
+        self.chunks = [chunk.model for chunk in own.chunks]
         # Past Keras's attribute tracking: the unsplit model's layers are not this rank's.
         self.__dict__.update(
             mesh=mesh,
             schedule=schedule,
             micro_batches=micro_batches,
             _settings=Settings(mesh, schedule, micro_batches, recompute),
-            _split=divided,
+            _partition=own,
             _clock=Clock(),
-            _share=MicroBatches.fraction,
+            _share=PipelineBatch.fraction,
             _steps=None,
         )
-        self.output_names = list(divided.whole.graph.output_names)
+        self.output_names = list(own.unsplit.graph.output_names)
         self.built = True
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
@@ -124,19 +130,7 @@ class PipelineModel(keras.Model):
         Raises:
             ValueError: on every rank: the loss of a batch is no sum of those of micro-batches.
         """
-        problem = None
-        share: Share = MicroBatches.fraction
-        try:
-            share = share_of(loss)
-        except ValueError as error:
-            problem = str(error)
-        if loss is not None and self._split.masked:
-            problem = (
-                f"a mask reaches the outputs of model {self.name!r}, so Keras averages the loss "
-                "over the rows and steps that are left, whose number differs between "
-                "micro-batches. Stop the mask before the outputs, and give sample_weight instead."
-            )
-        raise_everywhere(problem, ValueError)
+        share = share_on_all(loss, self.name, masked=self._partition.masked)
         optimizer = keras.optimizers.get(optimizer)
         if not is_distributed(optimizer):
             optimizer = DistributedOptimizer(optimizer)
@@ -149,27 +143,35 @@ class PipelineModel(keras.Model):
         self.__dict__.update(_share=share, _steps=None)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Not possible: this rank holds a part of the layers."""
+        """Not possible: this rank holds some of the layers."""
         raise NotImplementedError(
-            f"{self.name} is divided over {self.mesh.pipeline} ranks, so it can't be called: use "
+            f"{self.name} is split over {self.mesh.pipeline} ranks, so it can't be called: use "
             "predict, evaluate or fit, which all ranks call together."
         )
 
     @property
+    def pieces(self) -> list[keras.Model]:
+        """The old name of `chunks`."""
+        warnings.warn(
+            "PipelineModel.pieces is called chunks now.", DeprecationWarning, stacklevel=2
+        )
+        return self.chunks
+
+    @property
     def trainable_variables(self) -> list[Any]:
         """Those that this rank's optimizer updates: of tied weights, the first stage's does."""
-        return self._split.tied.own(super().trainable_variables)
+        return self._partition.tied.own(super().trainable_variables)
 
     @property
     def trainable_weights(self) -> list[Any]:
         """As `trainable_variables`, which layers have no other."""
-        return self._split.tied.own(super().trainable_weights)
+        return self._partition.tied.own(super().trainable_weights)
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Make the variables of the metrics for a batch, as the first step would."""
-        x, y, sample_weight = unpack_x_y_sample_weight(data_batch)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data_batch)
         rows = keras.tree.flatten(x)[0].shape[0]
-        build_metrics(self, self._split.whole.outputs(rows), y, sample_weight)
+        build_metrics(self, self._partition.unsplit.outputs(rows), y, sample_weight)
 
     def make_train_function(self, force: bool = False) -> None:
         """Make the function that `fit` calls for each step."""
@@ -186,8 +188,8 @@ class PipelineModel(keras.Model):
         step = self._autoconvert_optionals(self._fresh_steps(force).predict)
 
         def function(batches: Sequence[Any]) -> Any:
-            parts = [step(batch) for batch in batches]
-            return keras.tree.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts)
+            found = [step(batch) for batch in batches]
+            return keras.tree.map_structure(lambda *tensors: tf.concat(tensors, 0), *found)
 
         self.predict_function = function
 
@@ -206,7 +208,7 @@ class PipelineModel(keras.Model):
     def _fresh_steps(self, force: bool) -> Steps:
         if self._steps is None or force:
             self.__dict__["_steps"] = Steps(
-                self, self._settings, self._split, self._share, self._clock
+                self, self._settings, self._partition, self._share, self._clock
             )
         assert self._steps is not None
         self._steps.next_is_first()
@@ -225,7 +227,7 @@ class PipelineModel(keras.Model):
             ...     model.fit(x, y, batch_size=64, epochs=1)
             >>> trace.timelines[-1].bubble  # of the last step; on every rank
         """
-        return Trace(self._clock, self._split.messages, self.mesh.pipeline_set)
+        return Trace(self._clock, self._partition.messages, self.mesh.pipeline_set)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Write the unsplit model to a `.keras` file; every rank calls it, and rank 0 writes.
@@ -238,11 +240,11 @@ class PipelineModel(keras.Model):
             *args: as in Keras.
             **options: as in Keras.
         """
-        self._write(lambda whole: whole.save(filepath, *args, **options))
+        self._write(lambda unsplit: unsplit.save(filepath, *args, **options))
 
     def save_weights(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Write the unsplit model's weights to a `.weights.h5` file; see `save`."""
-        self._write(lambda whole: whole.save_weights(filepath, *args, **options))
+        self._write(lambda unsplit: unsplit.save_weights(filepath, *args, **options))
 
     def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Read the unsplit model's weights from a file; every rank calls it.
@@ -257,10 +259,10 @@ class PipelineModel(keras.Model):
         Raises:
             OSError, ValueError, HvdkitError: on every rank: the first stage can't read it.
         """
-        with self._split.whole.scattered() as whole:
-            if whole is not None:
+        with self._partition.unsplit.scattered() as unsplit:
+            if unsplit is not None:
                 with pause("reading the unsplit model"):
-                    whole.load_weights(filepath, *args, **options)
+                    unsplit.load_weights(filepath, *args, **options)
         self._have_other_weights()
 
     def gather_weights(self) -> list[np.ndarray] | None:
@@ -269,11 +271,11 @@ class PipelineModel(keras.Model):
         All ranks return when it is done.
 
         Returns:
-            The weights, whole even where a tensor group divides layers, on the first stage of each
-            pipeline; None on the others.
+            The weights, unsharded even where a tensor group shards layers, on the first stage of
+            each pipeline; None on the others.
         """
-        with self._split.whole.gathered() as whole:
-            weights = None if whole is None else whole_values(whole.weights)
+        with self._partition.unsplit.gathered() as unsplit:
+            weights = None if unsplit is None else unsharded_values(unsplit.weights)
         ops.barrier()
         return weights
 
@@ -284,16 +286,16 @@ class PipelineModel(keras.Model):
             weights: what `gather_weights`, or `get_weights` of the unsplit model, returned; only
                 that of the first stage counts.
         """
-        with self._split.whole.scattered() as whole:
-            if whole is not None:
-                assign_whole_values(whole.weights, weights or [])
+        with self._partition.unsplit.scattered() as unsplit:
+            if unsplit is not None:
+                assign_unsharded_values(unsplit.weights, weights or [])
         self._have_other_weights()
 
     def _have_other_weights(self) -> None:
         """Let tied weights be alike; traced functions hold constants made of the weights before."""
-        self._split.tied.refresh()
+        self._partition.tied.refresh()
         self.__dict__["_steps"] = None
 
     def _write(self, write: Callable[[keras.Model], None]) -> None:
         """Write from the first stage of the first replica; all ranks return when it is done."""
-        raise_on_all(self._split.whole.write(write) if self.mesh.data_index == 0 else None)
+        raise_on_all(self._partition.unsplit.write(write) if self.mesh.data_index == 0 else None)

@@ -8,16 +8,17 @@ from typing import Any
 
 import keras
 
+from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import HvdkitError, raise_everywhere, require_initialized, require_same, topology
 from hvdkit.engine.point_to_point import PointToPoint
-from hvdkit.graph.layer_sequence import Line, Part, variables_of
+from hvdkit.graph.layer_sequence import LayerSequence, Part, variables_of
 from hvdkit.graph.rebuild import part_model
 from hvdkit.mesh.mesh import Mesh, current_mesh
 from hvdkit.parallel.pipeline.cuts import cut
-from hvdkit.parallel.pipeline.gathered_weights import WholeModel
+from hvdkit.parallel.pipeline.gathered_weights import UnsplitModel
 from hvdkit.parallel.pipeline.given_values import GivenValues
 from hvdkit.parallel.pipeline.lazy_variables import deferred, initialize, is_released, release
-from hvdkit.parallel.pipeline.links import Border, LocalBorder, RemoteBorder
+from hvdkit.parallel.pipeline.links import Ends, Link, LocalLink, RemoteLink
 from hvdkit.parallel.pipeline.tied import Tied, tied_variables
 from hvdkit.schedules.schedules import Schedule
 from hvdkit.state import outside_variables
@@ -27,36 +28,32 @@ ModelOrFunction = Any
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A piece of the model that this rank holds.
+class ChunkModel:
+    """The layers of a chunk that this rank holds.
 
     Attributes:
-        model: its layers, as a model from a list of tensors to a list of tensors.
-        given: for each of its inputs, which of the whole model's inputs it is; None if it is sent.
-        before: the border to the piece before it; None for the first.
-        after: the border to the next piece; None for the last.
+        model: them, as a model from a list of tensors to a list of tensors.
+        ends: what comes in and goes out.
     """
 
     model: keras.Model
-    given: list[int | None]
-    before: Border | None
-    after: Border | None
+    ends: Ends
 
 
 @dataclass(frozen=True)
-class Split:
+class Partition:
     """A model, split over the ranks of a pipeline.
 
     Attributes:
-        whole: the unsplit model.
-        chunks: this rank's pieces.
+        unsplit: the model that was given.
+        chunks: this rank's chunks.
         messages: to the other stages.
         tied: weights that several stages use.
         masked: whether Keras attaches a mask to one of the unsplit model's outputs.
     """
 
-    whole: WholeModel
-    chunks: list[Chunk]
+    unsplit: UnsplitModel
+    chunks: list[ChunkModel]
     messages: PointToPoint
     tied: Tied
     masked: bool
@@ -85,14 +82,14 @@ def required_mesh() -> Mesh:
     return mesh
 
 
-def split(
+def partition(
     model: ModelOrFunction,
     mesh: Mesh,
     schedule: Schedule,
     micro_batches: int,
     cuts: Sequence[str] | None,
-) -> Split:
-    """Give this rank its pieces of a model, and free the rest; all ranks call it.
+) -> Partition:
+    """Give this rank its chunks of a model, and free the rest; all ranks call it.
 
     Args:
         model: a model, or a function that builds it: then only this rank's variables are made.
@@ -106,38 +103,35 @@ def split(
         RankMismatchError: on every rank: the ranks give different models or settings.
         HvdkitError: on every rank: there is no MPI to send over.
     """
-    whole, given, line, parts = _cut_alike(model, mesh, schedule, micro_batches, cuts)
-    _require_same(whole, parts, schedule, micro_batches)
+    unsplit, given, sequence, parts = _cut_alike(model, mesh, schedule, micro_batches, cuts)
+    _require_same(unsplit, parts, schedule, micro_batches)
     messages = PointToPoint(mesh.pipeline_set)
-    inputs = {id(tensor): i for i, tensor in enumerate(line.inputs)}
-    borders = [None, *_borders(parts, inputs, mesh, messages), None]
+    inputs = {id(tensor): i for i, tensor in enumerate(sequence.inputs)}
+    links = [None, *_links(parts, inputs, mesh, messages), None]
     numbers = range(mesh.pipeline_index, len(parts), mesh.pipeline)
-    models = [part_model(parts[n], f"{whole.name}_piece_{n}") for n in numbers]
+    models = [part_model(parts[n], f"{unsplit.name}_chunk_{n}") for n in numbers]
     chunks = [
-        Chunk(
-            model,
-            [inputs.get(id(tensor)) for tensor in parts[n].inputs],
-            before=borders[n],
-            after=borders[n + 1],
+        ChunkModel(
+            model, Ends([inputs.get(id(t)) for t in parts[n].inputs], links[n], links[n + 1])
         )
         for n, model in zip(numbers, models, strict=True)
     ]
     for n, part in zip(numbers, models, strict=True):
         part.leave_penalties_of(v for before in parts[:n] for v in variables_of(before.steps))
-    owners = _owners(whole, parts, mesh.pipeline)
+    owners = _owners(unsplit, parts, mesh.pipeline)
     own = [variable for part in models for variable in part.variables]
     if mesh.pipeline_index == 0:  # it has what no layer in the graph has
-        own += [v for v in whole.variables if id(v) not in owners]
-    _keep_only(whole, own, given)
+        own += [v for v in unsplit.variables if id(v) not in owners]
+    _keep_only(unsplit, own, given)
     for part in models:
         outside_variables.renew(part)
     tied = Tied(tied_variables(parts, mesh.pipeline), messages, mesh.pipeline_set)
     tied.refresh()
-    unsplit = WholeModel(whole, owners, messages, mesh.pipeline_set)
-    return Split(unsplit, chunks, messages, tied, any(parts[-1].masked))
+    model_of_all = UnsplitModel(unsplit, owners, messages, mesh.pipeline_set)
+    return Partition(model_of_all, chunks, messages, tied, any(parts[-1].masked))
 
 
-def _owners(whole: Any, parts: list[Part], stages: int) -> dict[int, int]:
+def _owners(unsplit: Any, parts: list[Part], stages: int) -> dict[int, int]:
     """The stage of each variable, by its id: the first of those that use it."""
     owners: dict[int, int] = {}
     for n, part in enumerate(parts):
@@ -152,13 +146,13 @@ def _cut_alike(
     schedule: Schedule,
     micro_batches: int,
     cuts: Sequence[str] | None,
-) -> tuple[Any, GivenValues, Line, list[Part]]:
-    """The unsplit model and its pieces; what is wrong on one rank is an error on all."""
+) -> tuple[Any, GivenValues, LayerSequence, list[Part]]:
+    """The unsplit model and its chunks; what is wrong on one rank is an error on all."""
     problem, cause, found = None, None, None
     try:
         _require_schedule(schedule, mesh.pipeline, micro_batches)
-        whole, given = _built(model)
-        found = whole, given, *cut(whole, mesh.pipeline * schedule.chunks, cuts)
+        unsplit, given = _built(model)
+        found = unsplit, given, *cut(unsplit, mesh.pipeline * schedule.chunks, cuts)
     except Exception as error:
         problem, cause = _text_of(error), error
     try:
@@ -179,11 +173,11 @@ def _text_of(error: Exception) -> str:
     )
 
 
-def _keep_only(whole: Any, variables: list[Any], given: GivenValues) -> None:
+def _keep_only(unsplit: Any, variables: list[Any], given: GivenValues) -> None:
     """Give these variables of a model their first values, and take the values of the others."""
     initialize(variables, given)
     kept = {id(variable) for variable in variables}
-    release(variable for variable in whole.variables if id(variable) not in kept)
+    release(variable for variable in unsplit.variables if id(variable) not in kept)
 
 
 def _built(model: ModelOrFunction) -> tuple[Any, GivenValues]:
@@ -200,15 +194,15 @@ def _built(model: ModelOrFunction) -> tuple[Any, GivenValues]:
             f"PipelineModel takes a Keras model or a function that builds one, not {model!r}."
         )
     with deferred() as given:
-        whole = model()
-    if not isinstance(whole, keras.Model):
-        raise ValueError(f"a pipeline is made from a Keras model, not {type(whole).__name__}.")
-    optimizer = getattr(whole, "optimizer", None)
-    later = [*whole.variables, *([] if optimizer is None else optimizer.variables)]
+        unsplit = model()
+    if not isinstance(unsplit, keras.Model):
+        raise ValueError(f"a pipeline is made from a Keras model, not {type(unsplit).__name__}.")
+    optimizer = getattr(unsplit, "optimizer", None)
+    later = [*unsplit.variables, *([] if optimizer is None else optimizer.variables)]
     ids = {id(variable) for variable in later}
-    whole.optimizer, whole.compiled = None, False  # the function may have compiled it
+    unsplit.optimizer, unsplit.compiled = None, False  # the function may have compiled it
     initialize((v for v in given.still_made() if id(v) not in ids), given)
-    return whole, given
+    return unsplit, given
 
 
 def _require_schedule(schedule: Schedule, stages: int, micro_batches: int) -> None:
@@ -218,26 +212,26 @@ def _require_schedule(schedule: Schedule, stages: int, micro_batches: int) -> No
         raise ValueError(problem)
 
 
-def _require_same(whole: Any, parts: list[Part], schedule: Schedule, micro_batches: int) -> None:
+def _require_same(unsplit: Any, parts: list[Part], schedule: Schedule, micro_batches: int) -> None:
     # Not by names, which Keras numbers by what a process has made before.
     settings = [f"schedule {schedule!r}", f"{micro_batches} micro-batches"]
-    pieces = [f"a piece of {', '.join(type(s.operation).__name__ for s in p.steps)}" for p in parts]
-    variables = [f"{v.dtype} {tuple(v.shape)}" for v in whole.variables]
-    require_same("the models and settings of the pipeline", [*settings, *pieces, *variables])
+    chunks = [f"a chunk of {', '.join(type(s.operation).__name__ for s in p.steps)}" for p in parts]
+    variables = [dtype_and_shape(v.dtype, v.shape) for v in unsplit.variables]
+    require_same("the models and settings of the pipeline", [*settings, *chunks, *variables])
 
 
-def _borders(
+def _links(
     parts: list[Part], inputs: dict[int, int], mesh: Mesh, messages: PointToPoint
-) -> list[Border]:
-    """The borders after each piece but the last, as this rank sees them."""
+) -> list[Link]:
+    """The links after each chunk but the last, as this rank sees them."""
     if mesh.pipeline == 1:
-        return [LocalBorder() for _ in parts[1:]]
+        return [LocalLink() for _ in parts[1:]]
     stage = mesh.pipeline_index
 
-    def border(number: int, part: Part) -> Border:
+    def link(number: int, part: Part) -> Link:
         sent = sum(id(tensor) not in inputs for tensor in part.outputs)
         sends = number % mesh.pipeline == stage
         peer = (stage + 1 if sends else stage - 1) % mesh.pipeline
-        return RemoteBorder(messages, number, peer, sent)
+        return RemoteLink(messages, number, peer, sent)
 
-    return [border(number, part) for number, part in enumerate(parts[:-1])]
+    return [link(number, part) for number, part in enumerate(parts[:-1])]

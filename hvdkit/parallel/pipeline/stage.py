@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import tensorflow as tf
 
 from hvdkit.exchange.gradient import Gradient, added
-from hvdkit.parallel.pipeline.chunk import Arguments, Pass, Piece
-from hvdkit.parallel.pipeline.links import Border, Tensor
+from hvdkit.parallel.pipeline.batch import PipelineBatch
+from hvdkit.parallel.pipeline.chunk import Arguments, Chunk, Pass
+from hvdkit.parallel.pipeline.links import Signature
 from hvdkit.parallel.pipeline.losses import Share
-from hvdkit.parallel.pipeline.micro_batches import MicroBatches
 from hvdkit.parallel.pipeline.trace import Clock
 from hvdkit.schedules.actions import Action, Backward, Forward
 
@@ -19,29 +19,12 @@ Outputs = Callable[[int, list[tf.Tensor]], None]
 """Takes the number of a micro-batch and the model's outputs for it, flat."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A piece in its place on this rank.
-
-    Attributes:
-        piece: the piece.
-        given: for each of its inputs, which of the model's inputs it is; None if it is sent.
-        before: the border to the piece before it; None for the first.
-        after: the border to the next piece; None for the last.
-    """
-
-    piece: Piece
-    given: Sequence[int | None]
-    before: Border | None
-    after: Border | None
-
-
 @dataclass
-class Result:
+class StageResult:
     """What a stage has after a batch.
 
     Attributes:
-        loss: the loss of the batch up to the stage's last piece; the model's on the last stage.
+        loss: the loss of the batch up to the stage's last chunk; the model's on the last stage.
         gradients: for each chunk those of its trainable variables.
         kept: how many micro-batches the stage kept the activations of, at most.
     """
@@ -54,14 +37,14 @@ class Result:
 @dataclass(frozen=True)
 class _Kept:
     done: Pass
-    sent: list[Tensor]
+    sent: list[Signature]
 
 
 class Stage:
     """The chunks of one rank.
 
     Args:
-        places: the chunks, in order.
+        chunks: the chunks, in order.
         keep: how a forward pass is kept for its backward pass.
         share: what the loss of a micro-batch counts in that of the batch.
         clock: told when each action begins and ends.
@@ -69,19 +52,19 @@ class Stage:
 
     def __init__(
         self,
-        places: Sequence[Place],
-        keep: Callable[[Piece, Arguments], Pass],
+        chunks: Sequence[Chunk],
+        keep: Callable[[Chunk, Arguments], Pass],
         share: Share,
         clock: Clock,
     ) -> None:
-        self._places = list(places)
+        self._chunks = list(chunks)
         self._keep = keep
         self._share = share
         self._clock = clock
 
     def train(
-        self, batch: MicroBatches, actions: Sequence[Action], seed: tf.Tensor, outputs: Outputs
-    ) -> Result:
+        self, batch: PipelineBatch, actions: Sequence[Action], seed: tf.Tensor, outputs: Outputs
+    ) -> StageResult:
         """Run the forward and backward passes of a batch.
 
         Args:
@@ -93,7 +76,7 @@ class Stage:
         Returns:
             The loss and the gradients, added up over the micro-batches.
         """
-        result = Result(gradients=[[None] * len(p.piece.trainable_variables) for p in self._places])
+        result = StageResult(gradients=[[None] * len(c.trainable_variables) for c in self._chunks])
         kept: dict[tuple[int, int], _Kept] = {}
         for action in actions:
             key = action.micro_batch, action.chunk
@@ -105,35 +88,37 @@ class Stage:
         return result
 
     def _forward(
-        self, batch: MicroBatches, action: Forward, result: Result, outputs: Outputs
+        self, batch: PipelineBatch, action: Forward, result: StageResult, outputs: Outputs
     ) -> _Kept:
-        place = self._places[action.chunk]
-        arguments, loss = self._arguments(place, batch, action.micro_batch, with_targets=True)
-        done = self._keep(place.piece, arguments)
+        chunk = self._chunks[action.chunk]
+        arguments, loss = self._arguments(chunk, batch, action.micro_batch, with_targets=True)
+        done = self._keep(chunk, arguments)
         with self._clock.times(action):
             tensors, own = done.forward()
             loss += float(own)
-        self._pass_on(place, action.micro_batch, tensors, loss, result, outputs)
-        sent = [] if place.after is None else [t for t in tensors if t.dtype.is_floating]
-        return _Kept(done, [Tensor(tuple(t.shape), t.dtype) for t in sent])
+        self._pass_on(chunk, action.micro_batch, tensors, loss, result, outputs)
+        sent = [] if chunk.ends.after is None else [t for t in tensors if t.dtype.is_floating]
+        return _Kept(done, [Signature(tuple(t.shape), t.dtype) for t in sent])
 
-    def _backward(self, kept: _Kept, action: Backward, result: Result, seed: tf.Tensor) -> None:
-        place = self._places[action.chunk]
-        gradients = [] if place.after is None else place.after.receive_backward(kept.sent)
+    def _backward(
+        self, kept: _Kept, action: Backward, result: StageResult, seed: tf.Tensor
+    ) -> None:
+        chunk = self._chunks[action.chunk]
+        gradients = [] if chunk.ends.after is None else chunk.ends.after.receive_backward(kept.sent)
         with self._clock.times(action):
             of_inputs, of_variables = kept.done.backward(gradients, seed)
             result.gradients[action.chunk] = added(result.gradients[action.chunk], of_variables)
-        if place.before is not None:
-            place.before.send_backward(of_inputs)
+        if chunk.ends.before is not None:
+            chunk.ends.before.send_backward(of_inputs)
 
     def test(
         self,
-        batch: MicroBatches,
+        batch: PipelineBatch,
         actions: Sequence[Action],
         outputs: Outputs,
         *,
         with_targets: bool,
-    ) -> Result:
+    ) -> StageResult:
         """Run the forward passes of a batch, as for `evaluate` and `predict`.
 
         Args:
@@ -142,27 +127,27 @@ class Stage:
             outputs: gets the model's outputs, on the last stage.
             with_targets: whether there are targets to compute a loss with.
         """
-        result = Result()
+        result = StageResult()
         for action in actions:
             if isinstance(action, Backward):
                 continue
-            place = self._places[action.chunk]
-            arguments, loss = self._arguments(place, batch, action.micro_batch, with_targets)
-            found, own = place.piece(arguments, training=False)
-            self._pass_on(place, action.micro_batch, found, loss + float(own), result, outputs)
+            chunk = self._chunks[action.chunk]
+            arguments, loss = self._arguments(chunk, batch, action.micro_batch, with_targets)
+            found, own = chunk(arguments, training=False)
+            self._pass_on(chunk, action.micro_batch, found, loss + float(own), result, outputs)
         return result
 
     def _arguments(
-        self, place: Place, batch: MicroBatches, micro_batch: int, with_targets: bool
+        self, chunk: Chunk, batch: PipelineBatch, micro_batch: int, with_targets: bool
     ) -> tuple[Arguments, float]:
-        """What a piece computes with, and the loss of the pieces before it."""
-        sent, loss = ([], 0.0) if place.before is None else place.before.receive_forward()
+        """What a chunk computes with, and the loss of the chunks before it."""
+        sent, loss = ([], 0.0) if chunk.ends.before is None else chunk.ends.before.receive_forward()
         arriving = iter(sent)
         inputs = [
             next(arriving) if number is None else batch.input(number, micro_batch)
-            for number in place.given
+            for number in chunk.ends.given
         ]
-        last = with_targets and place.after is None
+        last = with_targets and chunk.ends.after is None
         share = self._share(batch, micro_batch) if last else 0.0
         shares = tf.constant([share, batch.fraction(micro_batch)], tf.float32)
         targets = batch.targets(micro_batch) if last else None
@@ -170,15 +155,15 @@ class Stage:
 
     def _pass_on(
         self,
-        place: Place,
+        chunk: Chunk,
         micro_batch: int,
         tensors: list[tf.Tensor],
         loss: float,
-        result: Result,
+        result: StageResult,
         outputs: Outputs,
     ) -> None:
-        if place.after is not None:
-            place.after.send_forward(tensors, loss)
+        if chunk.ends.after is not None:
+            chunk.ends.after.send_forward(tensors, loss)
             return
         result.loss += loss
         outputs(micro_batch, tensors)

@@ -9,20 +9,22 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import raise_everywhere
 from hvdkit.exchange.gradient import Gradient, added
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.composition import leaves
-from hvdkit.parallel.pipeline.batches import as_tensors, require_same_batch
-from hvdkit.parallel.pipeline.chunk import KeptPass, Piece, RecomputedPass
-from hvdkit.parallel.pipeline.links import DESCRIPTION, described, from_description
+from hvdkit.parallel.pipeline.batch import PipelineBatch, as_tensors, require_same_batch
+from hvdkit.parallel.pipeline.chunk import Chunk, KeptPass, RecomputedPass
+from hvdkit.parallel.pipeline.links import (
+    NUMBERS_OF_TENSOR,
+    signatures_as_numbers,
+    signatures_from_numbers,
+)
 from hvdkit.parallel.pipeline.losses import LossHead, Share
 from hvdkit.parallel.pipeline.metrics import build_metrics, share_states
-from hvdkit.parallel.pipeline.micro_batches import MicroBatches, rows_of
-from hvdkit.parallel.pipeline.partition import Chunk, Split
-from hvdkit.parallel.pipeline.stage import Outputs, Place, Stage
+from hvdkit.parallel.pipeline.partition import ChunkModel, Partition
+from hvdkit.parallel.pipeline.stage import Outputs, Stage
 from hvdkit.parallel.pipeline.trace import Clock
 from hvdkit.schedules.actions import Action
 from hvdkit.schedules.schedules import Schedule, fitting
@@ -51,7 +53,7 @@ class Steps:
     Args:
         model: the Keras model that holds optimizer, loss and metrics.
         settings: how a batch goes through the pipeline.
-        split: this rank's pieces.
+        partition: this rank's chunks.
         share: what the loss of a micro-batch counts in that of the batch.
         clock: notes what the stage does.
 
@@ -60,19 +62,15 @@ class Steps:
     """
 
     def __init__(
-        self, model: Any, settings: Settings, split: Split, share: Share, clock: Clock
+        self, model: Any, settings: Settings, partition: Partition, share: Share, clock: Clock
     ) -> None:
-        self._model, self._settings, self._split, self._clock = model, settings, split, clock
-        self._messages = split.messages
+        self._model, self._settings, self._partition = model, settings, partition
+        self._clock, self._messages = clock, partition.messages
         self._last = settings.mesh.pipeline - 1
         self._is_last = settings.mesh.pipeline_index == self._last
-        self._pieces = [self._piece(chunk) for chunk in split.chunks]
-        places = [
-            Place(piece, chunk.given, chunk.before, chunk.after)
-            for piece, chunk in zip(self._pieces, split.chunks, strict=True)
-        ]
+        self._chunks = [self._chunk(layers) for layers in partition.chunks]
         keep = RecomputedPass if settings.recompute else KeptPass
-        self._stage = Stage(places, keep, share, clock)
+        self._stage = Stage(self._chunks, keep, share, clock)
         self._apply = self._compiled(self._apply_gradients)
         self._update_metrics = self._compiled(self._update_compiled_metrics)
         self._actions: dict[int, Sequence[Action]] = {}
@@ -86,12 +84,12 @@ class Steps:
 
     def train(self, data: Any) -> dict[str, Any]:
         """One step of `fit`; returns the metrics."""
-        self._split.tied.refresh()
+        self._partition.tied.refresh()
         batch, actions = self._begin(data)
         optimizer = self._model.optimizer
         if not self._trains:
             self._require_variables(optimizer)
-            self._split.tied.require_same_flags()
+            self._partition.tied.require_same_flags()
             if not optimizer.built:
                 optimizer.build(self._model.trainable_variables)
             self._trains = True
@@ -122,32 +120,32 @@ class Steps:
         found: dict[int, list[tf.Tensor]] = {}
         with self._messages.during("a step of predict in the pipeline"):
             self._stage.test(batch, actions, found.__setitem__, with_targets=False)
-            parts = zip(*(found[i] for i in range(batch.count)), strict=True) if found else []
-            outputs = self._sent_to_all([tf.concat(list(tensors), 0) for tensors in parts])
+            columns = zip(*(found[i] for i in range(batch.count)), strict=True) if found else []
+            outputs = self._sent_to_all([batch.joined(tensors) for tensors in columns])
             self._messages.flush()
         return self._packed(outputs)
 
     def _refresh_at_first(self) -> None:
         """In a pass without training the weights stay as they are."""
         if self._unchecked:
-            self._split.tied.refresh()
+            self._partition.tied.refresh()
 
-    def _begin(self, data: Any) -> tuple[MicroBatches, Sequence[Action]]:
-        x, y, sample_weight = unpack_x_y_sample_weight(as_tensors(data))
+    def _begin(self, data: Any) -> tuple[PipelineBatch, Sequence[Action]]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(as_tensors(data))
         if self._unchecked and self._messages.size > 1:
             require_same_batch((x, y, sample_weight), self._settings.mesh.pipeline_set)
         self._unchecked = False
-        inputs = self._split.whole.graph._standardize_inputs(x)
-        rows, stages = rows_of(inputs), self._settings.mesh.pipeline
+        inputs = self._partition.unsplit.graph._standardize_inputs(x)
+        rows, stages = int(inputs[0].shape[0]), self._settings.mesh.pipeline
         count = fitting(self._settings.schedule, stages, min(self._settings.micro_batches, rows))
         if self._model.compiled:
             self._build_metrics(rows, y, sample_weight)
         if count not in self._actions:
             plan = self._settings.schedule.plan(stages, count)
             self._actions[count] = plan[self._settings.mesh.pipeline_index]
-        return MicroBatches(inputs, y, sample_weight, count), self._actions[count]
+        return PipelineBatch(inputs, y, sample_weight, count), self._actions[count]
 
-    def _end(self, batch: MicroBatches, loss: float) -> None:
+    def _end(self, batch: PipelineBatch, loss: float) -> None:
         """Give all stages the metrics of the last."""
         if self._is_last:
             self._model._loss_tracker.update_state(loss, sample_weight=batch.rows)
@@ -156,7 +154,7 @@ class Steps:
         share_states(variables, self._messages, self._last)
         self._messages.flush()
 
-    def _metrics_of(self, batch: MicroBatches) -> Outputs:
+    def _metrics_of(self, batch: PipelineBatch) -> Outputs:
         def update(micro_batch: int, outputs: list[tf.Tensor]) -> None:
             self._update_metrics(outputs, *batch.targets(micro_batch))
 
@@ -167,20 +165,20 @@ class Steps:
             self._model._compile_metrics.update_state(y, self._packed(outputs), sample_weight)
 
     def _build_metrics(self, rows: int, y: Any, sample_weight: Any) -> None:
-        build_metrics(self._model, self._split.whole.outputs(rows), y, sample_weight)
+        build_metrics(self._model, self._partition.unsplit.outputs(rows), y, sample_weight)
 
     def _trained(self) -> list[Any]:
         """The variables that this stage's optimizer updates."""
-        variables = {id(v): v for piece in self._pieces for v in piece.trainable_variables}
-        return self._split.tied.own(list(variables.values()))
+        variables = {id(v): v for chunk in self._chunks for v in chunk.trainable_variables}
+        return self._partition.tied.own(list(variables.values()))
 
     def _gradients(self, of_chunks: list[list[Gradient]]) -> list[Gradient]:
         """The gradients of `_trained`, of all chunks and stages that use them."""
         sums: dict[int, Gradient] = {}
-        for piece, gradients in zip(self._pieces, of_chunks, strict=True):
-            for variable, gradient in zip(piece.trainable_variables, gradients, strict=True):
+        for chunk, gradients in zip(self._chunks, of_chunks, strict=True):
+            for variable, gradient in zip(chunk.trainable_variables, gradients, strict=True):
                 (sums[id(variable)],) = added([sums.get(id(variable))], [gradient])
-        sums = self._split.tied.summed(sums)
+        sums = self._partition.tied.summed(sums)
         return [sums[id(variable)] for variable in self._trained()]
 
     def _apply_gradients(self, gradients: list[Any]) -> None:
@@ -204,12 +202,11 @@ class Steps:
             )
         raise_everywhere(problem, ValueError)
 
-    def _piece(self, chunk: Chunk) -> Piece:
+    def _chunk(self, layers: ChunkModel) -> Chunk:
         loss = self._model._compile_loss
-        last = chunk.after is None and loss is not None
+        last = layers.ends.after is None and loss is not None
         head = LossHead(loss, self._packed) if last else None
-        received = [given is None for given in chunk.given]
-        return Piece(chunk.model, received, head, self._compiled)
+        return Chunk(layers.model, layers.ends, head, self._compiled)
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self._model.run_eagerly:
@@ -219,19 +216,21 @@ class Steps:
 
     def _packed(self, flat: Sequence[Any]) -> Any:
         """The model's outputs in the structure of the unsplit model."""
-        return self._split.whole.packed(flat)
+        return self._partition.unsplit.packed(flat)
 
     def _sent_to_all(self, outputs: list[tf.Tensor]) -> list[tf.Tensor]:
         """The last stage's outputs, on all stages."""
         if self._messages.size == 1:
             return outputs
-        header = np.zeros(len(self._split.whole.graph.outputs) * DESCRIPTION, np.float64)
+        header = np.zeros(
+            len(self._partition.unsplit.graph.outputs) * NUMBERS_OF_TENSOR, np.float64
+        )
         if self._is_last:
-            header[:] = described(outputs)
+            header[:] = signatures_as_numbers(outputs)
         self._messages.broadcast([header], self._last)
         arrays = [tensor.numpy() for tensor in outputs] or [
             np.empty(tensor.shape, tensor.dtype.as_numpy_dtype)
-            for tensor in from_description(header.tolist())
+            for tensor in signatures_from_numbers(header.tolist())
         ]
         self._messages.broadcast(arrays, self._last)
         return [tf.constant(array) for array in arrays]

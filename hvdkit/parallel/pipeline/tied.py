@@ -52,7 +52,7 @@ class Tied:
         self._variables = list(variables)
         self._messages = messages
         self._stages = stages
-        place = messages.place
+        place = messages.index
         self._borrowed = {id(t.variable) for t in self._variables if place in t.borrowers}
 
     def own(self, variables: Sequence[Any]) -> list[Any]:
@@ -63,7 +63,7 @@ class Tied:
         """Give the stages that borrow a variable its value; all stages call it."""
         if not self._variables:
             return
-        place = self._messages.place
+        place = self._messages.index
         with self._messages.during("the distribution of weights that stages share"):
             for tied in self._variables:
                 if place == tied.owner:
@@ -94,7 +94,7 @@ class Tied:
             The same without those of borrowed variables.
         """
         result = {key: g for key, g in gradients.items() if key not in self._borrowed}
-        place = self._messages.place
+        place = self._messages.index
         for tied in self._variables:
             if place in tied.borrowers and tied.variable.trainable:
                 gradient = _dense(gradients.get(id(tied.variable)), tied.variable)
@@ -109,10 +109,10 @@ class Tied:
 
 
 def tied_variables(parts: Sequence[Part], stages: int) -> list[TiedVariable]:
-    """The variables of layers in pieces on several stages.
+    """The variables of layers in chunks on several stages.
 
     Args:
-        parts: the pieces, which lie on the stages in turns.
+        parts: the chunks, which lie on the stages in turns.
         stages: how many stages there are.
     """
     users: dict[int, tuple[Any, set[int]]] = {}

@@ -100,7 +100,7 @@ def _ahead(messages: PointToPoint) -> float:
         return 0.0
     name = np.frombuffer(socket.gethostname().encode().ljust(256)[:256], np.uint8).copy()
     with messages.during("the comparison of the stages' clocks"):
-        if messages.place == 0:
+        if messages.index == 0:
             for stage in range(1, messages.size):
                 _answer(messages, stage, name)
             messages.flush()

@@ -1,8 +1,8 @@
-"""Layers that are divided over the ranks of a tensor group."""
+"""Layers that are sharded over the ranks of a tensor group."""
 
 from hvdkit.parallel.tensor.attention import HeadParallelAttention
 from hvdkit.parallel.tensor.dense import ColumnParallelDense, RowParallelDense
-from hvdkit.parallel.tensor.dropout import PartDropout
+from hvdkit.parallel.tensor.dropout import PartDropout, ShardedDropout
 from hvdkit.parallel.tensor.embedding import VocabularyParallelEmbedding
 from hvdkit.parallel.tensor.loss import VocabularyParallelCrossEntropy
 from hvdkit.parallel.tensor.sequence import GatherSequence, ScatterSequence, SequenceParallel
@@ -16,6 +16,7 @@ __all__ = [
     "RowParallelDense",
     "ScatterSequence",
     "SequenceParallel",
+    "ShardedDropout",
     "Traffic",
     "VocabularyParallelCrossEntropy",
     "VocabularyParallelEmbedding",

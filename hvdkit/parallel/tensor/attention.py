@@ -1,4 +1,4 @@
-"""Multi-head attention whose heads are divided over ranks."""
+"""Multi-head attention whose heads are sharded over ranks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.keras_internals import get_keras_mask, set_keras_mask
 from hvdkit.mesh.layout import Layout
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.conjugate import (
     copy_to_group,
-    gather_parts,
     gather_sequence,
+    gather_shards,
     reduce_over_group,
     reduce_scatter_sequence,
 )
 from hvdkit.parallel.tensor.degrees import require_divisible
-from hvdkit.parallel.tensor.dropout import drop_part
+from hvdkit.parallel.tensor.dropout import drop_shard
 from hvdkit.parallel.tensor.sharded_layer import TensorParallel
 
 _HEADS = 1  # the axis of the heads in scores [batch, heads, targets, sources]
@@ -26,17 +27,17 @@ _HEADS = 1  # the axis of the heads in scores [batch, heads, targets, sources]
 
 @keras.saving.register_keras_serializable(package="hvdkit")
 class HeadParallelAttention(TensorParallel, keras.layers.MultiHeadAttention):
-    """`keras.layers.MultiHeadAttention` whose heads are divided over the ranks of a tensor group.
+    """`keras.layers.MultiHeadAttention` whose heads are sharded over the ranks of a tensor group.
 
-    Input and output: whole, the same on all ranks of the group, [batch, sequence, features]; with
-    `sequence_parallel` this rank's part of the sequence. Masks are for the whole sequence, in both
+    Input and output: the same on all ranks of the group, [batch, sequence, features]; with
+    `sequence_parallel` this rank's shard of the sequence. Masks are for all of it, in both
     cases. Where query, value and key are one tensor, it is copied (or gathered) once.
 
     Args:
-        num_heads: number of heads of the whole layer; divides by the tensor degree.
+        num_heads: number of heads of the unsharded layer; divides by the tensor degree.
         key_dim: size of a head for query and key.
         *args: further arguments of `keras.layers.MultiHeadAttention`.
-        sequence_parallel: input and output are divided along the sequence.
+        sequence_parallel: input and output are sharded along the sequence.
         mesh: see `TensorParallel`; without one it is Keras's layer.
         **kwargs: further arguments of `keras.layers.MultiHeadAttention`.
 
@@ -66,14 +67,14 @@ class HeadParallelAttention(TensorParallel, keras.layers.MultiHeadAttention):
 
     def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
         """Make the projections of this rank's heads."""
-        mesh = self.divide()
+        mesh = self.settle_mesh()
         if mesh is None:
             super().build(query_shape, value_shape, key_shape)
             return
         require_divisible(f"num_heads of {self.label}", self.num_heads, mesh)
         if any(len(shape) != 3 for shape in (query_shape, value_shape, key_shape or value_shape)):
             raise ValueError(
-                f"{self.label} is divided over the ranks of a tensor group and takes inputs of "
+                f"{self.label} is sharded over the ranks of a tensor group and takes inputs of "
                 "shape [batch, sequence, features] only."
             )
         # In the order of Keras's, so that the initializers draw the same numbers.
@@ -106,7 +107,7 @@ class HeadParallelAttention(TensorParallel, keras.layers.MultiHeadAttention):
     def _out_of_heads(self, query_shape: Any, mesh: Mesh) -> keras.layers.Layer:
         if self._output_shape and len(self._output_shape) > 1:
             raise ValueError(
-                f"{self.label} is divided over the ranks of a tensor group and takes an "
+                f"{self.label} is sharded over the ranks of a tensor group and takes an "
                 f"output_shape of one number, not {self._output_shape}."
             )
         (features,) = self._output_shape or (query_shape[-1],)
@@ -154,18 +155,18 @@ class HeadParallelAttention(TensorParallel, keras.layers.MultiHeadAttention):
         if mesh is None or not return_attention_scores:
             return result
         output, scores = result
-        return output, gather_parts(scores, mesh, _HEADS)
+        return output, gather_shards(scores, mesh, _HEADS)
 
     def _entered(self, tensors: Sequence[Any], mesh: Mesh) -> list[Any]:
-        """Whole tensors for this rank's heads, with their masks; each different one once."""
+        """Unsharded tensors for this rank's heads, with their masks; each different one once."""
         enter = gather_sequence if self.sequence_parallel else copy_to_group
         entered: dict[int, Any] = {id(None): None}
         for tensor in tensors:
             if id(tensor) not in entered:
-                whole = entered[id(tensor)] = enter(tensor, mesh)
-                mask = keras.src.backend.get_keras_mask(tensor)
+                unsharded = entered[id(tensor)] = enter(tensor, mesh)
+                mask = get_keras_mask(tensor)
                 if mask is not None:
-                    keras.src.backend.set_keras_mask(whole, mask)
+                    set_keras_mask(unsharded, mask)
         return [entered[id(tensor)] for tensor in tensors]
 
     def get_config(self) -> dict[str, Any]:
@@ -177,10 +178,10 @@ class _HeadProjection(TensorParallel, keras.layers.EinsumDense):
     """From features to this rank's heads; the features are the same on all ranks."""
 
     def weight_layout(self, name: str, mesh: Mesh) -> Layout:
-        return Layout(mesh, axis={"kernel": 1, "bias": 0}[name])
+        return Layout(mesh, {"tensor": {"kernel": 1, "bias": 0}[name]})
 
     def build(self, input_shape: Any) -> None:
-        self.divide()
+        self.settle_mesh()
         super().build(input_shape)
 
 
@@ -193,11 +194,11 @@ class _OutputProjection(TensorParallel, keras.layers.EinsumDense):
 
     def weight_layout(self, name: str, mesh: Mesh) -> Layout | None:
         if name == "kernel":
-            return Layout(mesh, axis=0)
-        return Layout(mesh, partial=True) if self.sequence_parallel else None
+            return Layout(mesh, {"tensor": 0})
+        return Layout(mesh, partial=frozenset({"tensor"})) if self.sequence_parallel else None
 
     def build(self, input_shape: Any) -> None:
-        self.divide()
+        self.settle_mesh()
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -221,4 +222,4 @@ class _HeadDropout(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or self.dropout.rate == 0:
             return inputs
-        return drop_part(inputs, self.dropout, self._mesh, _HEADS)
+        return drop_shard(inputs, self.dropout, self._mesh, _HEADS)

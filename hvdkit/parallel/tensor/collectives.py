@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.parallel.tensor.degrees import part_of
+from hvdkit.parallel.tensor.degrees import shard_size
 from hvdkit.parallel.tensor.traffic import note
 
 
@@ -22,38 +22,38 @@ def all_reduce(tensor: tf.Tensor, mesh: Mesh, name: str, op: int = Sum) -> tf.Te
 
 
 def all_gather(tensor: tf.Tensor, mesh: Mesh, axis: int, name: str) -> tf.Tensor:
-    """The parts of all ranks of the group, joined along `axis` in the order of the ranks."""
+    """The shards of all ranks of the group, joined along `axis` in the order of the ranks."""
     note("all-gather", tensor, mesh.tensor - 1)
     axis %= tensor.shape.rank
-    whole = _shape(tensor)
-    whole[axis] = whole[axis] * mesh.tensor
+    unsharded = _shape(tensor)
+    unsharded[axis] = unsharded[axis] * mesh.tensor
     stacked = ops.allgather(tensor[tf.newaxis], name=name, process_set=mesh.tensor_set)
     behind = range(axis + 1, tensor.shape.rank + 1)
-    return _reshaped(tf.transpose(stacked, [*range(1, axis + 1), 0, *behind]), whole)
+    return _reshaped(tf.transpose(stacked, [*range(1, axis + 1), 0, *behind]), unsharded)
 
 
 def reduce_scatter(tensor: tf.Tensor, mesh: Mesh, axis: int, name: str) -> tf.Tensor:
-    """This rank's part along `axis` of the sum over the group."""
+    """This rank's shard along `axis` of the sum over the group."""
     note("reduce-scatter", tensor, (mesh.tensor - 1) / mesh.tensor)
     axis %= tensor.shape.rank
     shape = _shape(tensor)
-    part = [*shape[:axis], part_of(shape[axis], mesh), *shape[axis + 1 :]]
-    parts = _reshaped(tensor, [*shape[:axis], mesh.tensor, *part[axis:]])
+    shard = [*shape[:axis], shard_size(shape[axis], mesh), *shape[axis + 1 :]]
+    shards = _reshaped(tensor, [*shape[:axis], mesh.tensor, *shard[axis:]])
     others = [i for i in range(tensor.shape.rank + 1) if i != axis]
-    stacked = tf.transpose(parts, [axis, *others])
+    stacked = tf.transpose(shards, [axis, *others])
     (own,) = ops.grouped_reducescatter([stacked], Sum, name=name, process_set=mesh.tensor_set)
-    return _reshaped(own, part)
+    return _reshaped(own, shard)
 
 
-def own_part(tensor: tf.Tensor, mesh: Mesh, axis: int) -> tf.Tensor:
-    """This rank's part of `tensor` along `axis`; nothing is communicated."""
+def own_shard(tensor: tf.Tensor, mesh: Mesh, axis: int) -> tf.Tensor:
+    """This rank's shard of `tensor` along `axis`; nothing is communicated."""
     axis %= tensor.shape.rank
     shape = _shape(tensor)
-    shape[axis] = part_of(shape[axis], mesh)
+    shape[axis] = shard_size(shape[axis], mesh)
     begin: list[int | tf.Tensor] = [0] * tensor.shape.rank
     begin[axis] = shape[axis] * mesh.tensor_index
-    part = tf.slice(tensor, begin, shape)
-    return tf.ensure_shape(part, _static(shape))
+    shard = tf.slice(tensor, begin, shape)
+    return tf.ensure_shape(shard, _static(shape))
 
 
 def _shape(tensor: tf.Tensor) -> list[int | tf.Tensor]:

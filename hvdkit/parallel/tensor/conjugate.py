@@ -4,13 +4,13 @@
 |---------------------------|----------------|----------------|
 | `copy_to_group`           | nothing        | all-reduce     |
 | `reduce_over_group`       | all-reduce     | nothing        |
-| `take_part`               | own part       | all-gather     |
-| `gather_parts`            | all-gather     | own part       |
+| `take_shard`              | own shard      | all-gather     |
+| `gather_shards`           | all-gather     | own shard      |
 | `gather_sequence`         | all-gather     | reduce-scatter |
 | `reduce_scatter_sequence` | reduce-scatter | all-gather     |
 
-The first four stand where the tensor outside is whole, and the same on all ranks of the group, and
-so is its gradient. The last two stand where the outside is divided along the sequence. Sums are
+The first four stand where the tensor outside is the same on all ranks of the group, and so is its
+gradient. The last two stand where the outside is sharded along the sequence. Sums are
 taken in the tensor's own type.
 
 All are for a mesh whose tensor group has several ranks, eagerly and in graphs. In a graph Horovod
@@ -28,14 +28,14 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.parallel.tensor.collectives import all_gather, all_reduce, own_part, reduce_scatter
+from hvdkit.parallel.tensor.collectives import all_gather, all_reduce, own_shard, reduce_scatter
 
 Pass = Callable[[tf.Tensor], tf.Tensor]
 SEQUENCE = 1  # the axis of the sequence in [batch, sequence, features]
 
 
 def copy_to_group(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
-    """Give a whole tensor to layers that are divided; their gradients of it add up."""
+    """Give an unsharded tensor to layers that are sharded; their gradients of it add up."""
     return _pair(
         tensor,
         tf.identity,
@@ -44,30 +44,30 @@ def copy_to_group(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
 
 
 def reduce_over_group(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
-    """The sum of the ranks' tensors, whole on each of them."""
+    """The sum of the ranks' tensors, on each of them."""
     return _pair(tensor, lambda x: all_reduce(x, mesh, "reduce_over_group"), tf.identity)
 
 
-def take_part(tensor: tf.Tensor, mesh: Mesh, axis: int) -> tf.Tensor:
-    """This rank's part of a whole tensor along `axis`."""
+def take_shard(tensor: tf.Tensor, mesh: Mesh, axis: int) -> tf.Tensor:
+    """This rank's shard of an unsharded tensor along `axis`."""
     return _pair(
         tensor,
-        lambda x: own_part(x, mesh, axis),
+        lambda x: own_shard(x, mesh, axis),
         lambda upstream: all_gather(upstream, mesh, axis, "take_part_gradient"),
     )
 
 
-def gather_parts(tensor: tf.Tensor, mesh: Mesh, axis: int) -> tf.Tensor:
-    """The whole tensor of which the ranks have parts along `axis`, for layers not divided."""
+def gather_shards(tensor: tf.Tensor, mesh: Mesh, axis: int) -> tf.Tensor:
+    """The unsharded tensor of which the ranks have shards along `axis`."""
     return _pair(
         tensor,
-        lambda x: all_gather(x, mesh, axis, "gather_parts"),
-        lambda upstream: own_part(upstream, mesh, axis),
+        lambda x: all_gather(x, mesh, axis, "gather_shards"),
+        lambda upstream: own_shard(upstream, mesh, axis),
     )
 
 
 def gather_sequence(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
-    """The whole sequence, for layers that are divided; their gradients of it add up."""
+    """The unsharded sequence, for layers that are sharded; their gradients of it add up."""
     return _pair(
         tensor,
         lambda x: all_gather(x, mesh, SEQUENCE, "gather_sequence"),
@@ -76,7 +76,7 @@ def gather_sequence(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
 
 
 def reduce_scatter_sequence(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
-    """This rank's part along the sequence of the sum of the ranks' tensors."""
+    """This rank's shard along the sequence of the sum of the ranks' tensors."""
     return _pair(
         tensor,
         lambda x: reduce_scatter(x, mesh, SEQUENCE, "reduce_scatter_sequence"),

@@ -9,8 +9,8 @@ from hvdkit.mesh.mesh import Mesh, current_mesh
 _MOST_NAMED = 64
 
 
-def dividing_mesh(mesh: Mesh | None) -> Mesh | None:
-    """The mesh that divides a layer: the one given, or the current one; None where none does."""
+def sharding_mesh(mesh: Mesh | None) -> Mesh | None:
+    """The mesh that a layer is sharded over: the given or the current one; None where none is."""
     mesh = current_mesh() if mesh is None else mesh
     return mesh if mesh is not None and mesh.tensor > 1 else None
 
@@ -38,8 +38,8 @@ def require_divisible(what: str, number: int | None, mesh: Mesh) -> None:
     )
 
 
-def part_of(number: int | tf.Tensor, mesh: Mesh) -> int | tf.Tensor:
-    """The size of a rank's part of an axis.
+def shard_size(number: int | tf.Tensor, mesh: Mesh) -> int | tf.Tensor:
+    """The size of a rank's shard along an axis.
 
     Args:
         number: the size of the axis; a scalar where it is known only when the graph runs.
@@ -62,8 +62,8 @@ def part_of(number: int | tf.Tensor, mesh: Mesh) -> int | tf.Tensor:
         return number // mesh.tensor
 
 
-def part_of_sequence(length: int | None, label: str, mesh: Mesh) -> int | None:
-    """The length of a rank's part of a sequence; None while that of the sequence is not known.
+def sequence_shard_size(length: int | None, label: str, mesh: Mesh) -> int | None:
+    """The length of a rank's shard of a sequence; None while that of the sequence is not known.
 
     Raises:
         ValueError: it does not divide.

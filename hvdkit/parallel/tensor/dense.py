@@ -1,6 +1,6 @@
-"""Dense layers that are divided over ranks, by columns and by rows of the kernel.
+"""Dense layers that are sharded over ranks, by columns and by rows of the kernel.
 
-The first layer of a pair divides its units and needs no communication forward, the second divides
+The first layer of a pair shards its units and needs no communication forward, the second shards
 its inputs and adds up at its end: two collectives for the pair, one forward and one backward.
 """
 
@@ -16,13 +16,13 @@ from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.conjugate import (
     SEQUENCE,
     copy_to_group,
-    gather_parts,
     gather_sequence,
+    gather_shards,
     reduce_over_group,
     reduce_scatter_sequence,
-    take_part,
+    take_shard,
 )
-from hvdkit.parallel.tensor.degrees import part_of_sequence, require_divisible
+from hvdkit.parallel.tensor.degrees import require_divisible, sequence_shard_size
 from hvdkit.parallel.tensor.sharded_layer import TensorParallel
 
 _NEED_ALL_UNITS = tuple(
@@ -32,18 +32,18 @@ _NEED_ALL_UNITS = tuple(
 
 @keras.saving.register_keras_serializable(package="hvdkit")
 class ColumnParallelDense(TensorParallel, keras.layers.Dense):
-    """`keras.layers.Dense` whose units are divided over the ranks of a tensor group.
+    """`keras.layers.Dense` whose units are sharded over the ranks of a tensor group.
 
-    Input: whole, the same on all ranks of the group, [..., features]; with `sequence_parallel`
-    this rank's part of the sequence, [batch, sequence / tensor, features].
-    Output: this rank's units, [..., units / tensor], or all with `gather_output`; of the whole
-    sequence.
+    Input: the same on all ranks of the group, [..., features]; with `sequence_parallel`
+    this rank's shard of the sequence, [batch, sequence / tensor, features].
+    Output: this rank's units, [..., units / tensor], or all with `gather_output`; of the
+    unsharded sequence.
 
     Args:
-        units: number of units of the whole layer; divides by the tensor degree.
+        units: number of units of the unsharded layer; divides by the tensor degree.
         *args: further arguments of `keras.layers.Dense`.
         gather_output: gather the units of all ranks at the end.
-        sequence_parallel: the input is divided along the sequence.
+        sequence_parallel: the input is sharded along the sequence.
         mesh: see `TensorParallel`; without one it is Keras's layer.
         **kwargs: further arguments of `keras.layers.Dense`.
 
@@ -73,17 +73,17 @@ class ColumnParallelDense(TensorParallel, keras.layers.Dense):
 
     def weight_layout(self, name: str, mesh: Mesh) -> Layout:
         """Columns of the kernel and their biases."""
-        return Layout(mesh, axis={"kernel": 1, "bias": 0}[name])
+        return Layout(mesh, {"tensor": {"kernel": 1, "bias": 0}[name]})
 
     def build(self, input_shape: Any) -> None:
         """Make this rank's columns of the kernel and their biases."""
-        mesh = self.divide()
+        mesh = self.settle_mesh()
         if mesh is not None:
             require_divisible(f"units of {self.label}", self.units, mesh)
             if self.activation in _NEED_ALL_UNITS and not self.gather_output:
                 raise ValueError(
                     f"the activation {self.activation.__name__} of {self.label} needs all units "
-                    "at once, and each rank has a part: use gather_output=True."
+                    "at once, and each rank has some: use gather_output=True."
                 )
         super().build(input_shape)
 
@@ -97,7 +97,7 @@ class ColumnParallelDense(TensorParallel, keras.layers.Dense):
         if self.bias is not None:
             outputs = keras.ops.add(outputs, self.bias)
         if self.gather_output:
-            outputs = gather_parts(outputs, mesh, axis=-1)
+            outputs = gather_shards(outputs, mesh, axis=-1)
         return outputs if self.activation is None else self.activation(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -119,18 +119,18 @@ class ColumnParallelDense(TensorParallel, keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="hvdkit")
 class RowParallelDense(TensorParallel, keras.layers.Dense):
-    """`keras.layers.Dense` whose input features are divided over the ranks of a tensor group.
+    """`keras.layers.Dense` whose input features are sharded over the ranks of a tensor group.
 
     Input: this rank's features, [..., features / tensor], as `ColumnParallelDense` gives them, or
     all without `input_is_parallel`.
-    Output: whole, the same on all ranks of the group, [..., units]; with `sequence_parallel` this
-    rank's part of the sequence, [batch, sequence / tensor, units].
+    Output: the same on all ranks of the group, [..., units]; with `sequence_parallel` this
+    rank's shard of the sequence, [batch, sequence / tensor, units].
 
     Args:
         units: number of units.
         *args: further arguments of `keras.layers.Dense`.
         input_is_parallel: whether the input is this rank's features only.
-        sequence_parallel: divide the output along the sequence.
+        sequence_parallel: shard the output along the sequence.
         mesh: see `TensorParallel`; without one it is Keras's layer.
         **kwargs: further arguments of `keras.layers.Dense`.
 
@@ -155,17 +155,17 @@ class RowParallelDense(TensorParallel, keras.layers.Dense):
         self.sequence_parallel = sequence_parallel
 
     def weight_layout(self, name: str, mesh: Mesh) -> Layout | None:
-        """Rows of the kernel; the bias is whole."""
+        """Rows of the kernel; the bias is unsharded."""
         if name == "kernel":
-            return Layout(mesh, axis=0)
-        return Layout(mesh, partial=True) if self.sequence_parallel else None
+            return Layout(mesh, {"tensor": 0})
+        return Layout(mesh, partial=frozenset({"tensor"})) if self.sequence_parallel else None
 
     def get_build_config(self) -> dict[str, Any]:
-        """The shape of the input of the whole layer, so that files do not depend on the mesh."""
-        return {"input_shape": self._whole_input}
+        """The shape of the unsharded layer's input, so that files do not depend on the mesh."""
+        return {"input_shape": self._unsharded_input}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Build the layer for its part of that input."""
+        """Build the layer for its shard of that input."""
         shape, mesh = config["input_shape"], self.mesh
         if mesh is not None and self.input_is_parallel:
             shape = (*shape[:-1], shape[-1] // mesh.tensor)
@@ -173,22 +173,22 @@ class RowParallelDense(TensorParallel, keras.layers.Dense):
 
     def build(self, input_shape: Any) -> None:
         """Make this rank's rows of the kernel, and the bias."""
-        mesh, features = self.divide(), input_shape[-1]
+        mesh, features = self.settle_mesh(), input_shape[-1]
         if mesh is not None and self.input_is_parallel:
             input_shape = (*input_shape[:-1], features * mesh.tensor)
-        self._whole_input = tuple(input_shape)
+        self._unsharded_input = tuple(input_shape)
         if mesh is not None:
             require_divisible(f"number of input features of {self.label}", input_shape[-1], mesh)
         super().build(input_shape)
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: features})
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """All units, for the whole sequence or this rank's part."""
+        """All units, for the unsharded sequence or this rank's shard."""
         mesh = self.mesh
         if mesh is None:
             return super().call(inputs, training=training)
         if not self.input_is_parallel:
-            inputs = take_part(inputs, mesh, axis=-1)
+            inputs = take_shard(inputs, mesh, axis=-1)
         leave = reduce_scatter_sequence if self.sequence_parallel else reduce_over_group
         outputs = leave(keras.ops.matmul(inputs, self.kernel), mesh)
         if self.bias is not None:
@@ -199,7 +199,7 @@ class RowParallelDense(TensorParallel, keras.layers.Dense):
         """The shape of what this rank gives."""
         shape = [*input_shape[:-1], self.units]
         if self.mesh is not None and self.sequence_parallel:
-            shape[SEQUENCE] = part_of_sequence(shape[SEQUENCE], self.label, self.mesh)
+            shape[SEQUENCE] = sequence_shard_size(shape[SEQUENCE], self.label, self.mesh)
         return tuple(shape)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An embedding whose vocabulary is divided over ranks."""
+"""An embedding whose vocabulary is sharded over ranks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.keras_internals import set_keras_mask
 from hvdkit.mesh.layout import Layout
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.conjugate import (
@@ -16,30 +17,31 @@ from hvdkit.parallel.tensor.conjugate import (
     reduce_over_group,
     reduce_scatter_sequence,
 )
-from hvdkit.parallel.tensor.degrees import part_of_sequence, require_divisible
+from hvdkit.parallel.tensor.degrees import require_divisible, sequence_shard_size
 from hvdkit.parallel.tensor.sharded_layer import TensorParallel
 from hvdkit.parallel.tensor.vocabulary import own_rows
 
 
 @keras.saving.register_keras_serializable(package="hvdkit")
 class VocabularyParallelEmbedding(TensorParallel, keras.layers.ReversibleEmbedding):
-    """`keras.layers.ReversibleEmbedding` whose rows are divided over the ranks of a tensor group.
+    """`keras.layers.ReversibleEmbedding` whose rows are sharded over the ranks of a tensor group.
 
     Forward, each rank looks up the ids that it holds, and the results are added up. Called with
-    `reverse=True` it gives logits that are divided along the vocabulary, for
+    `reverse=True` it gives logits that are sharded along the vocabulary, for
     `VocabularyParallelCrossEntropy`: with the same weights (tied embeddings), or, with
     `tie_weights=False`, with others.
 
-    Input: ids, whole, [batch, sequence]; reverse: [batch, sequence, output_dim], whole, or with
-    `sequence_parallel` this rank's part of the sequence.
-    Output: [batch, sequence, output_dim], whole, or with `sequence_parallel` this rank's part of
-    the sequence; reverse: this rank's logits, [batch, sequence, input_dim / tensor].
+    Input: ids, [batch, sequence]; reverse: [batch, sequence, output_dim], the same on all ranks of
+    the group, or with `sequence_parallel` this rank's shard of the sequence.
+    Output: [batch, sequence, output_dim], the same on all ranks of the group, or with
+    `sequence_parallel` this rank's shard of the sequence; reverse: this rank's logits, [batch,
+    sequence, input_dim / tensor].
 
     Args:
-        input_dim: size of the whole vocabulary; divides by the tensor degree.
+        input_dim: size of the unsharded vocabulary; divides by the tensor degree.
         output_dim: size of the vectors.
         *args: further arguments of `keras.layers.ReversibleEmbedding`, `tie_weights` first.
-        sequence_parallel: the layers around it run on this rank's part of the sequence.
+        sequence_parallel: the layers around it run on this rank's shard of the sequence.
         mesh: see `TensorParallel`; without one it is Keras's layer.
         **kwargs: further arguments of `keras.layers.ReversibleEmbedding`.
 
@@ -68,13 +70,13 @@ class VocabularyParallelEmbedding(TensorParallel, keras.layers.ReversibleEmbeddi
 
     def weight_layout(self, name: str, mesh: Mesh) -> Layout:
         """Rows of the embeddings; columns of weights that are only for the reverse."""
-        return Layout(mesh, axis={"embeddings": 0, "reverse_embeddings": 1}[name])
+        return Layout(mesh, {"tensor": {"embeddings": 0, "reverse_embeddings": 1}[name]})
 
     def build(self, input_shape: Any = None) -> None:
         """Make this rank's rows."""
         if self.built:
             return
-        mesh = self.divide()
+        mesh = self.settle_mesh()
         if mesh is not None:
             require_divisible(f"the vocabulary of {self.label}", self.input_dim, mesh)
         super().build(input_shape)
@@ -91,7 +93,7 @@ class VocabularyParallelEmbedding(TensorParallel, keras.layers.ReversibleEmbeddi
         leave = reduce_scatter_sequence if self.sequence_parallel else reduce_over_group
         outputs = leave(vectors, mesh)
         if self.mask_zero:
-            keras.src.backend.set_keras_mask(outputs, keras.ops.not_equal(inputs, 0))
+            set_keras_mask(outputs, keras.ops.not_equal(inputs, 0))
         return outputs
 
     def _looked_up(self, ids: tf.Tensor, mesh: Mesh) -> tf.Tensor:
@@ -114,7 +116,7 @@ class VocabularyParallelEmbedding(TensorParallel, keras.layers.ReversibleEmbeddi
         if mesh is not None and self.sequence_parallel:
             length = shape[SEQUENCE]
             if not reverse:
-                shape[SEQUENCE] = part_of_sequence(length, self.label, mesh)
+                shape[SEQUENCE] = sequence_shard_size(length, self.label, mesh)
             elif length is not None:
                 shape[SEQUENCE] = length * mesh.tensor
         return tuple(shape)

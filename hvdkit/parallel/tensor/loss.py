@@ -1,4 +1,4 @@
-"""Cross entropy of logits that are divided along the vocabulary; they are never gathered."""
+"""Cross entropy of logits that are sharded along the vocabulary; they are never gathered."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Max
+from hvdkit.keras_internals import set_keras_mask
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.collectives import all_reduce
-from hvdkit.parallel.tensor.degrees import dividing_mesh
+from hvdkit.parallel.tensor.degrees import sharding_mesh
 from hvdkit.parallel.tensor.vocabulary import own_rows
 
 
 @keras.saving.register_keras_serializable(package="hvdkit")
 class VocabularyParallelCrossEntropy(keras.losses.Loss):
-    """`keras.losses.SparseCategoricalCrossentropy(from_logits=True)` of divided logits.
+    """`keras.losses.SparseCategoricalCrossentropy(from_logits=True)` of sharded logits.
 
     The ranks of a tensor group exchange three numbers for each token, in two all-reduces: the
     largest logit, then the sum of the exponentials and the label's logit. Backward nothing.
 
-    `y_true`: ids of the whole vocabulary, [batch, sequence], the same on all ranks of the group.
+    `y_true`: ids of the unsharded vocabulary, [batch, sequence], the same on all ranks.
     `y_pred`: this rank's logits, [batch, sequence, vocabulary / tensor].
 
     Args:
@@ -30,8 +31,8 @@ class VocabularyParallelCrossEntropy(keras.losses.Loss):
         reduction: as in Keras.
         name: the loss's name.
         dtype: the type to compute in; None for Keras's float type.
-        mesh: whose tensor group divides the logits; None for the current mesh when it is called.
-            Without one the logits are whole.
+        mesh: whose tensor group the logits are sharded over; None for the current mesh when it is
+            called. Without one the logits are unsharded.
 
     Source: Megatron-LM, arXiv 1909.08053, section 3.
 
@@ -53,7 +54,7 @@ class VocabularyParallelCrossEntropy(keras.losses.Loss):
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss of each token, [batch, sequence]."""
-        mesh = dividing_mesh(self._given_mesh)
+        mesh = sharding_mesh(self._given_mesh)
         if mesh is None:
             return keras.losses.sparse_categorical_crossentropy(
                 y_true, y_pred, from_logits=True, ignore_class=self.ignore_class
@@ -66,7 +67,7 @@ class VocabularyParallelCrossEntropy(keras.losses.Loss):
         counts = labels != self.ignore_class
         losses = _cross_entropy(tf.where(counts, labels, tf.zeros_like(labels)), y_pred, mesh)
         losses = tf.where(counts, losses, tf.zeros_like(losses))
-        keras.src.backend.set_keras_mask(losses, counts)
+        set_keras_mask(losses, counts)
         return losses
 
     def get_config(self) -> dict[str, Any]:

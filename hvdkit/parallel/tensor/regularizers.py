@@ -1,4 +1,4 @@
-"""Penalties on weights of which ranks hold parts, or parts of the gradient."""
+"""Penalties on weights of which ranks hold shards, or terms of the gradient."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from hvdkit.parallel.tensor.conjugate import reduce_over_group
 _SUMS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
-def over_ranks(regularizer: Any, layout: Layout) -> Any:
-    """A regularizer whose penalty is that of the whole weight, and so is its gradient.
+def sharded_regularizer(regularizer: Any, layout: Layout) -> Any:
+    """A regularizer whose penalty is that of the unsharded weight, and so is its gradient.
 
     Args:
         regularizer: what Keras takes as one, or None.
         layout: how the weight lies over the ranks.
 
     Raises:
-        ValueError: the penalty on a divided weight is no sum over its elements.
+        ValueError: the penalty on a sharded weight is no sum over its elements.
     """
     regularizer = keras.regularizers.get(regularizer)
     if regularizer is None:
         return None
-    if layout.axis is None:
+    if not layout.shards:
         return _Shared(regularizer, layout.mesh)
     if not isinstance(regularizer, _SUMS):
         raise ValueError(
-            f"the regularizer {type(regularizer).__name__} can't be divided over ranks: "
+            f"the regularizer {type(regularizer).__name__} can't be sharded over ranks: "
             "use L1, L2 or L1L2, whose penalties are sums over the elements, or tensor=1."
         )
     return _Summed(regularizer, layout.mesh)
 
 
 class _Summed(keras.regularizers.Regularizer):
-    """The sum of the penalties on the ranks' parts."""
+    """The sum of the penalties on the ranks' shards."""
 
     def __init__(self, regularizer: Any, mesh: Mesh) -> None:
         self.regularizer = regularizer
@@ -49,7 +49,7 @@ class _Summed(keras.regularizers.Regularizer):
 
 
 class _Shared(keras.regularizers.Regularizer):
-    """The penalty on a whole weight whose gradients are summed over the ranks: each has a share."""
+    """The penalty on an unsharded weight whose gradients are summed: each rank has a share."""
 
     def __init__(self, regularizer: Any, mesh: Mesh) -> None:
         self.regularizer = regularizer

@@ -1,7 +1,7 @@
-"""Files of models of which each rank of a tensor group holds a part: they hold the whole model.
+"""Files of models that are sharded over a tensor group: they hold the unsharded model.
 
-A `.keras` or `.weights.h5` file of a divided model is that of the undivided one. It loads with any
-mesh, where each rank takes its part of it, and without one.
+A `.keras` or `.weights.h5` file of a sharded model is that of the unsharded one. It loads with any
+mesh, where each rank takes its shards of it, and without one.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ import keras
 
 from hvdkit.engine import topology
 from hvdkit.graph.rebuild import uncounted, undrawn
-from hvdkit.mesh.layout import is_split, layout_of
+from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
-from hvdkit.state.unsharded import whole_values
+from hvdkit.patches import Patch
+from hvdkit.state.unsharded import unsharded_values
 
 
-def dividing_mesh_of(model: Any) -> Mesh | None:
-    """The mesh whose tensor groups divide a model; None if this rank holds it whole."""
+def sharding_mesh_of(model: Any) -> Mesh | None:
+    """The mesh whose tensor groups a model is sharded over; None if it is not sharded."""
     for variable in model.weights:
         layout = layout_of(variable)
-        if layout is not None and is_split(variable):
+        if layout is not None and is_sharded(variable):
             return layout.mesh
     return None
 
 
-def write_whole_model(
+def write_unsharded_model(
     write: Callable[..., Any], model: keras.Model, *args: Any, **kwargs: Any
 ) -> Any:
-    """What `save` and `save_weights` of Keras's models do at first: a divided one is written whole.
+    """What `save` and `save_weights` of Keras's models do: a sharded one is written unsharded.
 
     All ranks call it; those of the first replica gather the weights, and rank 0 writes. The copy
     that is written has no optimizer: `hvd.checkpoint` is for resuming.
@@ -41,20 +42,28 @@ def write_whole_model(
         *args: the method's.
         **kwargs: the method's.
     """
-    mesh = dividing_mesh_of(model)
+    mesh = sharding_mesh_of(model)
     if mesh is None:
         return write(model, *args, **kwargs)
     if mesh.data_index > 0:
         return None
-    values = whole_values(model.weights)
+    values = unsharded_values(model.weights)
     if topology.rank() > 0:
         return None
-    whole = undivided(model)
-    whole.set_weights(values)
-    return write(whole, *args, **kwargs)
+    copy = unsharded(model)
+    copy.set_weights(values)
+    return write(copy, *args, **kwargs)
 
 
-def undivided(model: keras.Model) -> Any:
+_UNSHARDED = "a model that is sharded over ranks is written unsharded"
+
+PATCHES = (
+    Patch(keras.Model, "save", write_unsharded_model, _UNSHARDED),
+    Patch(keras.Model, "save_weights", write_unsharded_model, _UNSHARDED),
+)
+
+
+def unsharded(model: keras.Model) -> Any:
     """A new model, with weights of its own, as `model` would be without a mesh.
 
     Args:

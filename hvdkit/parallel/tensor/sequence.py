@@ -1,6 +1,6 @@
-"""Regions in which each rank of a tensor group holds a part of the sequence.
+"""Regions in which each rank of a tensor group holds a shard of the sequence.
 
-Between the divided layers, activations are the same on all ranks of the group. Dividing them along
+Between the sharded layers, activations are the same on all ranks of the group. Dividing them along
 the sequence saves their memory for the same bytes: instead of an all-reduce at the end of a pair
 of layers, a reduce-scatter there and an all-gather at the beginning of the next pair.
 
@@ -16,28 +16,28 @@ import tensorflow as tf
 
 from hvdkit.mesh.layout import Layout, set_layout
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.parallel.tensor.conjugate import SEQUENCE, gather_parts, take_part
-from hvdkit.parallel.tensor.degrees import dividing_mesh, part_of_sequence
-from hvdkit.parallel.tensor.regularizers import over_ranks
+from hvdkit.parallel.tensor.conjugate import SEQUENCE, gather_shards, take_shard
+from hvdkit.parallel.tensor.degrees import sequence_shard_size, sharding_mesh
+from hvdkit.parallel.tensor.regularizers import sharded_regularizer
 
 
-class _Border(keras.layers.Layer):
+class _RegionEdge(keras.layers.Layer):
     """Where a region begins or ends."""
 
     def __init__(self, mesh: Mesh | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._given_mesh = mesh
         self.supports_masking = True
-        if dividing_mesh(mesh) is not None:
+        if sharding_mesh(mesh) is not None:
             self.supports_jit = False  # Horovod's operations do not compile under XLA
 
 
 @keras.saving.register_keras_serializable(package="hvdkit")
-class ScatterSequence(_Border):
-    """Give each rank of a tensor group its part of the sequence; backward the parts are gathered.
+class ScatterSequence(_RegionEdge):
+    """Give each rank of a tensor group its shard of the sequence; backward the shards are gathered.
 
     Input: [batch, sequence, ...], the same on all ranks of the group, as is what makes it.
-    Output: [batch, sequence / tensor, ...]. Masks stay whole.
+    Output: [batch, sequence / tensor, ...]. Masks stay unsharded.
 
     Args:
         mesh: whose tensor group; None for the current mesh when it is called. Without one the
@@ -49,26 +49,26 @@ class ScatterSequence(_Border):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """This rank's part."""
-        mesh = dividing_mesh(self._given_mesh)
-        return inputs if mesh is None else take_part(inputs, mesh, SEQUENCE)
+        """This rank's shard."""
+        mesh = sharding_mesh(self._given_mesh)
+        return inputs if mesh is None else take_shard(inputs, mesh, SEQUENCE)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """The shape of this rank's part."""
-        mesh, shape = dividing_mesh(self._given_mesh), list(input_shape)
+        """The shape of this rank's shard."""
+        mesh, shape = sharding_mesh(self._given_mesh), list(input_shape)
         if mesh is not None:
             label = f"the layer {self.name!r} (ScatterSequence)"
-            shape[SEQUENCE] = part_of_sequence(shape[SEQUENCE], label, mesh)
+            shape[SEQUENCE] = sequence_shard_size(shape[SEQUENCE], label, mesh)
         return tuple(shape)
 
 
 @keras.saving.register_keras_serializable(package="hvdkit")
-class GatherSequence(_Border):
-    """Join the parts of the sequence, for layers that are not divided.
+class GatherSequence(_RegionEdge):
+    """Join the shards of the sequence, for layers that are not sharded.
 
-    Divided layers with `sequence_parallel=True` gather by themselves.
+    Sharded layers with `sequence_parallel=True` gather by themselves.
 
-    Input: [batch, sequence / tensor, ...], this rank's part.
+    Input: [batch, sequence / tensor, ...], this rank's shard.
     Output: [batch, sequence, ...], the same on all ranks of the group.
 
     Args:
@@ -78,13 +78,13 @@ class GatherSequence(_Border):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The whole sequence."""
-        mesh = dividing_mesh(self._given_mesh)
-        return inputs if mesh is None else gather_parts(inputs, mesh, SEQUENCE)
+        """The unsharded sequence."""
+        mesh = sharding_mesh(self._given_mesh)
+        return inputs if mesh is None else gather_shards(inputs, mesh, SEQUENCE)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """The shape of the whole sequence."""
-        mesh, shape = dividing_mesh(self._given_mesh), list(input_shape)
+        """The shape of the unsharded sequence."""
+        mesh, shape = sharding_mesh(self._given_mesh), list(input_shape)
         if mesh is not None and shape[SEQUENCE] is not None:
             shape[SEQUENCE] *= mesh.tensor
         return tuple(shape)
@@ -92,11 +92,11 @@ class GatherSequence(_Border):
 
 @keras.saving.register_keras_serializable(package="hvdkit")
 class SequenceParallel(keras.layers.Wrapper):
-    """A layer that treats each position by itself, on this rank's part of the sequence.
+    """A layer that treats each position by itself, on this rank's shard of the sequence.
 
-    Its weights are whole on every rank, and each rank's gradient of them is its part of a sum,
+    Its weights are unsharded on every rank, and each rank's gradient of them is its term of a sum,
     which `hvd.DistributedOptimizer` takes. For normalization layers and dense ones; dropout there
-    is `PartDropout`.
+    is `ShardedDropout`.
 
     Args:
         layer: a Keras layer, such as `keras.layers.LayerNormalization()`.
@@ -118,21 +118,21 @@ class SequenceParallel(keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
 
     def build(self, input_shape: Any = None) -> None:
-        """Build the layer and note that its gradients are parts of sums."""
+        """Build the layer and note that its gradients are terms of sums."""
         super().build(input_shape)
-        mesh = dividing_mesh(self._given_mesh)
+        mesh = sharding_mesh(self._given_mesh)
         if mesh is None:
             return
         own = self.layer.non_trainable_variables
         if own and self.layer.trainable:  # not frozen weights
             raise ValueError(
-                f"the layer {self.layer.name!r} can't run on parts of the sequence: it changes "
+                f"the layer {self.layer.name!r} can't run on shards of the sequence: it changes "
                 f"{own[0].path} by itself, and the ranks would differ. Dropout there is "
-                "hvd.parallel.PartDropout."
+                "hvd.parallel.ShardedDropout."
             )
-        layout = Layout(mesh, partial=True)
+        layout = Layout(mesh, partial=frozenset({"tensor"}))
         for variable in self.layer.weights:
-            variable.regularizer = over_ranks(variable.regularizer, layout)
+            variable.regularizer = sharded_regularizer(variable.regularizer, layout)
             set_layout(variable, layout)
 
     def call(self, inputs: tf.Tensor, **kwargs: Any) -> tf.Tensor:

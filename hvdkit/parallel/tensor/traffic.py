@@ -19,7 +19,7 @@ class Traffic:
     Attributes:
         calls: number of collectives, by kind: "all-reduce", "all-gather" or "reduce-scatter".
         bytes: what this rank sends in them, by kind, where they go round a ring: (N-1)/N of the
-            whole tensor in an all-gather or a reduce-scatter, and twice that in an all-reduce.
+            unsharded tensor in an all-gather or a reduce-scatter, and twice that in an all-reduce.
     """
 
     calls: Counter[str] = field(default_factory=Counter)

@@ -8,7 +8,7 @@ from hvdkit.mesh.mesh import Mesh
 
 
 def own_rows(ids: tf.Tensor, rows: int, mesh: Mesh) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where ids of the whole vocabulary are in this rank's part of it.
+    """Where ids of the unsharded vocabulary are in this rank's shard of it.
 
     Ids that no rank has count as the first rank's, if negative, or the last's, which then treats
     them as it would without other ranks: on a CPU with an error.
@@ -19,7 +19,7 @@ def own_rows(ids: tf.Tensor, rows: int, mesh: Mesh) -> tuple[tf.Tensor, tf.Tenso
         mesh: the mesh.
 
     Returns:
-        The row in this rank's part, 0 where it is another's; and whether it is this rank's (bool).
+        The row in this rank's shard, 0 where it is another's; and whether it is this rank's (bool).
     """
     local = ids - tf.cast(mesh.tensor_index * rows, ids.dtype)
     own = tf.ones_like(ids, tf.bool)

@@ -39,8 +39,8 @@ def _read(source: Any, ranks: int, first: int, steps: int | None) -> list[int]:
     """What all ranks of a job of some size would read, from a place on."""
     seen = []
     for rank in range(ranks):
-        part = replace(source.part, rank=rank, size=ranks)
-        data = source.source.dataset(part, lambda: 6, in_order=False, first=first)
+        sharding = replace(source.sharding, rank=rank, size=ranks)
+        data = source.source.dataset(sharding, lambda: 6, in_order=False, first=first)
         for batch in data.take(-1 if steps is None else steps):
             if is_real(batch):
                 seen += np.asarray(data_of(batch)).ravel().tolist()
@@ -51,7 +51,7 @@ def check_no_sample_twice_and_none_left_out() -> None:
     for number, source in list(enumerate(_sources()))[hvd.rank() :: hvd.size()]:
         for before, after in ((3, 2), (2, 3)):
             done = _read(source, before, 0, 2)
-            old = replace(source.part, rank=0, size=before)
+            old = replace(source.sharding, rank=0, size=before)
             place = source.source.place_after(old, 2)
             rest = _read(source, after, place, None)
             everything = sorted(done + rest)

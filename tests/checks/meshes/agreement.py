@@ -10,7 +10,7 @@ import pytest
 from checks.tensor_parallel.models import loss, text
 
 import hvdkit as hvd
-from hvdkit.mesh.layout import is_split
+from hvdkit.mesh.layout import is_sharded
 
 from . import made
 
@@ -24,7 +24,7 @@ class _Changes(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if hvd.rank() == self.rank and batch == 0:
-            mine = [v for v in self.model.trainable_variables if is_split(v) == self.split]
+            mine = [v for v in self.model.trainable_variables if is_sharded(v) == self.split]
             mine[0].assign_add(np.ones(mine[0].shape, "float32"))
 
 

@@ -27,7 +27,7 @@ def check_tensor_is_innermost() -> None:
         assert _members(mesh.pipeline_set) == ranks[d, :, t].tolist()
         assert _members(mesh.tensor_set) == ranks[d, p, :].tolist()
         for rank in range(hvd.size()):
-            assert mesh.rank_at(*mesh.place_of(rank)) == rank
+            assert mesh.rank_at(*mesh.indices_of(rank)) == rank
 
 
 def check_groups_reduce_by_themselves() -> None:
@@ -66,6 +66,6 @@ def check_replicas_read_other_rows_and_draw_other_numbers() -> None:
         own = [int(i) for x, *_ in hvd.shard((rows, rows), 3, shuffle=False) for i in x]
         seed = hvd.set_random_seed(5)
         for rank, (others, theirs) in enumerate(hvd.allgather_object((own, seed))):
-            same = mesh.place_of(rank)[0] == mesh.data_index
+            same = mesh.indices_of(rank)[0] == mesh.data_index
             assert (others == own) == same
             assert (theirs == seed) == same

@@ -12,7 +12,7 @@ import numpy as np
 
 import hvdkit as hvd
 from hvdkit.mesh.mesh import current_mesh
-from hvdkit.parallel import PipelineModel, whole_values
+from hvdkit.parallel import PipelineModel, unsharded_values
 
 from .models import gpt
 
@@ -58,7 +58,7 @@ def whole_weights(model: keras.Model) -> list[np.ndarray] | None:
     """The weights of the undivided model; None on the later stages of a pipeline."""
     if isinstance(model, PipelineModel):
         return model.gather_weights()
-    return whole_values(model.weights)
+    return unsharded_values(model.weights)
 
 
 def require_weights(model: keras.Model, expected: list[np.ndarray], **tolerance: float) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hvdkit.graph.balance import balance
 from hvdkit.graph.flattening import flattened
-from hvdkit.graph.layer_sequence import line_of, parts_of
+from hvdkit.graph.layer_sequence import layer_sequence_of, parts_of
 from hvdkit.graph.rebuild import part_model
 from hvdkit.parallel.devices.copies import copied
 
@@ -50,14 +50,14 @@ def check_every_cut_of_a_model_with_skips_gives_its_outputs():
     rng = np.random.default_rng(0)
     inputs = [rng.normal(size=(5, 4)).astype("float32"), rng.normal(size=(5, 3)).astype("float32")]
     expected = [np.array(t) for t in keras.tree.flatten(model(inputs))]
-    line = line_of(model)
-    places = line.places()
-    assert places == list(range(1, len(line.steps)))
-    for cuts in [(p,) for p in places] + list(itertools.combinations(places, 3))[::4]:
-        models = [part_model(part, f"part{i}") for i, part in enumerate(line.cut(cuts))]
+    sequence = layer_sequence_of(model)
+    points = sequence.cut_points()
+    assert points == list(range(1, len(sequence.steps)))
+    for cuts in [(p,) for p in points] + list(itertools.combinations(points, 3))[::4]:
+        models = [part_model(part, f"part{i}") for i, part in enumerate(sequence.cut(cuts))]
         for found, value in zip(run_parts(models, inputs), expected, strict=True):
             np.testing.assert_allclose(found, value, rtol=1e-6)
-    names = [layer.name for part in line.cut(places[1::2]) for layer in part.layers]
+    names = [layer.name for part in sequence.cut(points[1::2]) for layer in part.layers]
     assert set(names) == {"one", "early", "two", "three", "join", "late"}
 
 
@@ -74,7 +74,7 @@ def check_copies_are_other_layers_with_the_same_names_weights_and_random_states(
     np.testing.assert_array_equal(copy(x, training=True), model(x, training=True))
     copy.layers[0].kernel.assign(np.zeros((4, 4)))
     assert np.abs(np.array(model.layers[0].kernel)).sum() > 0
-    (part,) = line_of(model).cut([])
+    (part,) = layer_sequence_of(model).cut([])
     same = part_model(part, "same")
     assert same.layers[1] is model.layers[0]
 
@@ -86,11 +86,11 @@ def check_models_that_are_called_twice_stay_together():
     )
     x = layers.Dense(4, name="first")(inputs)
     x = layers.Dense(4, name="between")(twice(x))
-    line = flattened(keras.Model(inputs, layers.Dense(1, name="last")(twice(x))))
-    names = [line.steps[p - 1].operation.name for p in line.places()]
+    sequence = flattened(keras.Model(inputs, layers.Dense(1, name="last")(twice(x))))
+    names = [sequence.steps[p - 1].operation.name for p in sequence.cut_points()]
     assert names == ["first", "one", "one", "two"], names
-    tied = line_of(shared_model())
-    names = [tied.steps[p - 1].operation.name for p in tied.places()]
+    tied = layer_sequence_of(shared_model())
+    names = [tied.steps[p - 1].operation.name for p in tied.cut_points()]
     assert names == ["first", "shared", "between", "shared"], names
     with pytest.raises(ValueError, match="no layer 'nowhere'"):
         parts_of(shared_model(), ["nowhere"])
@@ -111,9 +111,9 @@ def check_masks_cross_a_cut():
         np.testing.assert_allclose(run_parts(models, [ids])[0], model(ids), rtol=1e-6)
 
 
-def run_line(line, inputs):
-    """The outputs of a line that is cut everywhere, for flat inputs."""
-    parts = line.cut(range(1, len(line.steps)))
+def run_sequence(sequence, inputs):
+    """The outputs of a sequence that is cut everywhere, for flat inputs."""
+    parts = sequence.cut(range(1, len(sequence.steps)))
     models = [part_model(part, f"part{i}") for i, part in enumerate(parts)]
     return run_parts(models, inputs)
 
@@ -122,11 +122,11 @@ def check_nested_models_are_one_block_or_flattened():
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.ReLU(), layers.Dense(4)])
     inputs = keras.Input((4,), name="x")
     model = keras.Model({"x": inputs}, layers.Dense(1)(inner(layers.Dense(4)(inputs))))
-    assert len(line_of(model).steps) == 3
+    assert len(layer_sequence_of(model).steps) == 3
     flat = flattened(model)
     assert len(flat.steps) == 5
     x = np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
-    np.testing.assert_allclose(run_line(flat, [x])[0], model({"x": x}), rtol=1e-6)
+    np.testing.assert_allclose(run_sequence(flat, [x])[0], model({"x": x}), rtol=1e-6)
     assert {id(op) for op in (s.operation for s in flat.steps)} >= {id(x) for x in inner.layers}
 
 
@@ -150,8 +150,8 @@ def check_nested_models_get_what_they_are_called_with():
     x = block("one")({"a": layers.Dense(3, name="more")(x), "b": x}, training=True)
     x = block("two")([x, other], training=False)
     model = keras.Model([ids, other], {"out": layers.Dense(1)(x)})
-    line = flattened(model)
-    names = [name for step in line.steps for name in line.inside[id(step)]]
+    sequence = flattened(model)
+    names = [name for step in sequence.steps for name in sequence.inside[id(step)]]
     assert set(names) == {"one", "two"}, names
     rng = np.random.default_rng(1)
     tokens = np.array([[1, 2, 0, 0, 0], [3, 1, 4, 0, 0]])
@@ -162,21 +162,21 @@ def check_nested_models_get_what_they_are_called_with():
         expected = model(given)["out"]
         assert not np.array_equal(before, seed), "dropout in training"
         seed.assign(before)
-        np.testing.assert_allclose(run_line(line, given)[0], expected, rtol=1e-6)
-    assert line.place_after("one") < line.place_after("two") < len(line.steps)
-    assert line.place_after("one/lstm") < line.place_after("one")
+        np.testing.assert_allclose(run_sequence(sequence, given)[0], expected, rtol=1e-6)
+    assert sequence.point_after("one") < sequence.point_after("two") < len(sequence.steps)
+    assert sequence.point_after("one/lstm") < sequence.point_after("one")
     with pytest.raises(ValueError, match=r"several layers 'lstm': name one of one/lstm, two/lstm"):
-        line.place_after("lstm")
+        sequence.point_after("lstm")
 
 
 def check_nested_models_that_convert_stay_whole():
     inner = keras.Sequential([keras.Input((), dtype="int32"), layers.Embedding(5, 3)])
     inputs = keras.Input((1,))
     model = keras.Model(inputs, layers.Dense(1)(inner(inputs)))
-    line = flattened(model)
-    assert [type(s.operation) for s in line.steps] == [keras.Sequential, layers.Dense]
+    sequence = flattened(model)
+    assert [type(s.operation) for s in sequence.steps] == [keras.Sequential, layers.Dense]
     x = np.array([[1.0], [4.0]], "float32")
-    np.testing.assert_allclose(run_line(line, [x])[0], model(x), rtol=1e-6)
+    np.testing.assert_allclose(run_sequence(sequence, [x])[0], model(x), rtol=1e-6)
 
 
 def check_what_cannot_be_cut_says_why():
@@ -185,9 +185,9 @@ def check_what_cannot_be_cut_says_why():
             return x
 
     with pytest.raises(ValueError, match=r"Own.*Python code.*functional model.*list of its layers"):
-        line_of(Own())
+        layer_sequence_of(Own())
     with pytest.raises(ValueError, match=r"not built.*keras.Input"):
-        line_of(keras.Sequential([layers.Dense(1)]))
+        layer_sequence_of(keras.Sequential([layers.Dense(1)]))
 
     class Changed(layers.Dense):
         def __init__(self, *args, scales=0, **kwargs):

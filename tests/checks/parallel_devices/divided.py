@@ -247,7 +247,10 @@ def check_divided_layers_refuse_what_they_cannot_do():
         (lambda: parallel.SplitDense(8, ["GPU:5"]), r"'GPU:5' does not exist"),
         (lambda: parallel.SplitDense(8, DEVICES, "diagonal"), r'"columns" or "rows"'),
         (lambda: parallel.SplitDense(8, DEVICES, "rows")(tf.ones((1, 2))), r"2 features"),
-        (lambda: parallel.SplitDense(8, DEVICES, kernel_constraint="max_norm"), "whole weights"),
+        (
+            lambda: parallel.SplitDense(8, DEVICES, kernel_constraint="max_norm"),
+            "unsharded weights",
+        ),
         (
             lambda: parallel.SplitDense(8, DEVICES, kernel_regularizer="orthogonal_regularizer"),
             "L1, L2 and L1L2",

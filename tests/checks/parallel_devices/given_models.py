@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks.parallel_devices.comparing import devices_of, require_slots_in_place, rows
+from checks.tied_layers import Reversible
 
 import hvdkit as hvd
 
@@ -19,25 +20,6 @@ DEVICES = ["CPU:1", "CPU:2"]
 QUIET = {"times": "flops", "verbose": False}
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(1, 11, (20, 5))
-
-
-class Reversible(layers.Layer):
-    """An embedding that is also the last layer's kernel."""
-
-    def __init__(self, rows, columns, **kwargs):
-        super().__init__(**kwargs)
-        self.rows, self.columns = rows, columns
-        self.table = self.add_weight(
-            (rows, columns), regularizer=keras.regularizers.L2(0.01), name="table"
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "rows": self.rows, "columns": self.columns}
-
-    def call(self, x, reverse=False):
-        if reverse:
-            return keras.ops.matmul(x, keras.ops.transpose(self.table))
-        return keras.ops.take(self.table, x, axis=0)
 
 
 class TenTimes(keras.Model):

@@ -23,7 +23,7 @@ from checks.parallel_devices.comparing import (
 )
 
 import hvdkit as hvd
-from hvdkit.parallel.devices.stage import Stage
+from hvdkit.parallel.devices.placed_part import PlacedPart
 from hvdkit.parallel.devices.staged_execution import run
 
 layers, optimizers = keras.layers, keras.optimizers
@@ -121,8 +121,8 @@ def check_micro_batches_are_on_different_devices_at_the_same_time():
             # Not stateful: TensorFlow would let one wait for the other.
             return tf.ensure_shape(tf.numpy_function(meet, [x], x.dtype, stateful=False), x.shape)
 
-    stages = [Stage(Meets(2), "CPU:1"), Stage(Meets(1), "CPU:2")]
-    pipeline = tf.function(lambda x: run(stages, x, 2)[0], autograph=False)
+    placed = [PlacedPart(Meets(2), "CPU:1"), PlacedPart(Meets(1), "CPU:2")]
+    pipeline = tf.function(lambda x: run(placed, x, 2)[0], autograph=False)
     np.testing.assert_allclose(pipeline(tf.zeros((6, 2))), np.ones((6, 2)))
 
 

@@ -77,5 +77,5 @@ def check_explicit_cuts_and_a_frozen_stage() -> None:
         cuts=cuts,
     )
     if hvd.size() > 1 and current_mesh().pipeline_index == 0:
-        assert [layer.name for layer in model.pieces[0].layers[1:]] == ["layer_0"]
+        assert [layer.name for layer in model.chunks[0].layers[1:]] == ["layer_0"]
         assert not model.trainable_variables

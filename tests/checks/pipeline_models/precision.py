@@ -21,4 +21,4 @@ def check_mixed_precision() -> None:
             keras.config.set_dtype_policy("float32")
         require_close(policy, losses[1], losses[0], rtol=0.02, atol=0.005)
         assert losses[1][-1] < losses[1][0]
-        assert models[1].pieces[-1].output_shape is not None
+        assert models[1].chunks[-1].output_shape is not None

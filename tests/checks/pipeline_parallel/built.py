@@ -149,7 +149,7 @@ def check_constants_that_layers_compute_with() -> None:
     require_close("loaded", model.predict(inputs, batch_size=24, verbose=0), expected)
     model = seeded(lambda: PipelineModel(adapted, micro_batches=2))
     if hvd.rank() == 0:  # as what is outside of variables, it goes to the other stages
-        model._split.whole.model.get_layer("words").set_vocabulary(["c", "d", "a"])
+        model._partition.unsplit.model.get_layer("words").set_vocabulary(["c", "d", "a"])
     model.scatter_weights(other.get_weights() if hvd.rank() == 0 else None)
     expected = other.predict(inputs, batch_size=24, verbose=0)
     require_close("scattered", model.predict(inputs, batch_size=24, verbose=0), expected)

@@ -80,7 +80,7 @@ def check_a_rank_holds_its_stage_only() -> None:
         model = seeded(lambda source=source: PipelineModel(source, micro_batches=2))
         fit_once(model)
         model.gather_weights()
-        unsplit = model._split.whole.model
+        unsplit = model._partition.unsplit.model
         held = [v.path for v in unsplit.weights if v._value is not None]
         everyone = hvd.allgather_object(held)
         names = [v.path for v in unsplit.weights]

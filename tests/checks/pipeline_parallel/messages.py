@@ -18,7 +18,7 @@ def of_rank(rank: int, dtype: type, shape: tuple[int, ...] = (3, 5)) -> np.ndarr
 def check_all_types_go_round() -> None:
     """Each rank sends to the next; nobody waits for a send."""
     messages = PointToPoint(hvd.global_process_set)
-    assert (messages.place, messages.size) == (hvd.rank(), hvd.size())
+    assert (messages.index, messages.size) == (hvd.rank(), hvd.size())
     if hvd.size() == 1:
         return
     after, before = (hvd.rank() + 1) % hvd.size(), (hvd.rank() - 1) % hvd.size()

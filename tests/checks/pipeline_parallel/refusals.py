@@ -45,12 +45,12 @@ def check_numbers_that_do_not_fit() -> None:
     wide = schedules.Interleaved(9)
     require_refusal(
         lambda: PipelineModel(build, micro_batches=2 * stages, schedule=wide),
-        "model 'row' can be cut into 8 pieces at most",
+        "model 'row' can be cut into 8 chunks at most",
         f"the pipeline needs {9 * stages}",
     )
     require_refusal(
         lambda: PipelineModel(build, micro_batches=2, cuts=["layer_0"] * (stages + 1)),
-        f"{stages + 1} cuts make {stages + 2} pieces, but the pipeline has {stages}",
+        f"{stages + 1} cuts make {stages + 2} chunks, but the pipeline has {stages}",
     )
     if stages > 1:
         require_refusal(

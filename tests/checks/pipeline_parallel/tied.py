@@ -13,31 +13,13 @@ from checks.pipeline_parallel.comparison import (
     require_weights,
     seeded,
 )
+from checks.tied_layers import Reversible
 
 import hvdkit as hvd
 from hvdkit.parallel import schedules
 
 layers = keras.layers
 IDS = np.random.default_rng(0).integers(1, 11, (37, 5))
-
-
-class Reversible(layers.Layer):
-    """An embedding that is also the last layer's kernel."""
-
-    def __init__(self, rows: int, columns: int, **kwargs):
-        super().__init__(**kwargs)
-        self.rows, self.columns = rows, columns
-        self.table = self.add_weight(
-            (rows, columns), regularizer=keras.regularizers.L2(0.01), name="table"
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "rows": self.rows, "columns": self.columns}
-
-    def call(self, x, reverse=False):
-        if reverse:
-            return keras.ops.matmul(x, keras.ops.transpose(self.table))
-        return keras.ops.take(self.table, x, axis=0)
 
 
 def block(name: str) -> keras.Model:

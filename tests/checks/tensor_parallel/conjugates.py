@@ -60,8 +60,8 @@ def check_copy_and_reduce() -> None:
 def check_parts() -> None:
     for mesh in meshes.each():
         for axis in (1, -1):
-            take = partial(conjugate.take_part, mesh=mesh, axis=axis)
-            gather = partial(conjugate.gather_parts, mesh=mesh, axis=axis)
+            take = partial(conjugate.take_shard, mesh=mesh, axis=axis)
+            gather = partial(conjugate.gather_shards, mesh=mesh, axis=axis)
             whole, upstream = _whole(mesh, 1), _whole(mesh, 2)
             part, of_part = (meshes.part(x, mesh, axis) for x in (whole, upstream))
             _check(take, whole, part, of_part, upstream)
@@ -80,6 +80,6 @@ def check_sequence() -> None:
 def check_length_of_an_unknown_sequence() -> None:
     for mesh in meshes.each():
         short = np.zeros((3, mesh.tensor + 1, 8), "float32")
-        take = partial(conjugate.take_part, mesh=mesh, axis=1)
+        take = partial(conjugate.take_shard, mesh=mesh, axis=1)
         with pytest.raises(tf.errors.InvalidArgumentError, match="length of the sequence"):
             _run(take, short, short, True, tf.float32)

@@ -11,10 +11,10 @@ from hvdkit.mesh.mesh import set_mesh
 from hvdkit.parallel import (
     ColumnParallelDense,
     GatherSequence,
-    PartDropout,
     RowParallelDense,
     ScatterSequence,
     SequenceParallel,
+    ShardedDropout,
 )
 
 from . import meshes
@@ -124,7 +124,7 @@ def check_part_dropout() -> None:
 
                 def make(divided: bool, axis: int = axis, noise_shape=noise_shape):
                     if divided:
-                        return PartDropout(0.4, noise_shape=noise_shape, axis=axis)
+                        return ShardedDropout(0.4, noise_shape=noise_shape, axis=axis)
                     return keras.layers.Dropout(0.4, noise_shape=noise_shape)
 
                 part, whole = twins(make)
@@ -156,7 +156,7 @@ def check_without_a_mesh() -> None:
         SequenceParallel(keras.layers.LayerNormalization()),
         ColumnParallelDense(7, sequence_parallel=True),
         RowParallelDense(5, sequence_parallel=True),
-        PartDropout(0.5),
+        ShardedDropout(0.5),
         GatherSequence(),
     ]
     assert keras.Sequential([keras.Input((8, 6)), *layers])(x).shape == (2, 8, 5)
@@ -189,4 +189,4 @@ def check_what_does_not_divide() -> None:
         whole = ColumnParallelDense(2 * mesh.tensor, kernel_regularizer=orthogonal)
         _refuses("OrthogonalRegularizer", whole.build, (None, 4))
         drops = SequenceParallel(keras.layers.Dropout(0.5))
-        _refuses("PartDropout", drops.build, (None, 4, 4))
+        _refuses("ShardedDropout", drops.build, (None, 4, 4))

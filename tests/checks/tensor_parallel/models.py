@@ -51,7 +51,7 @@ def block(x: Any, divided: bool, sequence_parallel: bool = False, dropout: float
         return (parallel.SequenceParallel(layer) if on_parts else layer)(x)
 
     def dropped(x: Any) -> Any:
-        return (parallel.PartDropout if on_parts else keras.layers.Dropout)(dropout)(x)
+        return (parallel.ShardedDropout if on_parts else keras.layers.Dropout)(dropout)(x)
 
     attend = parallel.HeadParallelAttention if divided else keras.layers.MultiHeadAttention
     column = parallel.ColumnParallelDense if divided else keras.layers.Dense

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import hvdkit as hvd
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
-from hvdkit.parallel import assign_whole_values, whole_values
+from hvdkit.parallel import assign_unsharded_values, unsharded_values
 
 from . import meshes
 from .models import gpt, loss, text
@@ -49,7 +49,7 @@ def _trained(
 
 
 def _whole_on_each_rank_to_the_bit(model: keras.Model) -> None:
-    values = whole_values(model.weights)
+    values = unsharded_values(model.weights)
     whole = [w for v, w in zip(model.weights, values, strict=True) if v.shape == w.shape]
     assert 0 < len(whole) < len(values)
     for other in hvd.allgather_object(whole):
@@ -76,7 +76,7 @@ def check_adam() -> None:
     for mesh in meshes.each():
         divided, plain = _trained(_adam, dropout=_rate(mesh), blocks=2)
         same_weights(divided, plain, rtol=1e-3, atol=2e-4)
-        mine = whole_values(divided.optimizer.variables)
+        mine = unsharded_values(divided.optimizer.variables)
         for one, other in zip(mine, plain.optimizer.variables, strict=True):
             meshes.close(one, other, rtol=1e-3, atol=2e-4)
 
@@ -130,10 +130,10 @@ def check_weights_of_other_degrees() -> None:
     for mesh in meshes.each():
         divided, plain = twins(lambda which: gpt(which, tied=False))
         other_weights(divided, plain)
-        weights = whole_values(divided.weights)
+        weights = unsharded_values(divided.weights)
         set_mesh(Mesh(tensor=1) if mesh.data == 1 else meshes.made()[0])
         other = gpt(True, tied=False)
-        assign_whole_values(other.weights, weights)
+        assign_unsharded_values(other.weights, weights)
         same_weights(other, plain, rtol=0, atol=0)
         assert current_mesh() is not mesh
 

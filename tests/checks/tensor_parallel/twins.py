@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
 from hvdkit.mesh.layout import layout_of
-from hvdkit.state.unsharded import assign_whole_values, whole_values
+from hvdkit.state.unsharded import assign_unsharded_values, unsharded_values
 
 from . import meshes
 
@@ -29,7 +29,7 @@ def twins(make: Callable[[bool], Any]) -> tuple[Any, Any]:
 def same_weights(divided: Any, plain: Any, rtol: float = 1e-4, atol: float = 1e-5) -> None:
     """Assert that the divided layer's whole weights are those of its twin."""
     for variable, mine, expected in zip(
-        plain.weights, whole_values(divided.weights), plain.get_weights(), strict=True
+        plain.weights, unsharded_values(divided.weights), plain.get_weights(), strict=True
     ):
         np.testing.assert_allclose(mine, expected, rtol, atol, err_msg=variable.path)
 
@@ -39,7 +39,7 @@ def other_weights(divided: Any, plain: Any) -> None:
     rng = np.random.default_rng(3)
     values = [w + rng.normal(size=w.shape).astype(w.dtype) * 0.3 for w in plain.get_weights()]
     plain.set_weights(values)
-    assign_whole_values(divided.weights, values)
+    assign_unsharded_values(divided.weights, values)
 
 
 @dataclass
@@ -76,10 +76,10 @@ def run(layer: Any, call: Callable[..., Any], inputs: list[np.ndarray], upstream
 def whole_gradient(gradient: Any, variable: Any) -> np.ndarray:
     """The gradient of the whole variable."""
     gradient, layout = summed(tf.convert_to_tensor(gradient), variable), layout_of(variable)
-    if layout is None or layout.axis is None:
+    if layout is None or not layout.shards:
         return np.asarray(gradient)
     stacked = ops.allgather(gradient[None], process_set=layout.mesh.tensor_set)
-    return np.concatenate(list(np.asarray(stacked)), layout.axis)
+    return np.concatenate(list(np.asarray(stacked)), layout.shards["tensor"])
 
 
 def summed(gradient: tf.Tensor, variable: Any) -> tf.Tensor:
