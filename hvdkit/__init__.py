@@ -24,7 +24,14 @@ from hvdkit.engine.versions import require_tensorflow
 
 require_tensorflow()
 
-from hvdkit import callbacks, checkpoint, elastic, parallel  # noqa: E402  (only after the check)
+from hvdkit import (  # noqa: E402  (only after the check)
+    callbacks,
+    checkpoint,
+    elastic,
+    exchange,
+    parallel,
+    patches,
+)
 from hvdkit.collectives import (  # noqa: E402
     allgather,
     allreduce,
@@ -95,11 +102,11 @@ from hvdkit.launch import FunctionError, run  # noqa: E402
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization  # noqa: E402
 from hvdkit.mesh.mesh import Mesh, set_mesh  # noqa: E402
 from hvdkit.optimizers import nonfinite_policy as nonfinite  # noqa: E402  (only after the check)
-from hvdkit.optimizers.distributed import DistributedOptimizer  # noqa: E402
-from hvdkit.optimizers.partial import PartialDistributedOptimizer  # noqa: E402
-from hvdkit.optimizers.tape import (  # noqa: E402
+from hvdkit.optimizers.distributed import (  # noqa: E402
     DistributedGradientTape,
+    DistributedOptimizer,
     PartialDistributedGradientTape,
+    PartialDistributedOptimizer,
 )
 from hvdkit.parallel.devices.strategy import strategy  # noqa: E402
 from hvdkit.randomness import set_random_seed  # noqa: E402
@@ -110,12 +117,18 @@ from hvdkit.state.broadcast import (  # noqa: E402
     broadcast_variables,
 )
 from hvdkit.training.load_model import load_model  # noqa: E402
-from hvdkit.training.trainer import install as _install_hooks  # noqa: E402
 from hvdkit.watch import pause  # noqa: E402
+
+
+def _patch_fit() -> None:
+    from hvdkit.training.trainer import install
+
+    install()
+
 
 __version__ = "0.1.0"
 
-_install_hooks()
+patches.offer(patches.FIT, _patch_fit)
 log_to_stderr()
 
 __all__ = [
@@ -162,6 +175,7 @@ __all__ = [
     "cuda_built",
     "ddl_built",
     "elastic",
+    "exchange",
     "global_process_set",
     "gloo_built",
     "gloo_enabled",

@@ -7,8 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from hvdkit import patches
 from hvdkit.engine import require_initialized, require_same, topology
+from hvdkit.keras_internals import make_default_seed
 from hvdkit.mesh.mesh import replica_of
+from hvdkit.patches import Patch
 
 _seed: int | None = None
 
@@ -50,6 +53,7 @@ def set_random_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"a seed is an integer from 0 to 2^32 - 1, not {seed!r}.")
     _seed = seed
+    patches.install(SEEDS_BY_RANK)
     keras.utils.set_random_seed(seed)
     replica = replica_of(topology.rank())
     return seed if replica == 0 else rank_seed(seed, replica)
@@ -77,6 +81,14 @@ def seed_generator_init(
     if seed is not None or replica == 0:
         original(generator, seed, *args, **kwargs)
         return
-    drawn = keras.src.random.seed_generator.make_default_seed()
+    drawn = make_default_seed()
     original(generator, rank_seed(drawn, replica), *args, **kwargs)
     generator._initial_seed = None
+
+
+SEEDS_BY_RANK = Patch(
+    keras.random.SeedGenerator,
+    "__init__",
+    seed_generator_init,
+    "seeds that nobody has chosen differ between the replicas of a model",
+)

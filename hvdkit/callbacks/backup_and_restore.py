@@ -25,7 +25,7 @@ from hvdkit.checkpoint.training_state import TrainingState
 from hvdkit.data.fit_position import FitPosition, current_position
 from hvdkit.engine import logger, require_initialized, shutdown, topology
 from hvdkit.mesh.mesh import replicas
-from hvdkit.training.build import build_metrics
+from hvdkit.state.tracing import build_metrics
 
 
 class BackupAndRestore(keras.callbacks.Callback):

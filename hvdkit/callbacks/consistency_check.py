@@ -17,7 +17,7 @@ from hvdkit.engine import (
 )
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.mesh.variable import variable_key
-from hvdkit.optimizers.mixins import is_distributed, mesh_of
+from hvdkit.optimizers.composition import is_distributed, mesh_of
 from hvdkit.state import outside_variables
 from hvdkit.state.broadcast import broadcast_variables
 from hvdkit.state.differences import NAMED, find_differences, find_other_layers, summary

@@ -8,7 +8,7 @@ import keras
 
 from hvdkit.callbacks.averaged_logs import AgreedLogs
 from hvdkit.engine import topology
-from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.reachable import leading_optimizer
 from hvdkit.state.statistics import average_statistics
 

@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.python.eager.context import context as tensorflow_context
+
+from hvdkit.keras_internals import global_seed_generator
 
 
 def random_states() -> dict[str, Any]:
@@ -24,7 +24,7 @@ def random_states() -> dict[str, Any]:
     }
     if (seeds := _tensorflow_seeds()) is not None:
         states["tensorflow"] = _plain(seeds.getstate())
-    if (generator := _keras_generator()) is not None:
+    if (generator := global_seed_generator()) is not None:
         states["keras"] = generator.state.numpy().tolist()
     return states
 
@@ -34,7 +34,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
     random.setstate(_generator_state(states["python"]))
     name, keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, gauss))
-    seeds, generator = _tensorflow_seeds(), _keras_generator()
+    seeds, generator = _tensorflow_seeds(), global_seed_generator()
     if seeds is not None and "tensorflow" in states:
         seeds.setstate(_generator_state(states["tensorflow"]))
     if generator is not None and "keras" in states:
@@ -44,11 +44,6 @@ def restore_random_states(states: dict[str, Any]) -> None:
 def _tensorflow_seeds() -> Any:
     """What eager operations without a seed take theirs from, once `tf.random.set_seed` ran."""
     return getattr(tensorflow_context(), "_rng", None)
-
-
-def _keras_generator() -> Any:
-    """What keras.random takes seeds from where none is given; None if not used yet."""
-    return global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
 
 
 def _plain(state: tuple[Any, ...]) -> list[Any]:

@@ -35,7 +35,7 @@ from hvdkit.checkpoint.variables import (
 )
 from hvdkit.engine import logger, raise_everywhere, topology
 from hvdkit.mesh.mesh import current_mesh
-from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.building import BuiltWith, build_as, build_for_fit, built_with
 from hvdkit.state.outside_variables import keepers, remake_functions, renew
 from hvdkit.state.reachable import (

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
-from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+import tensorflow as tf
 
 from hvdkit.data.source import without_autotuning
 from hvdkit.engine import several_ranks
+from hvdkit.keras_internals import ArrayDataAdapter, GeneratorDataAdapter, PyDatasetAdapter
+
+_ADAPTERS = (ArrayDataAdapter, GeneratorDataAdapter, PyDatasetAdapter)
 
 
-def get_tf_dataset(original: Callable[..., Any], adapter: Any) -> Any:
-    """Leave autotuning out where there are several ranks."""
-    dataset = original(adapter)
-    return without_autotuning(dataset) if several_ranks() else dataset
+def leave_out(iterator: Any) -> None:
+    """Read Keras's own datasets without autotuning where there are several ranks.
 
-
-HOOKS = tuple(
-    (adapter, "get_tf_dataset", get_tf_dataset)
-    for adapter in (ArrayDataAdapter, GeneratorDataAdapter, PyDatasetAdapter)
-)
-"""Of which class which method is replaced by which function here."""
+    Args:
+        iterator: Keras's epoch iterator, before an epoch.
+    """
+    dataset = iterator._distributed_dataset
+    if (
+        several_ranks()
+        and isinstance(iterator.data_adapter, _ADAPTERS)
+        and isinstance(dataset, tf.data.Dataset)
+        and dataset.options().autotune.enabled is not False
+    ):
+        iterator._distributed_dataset = without_autotuning(dataset)

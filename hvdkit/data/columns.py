@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import is_scipy_sparse
 
 from hvdkit.data.rows import take_rows
 from hvdkit.data.values import dtype_of, sparse_tensor, values_in, with_floatx
 from hvdkit.descriptions import dtype_and_shape
+from hvdkit.keras_internals import is_scipy_sparse
 
 
 class Column(Protocol):

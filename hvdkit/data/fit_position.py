@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -35,18 +35,6 @@ def positioned(position: FitPosition | None) -> Iterator[None]:
         _current.reset(token)
 
 
-class Comparison(Protocol):
-    """What compares what the ranks of a `fit` read."""
-
-    def follow(self, iterator: Any, steps: Iterator[Any]) -> Iterator[Any]:
-        """The steps of an epoch; before the first one the ranks are compared."""
-        ...
-
-    def end_epoch(self) -> None:
-        """Compare the steps that the ranks have made."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Start:
     batch: int
@@ -61,15 +49,13 @@ class FitPosition:
 
     Args:
         adapter: what Keras reads data from `hvd.shard` through; None for other data.
-        comparison: of what the ranks read.
 
     Attributes:
         resumed: whether the epoch that runs has been started in its middle.
     """
 
-    def __init__(self, adapter: ShardedAdapter | None, comparison: Comparison) -> None:
+    def __init__(self, adapter: ShardedAdapter | None) -> None:
         self.resumed = False
-        self.comparison = comparison
         self._adapter = adapter
         self._iterator: Any = None
         self._start: _Start | None = None

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import is_scipy_sparse
 
 from hvdkit.data.rows import batch_rows, take_rows
 from hvdkit.data.values import dtype_of, sparse_tensor, values_in
+from hvdkit.keras_internals import is_scipy_sparse
 
 
 def batch_of(batch: Any) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
@@ -16,6 +15,7 @@ from hvdkit.data.lazy import LazyDataset
 from hvdkit.data.mapped_batches import MappedBatchesSource
 from hvdkit.data.source import Sharding, Source
 from hvdkit.engine import ProcessSet
+from hvdkit.keras_internals import DataAdapter, make_class_weight_map_fn
 
 
 class ShardedData(LazyDataset):
@@ -165,7 +165,7 @@ class ShardedData(LazyDataset):
         return replace(self.sharding, batch_size=self.sharding.batch_size * devices)
 
 
-class ShardedAdapter(keras.src.trainers.data_adapters.data_adapter.DataAdapter):
+class ShardedAdapter(DataAdapter):
     """What Keras reads `ShardedData` through.
 
     Args:
@@ -250,7 +250,5 @@ def _with_row_weights(*fields: Any) -> Any:
 
 
 def _class_weights(class_weight: dict[int, float], tag: Any) -> Any:
-    from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
-
     weigh = make_class_weight_map_fn(class_weight)
     return weigh if tag is None else lambda batch: tag(weigh(*batch[0]), batch[1])

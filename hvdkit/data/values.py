@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import is_scipy_sparse
+
+from hvdkit.keras_internals import is_scipy_sparse
 
 _TEXT = "USO"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hvdkit import patches
 from hvdkit import watch as watching
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
@@ -96,6 +97,7 @@ def init(
             "in a process. Leave hvd.shutdown() out; or start the job over Gloo (horovodrun "
             "--gloo); or import mpi4py.MPI before the first hvd.init(), which keeps MPI running."
         )
+    patches.need(patches.FIT)
     launch = read_launch()
     environment = dict(os.environ)
     mpi_was_started = _mpi_was_started()

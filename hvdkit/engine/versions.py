@@ -107,16 +107,3 @@ def _built_for() -> str | None:
         return None
     version = metadata.get("tensorflow")
     return version if isinstance(version, str) else None
-
-
-def is_keras2_optimizer(candidate: object) -> bool:
-    """Whether `candidate` comes from Keras 2 (`tf_keras`, `tf.keras` before 2.16) or TF 1."""
-    for cls in type(candidate).__mro__:
-        module = cls.__module__ or ""
-        if module.startswith(("tf_keras", "keras.optimizers.legacy")):
-            return True
-        if module.startswith("tensorflow.python.") and cls.__name__ == "Optimizer":
-            return True
-        if module.startswith("keras.src.optimizers.legacy"):
-            return True
-    return False

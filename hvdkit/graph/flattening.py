@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-from keras.src.backend.common.masking import set_keras_mask
 
 from hvdkit.graph.layer_sequence import LayerSequence, Step, graph_of, layer_sequence_of
 from hvdkit.graph.rebuild import distinct_names, inputs_like, operations_behind, put, replay
+from hvdkit.keras_internals import set_keras_mask
 
 
 def flattened(model: keras.Model) -> LayerSequence:

@@ -14,11 +14,11 @@ from itertools import pairwise
 from typing import Any
 
 import keras
-from keras.src.backend.common.masking import get_keras_mask
-from keras.src.models.functional import Functional
+
+from hvdkit.keras_internals import Functional, get_keras_mask
 
 KerasTensor = Any
-# One call of a layer or operation: a `keras.src.ops.node.Node`.
+# One call of a layer or operation: Keras's `Node`.
 Step = Any
 
 

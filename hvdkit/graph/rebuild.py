@@ -11,12 +11,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.models.functional import Functional
 
 from hvdkit.graph.layer_sequence import LayerSequence, Part, Step
-
-_COUNTS = "object_name_uids"  # Keras's, of the names that it has given
+from hvdkit.keras_internals import (
+    NAME_COUNTS,
+    Functional,
+    global_attribute,
+    replaced_global_attribute,
+)
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -126,11 +128,9 @@ def uncounted() -> Iterator[None]:
 
     So layers that one rank alone makes do not let the names of later ones differ between ranks.
     """
-    counts = dict(global_state.get_global_attribute(_COUNTS) or {})
-    try:
+    counts = global_attribute(NAME_COUNTS) or {}
+    with replaced_global_attribute(NAME_COUNTS, defaultdict(int, counts)):
         yield
-    finally:
-        global_state.set_global_attribute(_COUNTS, defaultdict(int, counts))
 
 
 @contextlib.contextmanager

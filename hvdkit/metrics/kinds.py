@@ -18,7 +18,9 @@ import keras
 import numpy as np
 
 from hvdkit.data.batch_scale import current_scale
+from hvdkit.keras_internals import is_of_keras
 from hvdkit.metrics.means import is_no_mean
+from hvdkit.patches import Patch
 
 _PER_BATCH = "_hvdkit_one_number_a_batch"
 _COUNTS_BATCHES = "_hvdkit_counts_batches"
@@ -43,7 +45,7 @@ def sums_over_ranks(metric: Any) -> bool:
     if not metric._variables and metric._metrics:
         return all(sums_over_ranks(inner) for inner in metric._metrics)
     for cls in type(metric).__mro__:
-        if cls.__module__.startswith("keras."):
+        if is_of_keras(cls):
             return cls is not keras.metrics.Metric
         if "update_state" in vars(cls):
             return False
@@ -65,7 +67,7 @@ def metrics_of(model: Any) -> list[Any]:
 
 def one_by_one(metric: Any) -> list[Any]:
     """The metrics that Keras keeps in one of its lists; a metric that is none is alone."""
-    if type(metric).__module__.startswith("keras."):
+    if is_of_keras(type(metric)):
         inner = getattr(metric, "metrics", None)
         if inner is not None:
             return list(inner)
@@ -143,8 +145,10 @@ def _shape_of(values: Any) -> tuple[int | None, ...] | None:
     return None if getattr(shape, "rank", 0) is None else tuple(shape)
 
 
-HOOKS = (
-    (keras.metrics.Mean, "update_state", _update_mean),
-    (keras.metrics.Sum, "update_state", _update_sum),
-    (keras.metrics.MeanMetricWrapper, "update_state", _update_wrapper),
+_WHY = "a number that is given for a batch counts as many rows as the batch has"
+
+PATCHES = (
+    Patch(keras.metrics.Mean, "update_state", _update_mean, _WHY),
+    Patch(keras.metrics.Sum, "update_state", _update_sum, _WHY),
+    Patch(keras.metrics.MeanMetricWrapper, "update_state", _update_wrapper, _WHY),
 )

@@ -16,7 +16,8 @@ from itertools import pairwise
 from typing import Any
 
 import tensorflow as tf
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+
+from hvdkit.keras_internals import get_keras_mask, set_keras_mask
 
 
 @dataclass(frozen=True)

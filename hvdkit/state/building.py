@@ -7,7 +7,8 @@ from typing import Any
 
 from hvdkit.engine import ProcessSet, allgather_object, global_process_set, topology
 from hvdkit.mesh.variable import variable_key
-from hvdkit.optimizers.mixins import Distributed, leaves
+from hvdkit.optimizers.composition import leaves
+from hvdkit.optimizers.mixins import Distributed
 from hvdkit.state.reachable import COMPILED, FoundOptimizer, steps_by_itself
 
 BuiltWith = dict[str, list[int] | None]

@@ -7,6 +7,7 @@ one's own that make them in `load_own_variables`.
 from __future__ import annotations
 
 import functools
+import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,8 +16,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit import patches
 from hvdkit.engine import logger
 from hvdkit.mesh.variable import variable_key
+from hvdkit.patches import Patch
 from hvdkit.state.arrays import digest
 from hvdkit.state.keepers import is_overridden, loadable, own_variables
 
@@ -57,7 +60,7 @@ def renew_layers_of(variables: Sequence[Any]) -> bool:
     keys = {variable_key(variable) for variable in variables}
     layers = [
         layer
-        for layer in list(_with_constants)
+        for layer in _layers_with_constants()
         if makes_constants(layer) and any(variable_key(v) in keys for v in own_variables(layer))
     ]
     if layers and not tf.executing_eagerly():
@@ -78,8 +81,21 @@ def note_constants(original: Callable[..., Any], layer: Any, variable: Any) -> N
         _with_constants.add(layer)
 
 
-HOOKS = ((keras.Layer, "_track_variable", note_constants),)
-"""Of which class which method is replaced by which function here."""
+NOTE_CONSTANTS = Patch(
+    keras.Layer,
+    "_track_variable",
+    note_constants,
+    "constants that a layer makes of its variables are made anew when these are sent",
+)
+
+
+def _layers_with_constants() -> list[Any]:
+    """All of this process's, also those that were made before anybody asked."""
+    if patches.install(NOTE_CONSTANTS):
+        # By class: asked itself, a proxy that is no layer would answer for another object.
+        layers = [each for each in gc.get_objects() if issubclass(type(each), keras.Layer)]
+        _with_constants.update(filter(_can_make_constants, layers))
+    return list(_with_constants)
 
 
 def _renew(layers: Sequence[Any]) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 from hvdkit.engine import ProcessSet, global_process_set, topology
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.mesh.mesh import current_mesh
-from hvdkit.optimizers.mixins import mesh_of, reductions
+from hvdkit.optimizers.composition import chains, mesh_of
 
 
 def ranks_of_optimizer(optimizer: Any) -> ProcessSet | None:
     """The ranks that an optimizer reduces over; None if it is not distributed."""
-    found = reductions(optimizer) if optimizer is not None else []
-    return found[0].options.process_set if found else None
+    found = chains(optimizer)
+    return found[0].ranks if found else None
 
 
 def within(ranks: ProcessSet, others: ProcessSet) -> bool:

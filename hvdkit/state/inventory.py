@@ -28,8 +28,8 @@ from hvdkit.engine import ProcessSet
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.layout import layout_of
 from hvdkit.mesh.variable import can_be_sent, is_seed_state, path_of, variable_key
-from hvdkit.optimizers.composition import tracked_of
-from hvdkit.optimizers.mixins import Distributed, leaves
+from hvdkit.optimizers.composition import leaves, tracked_of
+from hvdkit.optimizers.mixins import Distributed
 from hvdkit.state.groups import alike, ranks_of_optimizer
 from hvdkit.state.own import own_variables, recurrent_states, updates_itself
 from hvdkit.state.reachable import FoundOptimizer, leading, optimizers_of

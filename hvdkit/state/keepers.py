@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import logger, topology
+from hvdkit.keras_internals import is_of_keras
 from hvdkit.state.arrays import (
     LENGTHS,
     Arrays,
@@ -260,8 +261,9 @@ def write_layer(layer: Any, state: Arrays) -> bool:
 
 def is_overridden(layer: Any, name: str) -> bool:
     """Whether a method that Keras's layers have is another one in the layer's class."""
-    module = getattr(getattr(type(layer), name, None), "__module__", None) or ""
-    return bool(module) and not module.startswith(("keras.src.", "hvdkit."))
+    method = getattr(type(layer), name, None)
+    module = getattr(method, "__module__", None) or ""
+    return bool(module) and not is_of_keras(method) and not module.startswith("hvdkit.")
 
 
 def stored_by(layer: Any) -> dict[str, Any]:

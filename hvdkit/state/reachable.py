@@ -13,7 +13,8 @@ from typing import Any
 
 import keras
 
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.keras_internals import has_keras_call, is_of_keras
+from hvdkit.optimizers.composition import is_distributed
 
 COMPILED = "optimizer"
 """The name of the optimizer that was given to `compile`."""
@@ -113,9 +114,7 @@ def has_been_traced(model: Any) -> None:
 
 def _is_functional(model: Any) -> bool:
     """Whether a model's layers were all called when it was made, and its steps call no others."""
-    called = getattr(type(model).call, "__module__", "")
-    of_keras = called in ("keras.src.models.functional", "keras.src.models.sequential")
-    if not model.built or not of_keras or steps_by_itself(model):
+    if not model.built or not has_keras_call(model) or steps_by_itself(model):
         return False
     # A recurrent layer calls its cell later: of a cell of one's own, the layers are built then.
     inside = (inner for layer in model.layers for inner in layer._flatten_layers())
@@ -126,7 +125,7 @@ def _will_make_variables(layer: Any) -> bool:
     """Whether a layer will make variables of its own, and not only the layers inside it."""
     build = type(layer).build
     if isinstance(layer, keras.Model):
-        of_keras = build.__module__.startswith("keras.")
+        of_keras = is_of_keras(build)
     else:  # as Keras marks the method of its base class
         of_keras = getattr(build, "_is_default", False)
     return not layer.built and not of_keras

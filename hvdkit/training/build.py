@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data.batch import data_of
 from hvdkit.data.sharded import ShardedData
-from hvdkit.engine import logger
-from hvdkit.exchange.suspension import without_reduction
+from hvdkit.engine import logger, several_ranks
+from hvdkit.keras_internals import compute_output_spec
 from hvdkit.state.constants import renew
 from hvdkit.state.reachable import (
     has_been_traced,
     has_variables,
-    optimizers_of,
     steps_by_itself,
 )
+from hvdkit.state.tracing import trace_step
+from hvdkit.training.features import Call, Feature
+
+
+class BuiltFirst(Feature):
+    """A model has its variables before callbacks are called: they may send or restore them."""
+
+    def before(self, call: Call) -> None:
+        """Build it, where that is needed."""
+        restores = any(isinstance(one, BackupAndRestore) for one in call.callbacks)
+        if several_ranks() or restores:
+            given = call.arguments
+            build_from_data(call.model, given["x"], given["y"], given["sample_weight"])
 
 
 def build_from_data(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> None:
@@ -47,9 +58,9 @@ def build_from_data(model: Any, x: Any, y: Any = None, sample_weight: Any = None
         return
     try:
         if steps_by_itself(model):
-            _trace_step(model, batch)
+            trace_step(model, batch)
         else:
-            keras.src.backend.compute_output_spec(model, _symbolic(batch), training=False)
+            compute_output_spec(model, _symbolic(batch), training=False)
         has_been_traced(model)
     except Exception as error:
         # Code of the user's that runs in its first step as it would without hvdkit: what is
@@ -57,58 +68,6 @@ def build_from_data(model: Any, x: Any, y: Any = None, sample_weight: Any = None
         logger.debug("hvdkit: %s is not built before its first step: %s", model.name, error)
     finally:
         renew(model)  # constants that were made in a graph belong to it
-
-
-def build_metrics(model: Any, spec: Any) -> None:
-    """Make the variables of metrics, most of which Keras makes in the first step.
-
-    Args:
-        model: a compiled model that has its variables.
-        spec: the type specification of a batch.
-    """
-    batch = data_of(spec)
-    if steps_by_itself(model) and not model.run_eagerly:
-        _trace_step(model, batch)
-        return
-    symbolic = keras.tree.map_structure(
-        lambda s: keras.KerasTensor(s.shape, keras.backend.standardize_dtype(s.dtype)), batch
-    )
-    model._symbolic_build(data_batch=symbolic)
-
-
-def _trace_step(model: Any, batch: Any) -> None:
-    """Trace a step and throw it away; its optimizers are then built with what they are given."""
-    if model.run_eagerly:
-        raise ValueError("it runs eagerly")
-    step = tf.function(model.train_step, autograph=False)
-    optimizers = [one.optimizer for one in optimizers_of(model)]
-    with without_reduction(), _noting(optimizers) as given:
-        step.get_concrete_function(batch)
-    for optimizer, variables in zip(optimizers, given, strict=True):
-        if variables and not optimizer.built:
-            optimizer.build(variables)
-
-
-@contextlib.contextmanager
-def _noting(optimizers: Sequence[Any]) -> Iterator[list[list[Any]]]:
-    """Inside, optimizers apply nothing; yields the variables that each is given the first time."""
-    given: list[list[Any]] = [[] for _ in optimizers]
-
-    def applies(variables: list[Any]) -> Callable[..., None]:
-        def apply(grads: Any, trainable_variables: Any = None) -> None:
-            if not variables:
-                variables.extend(trainable_variables or [])
-
-        return apply
-
-    for optimizer, variables in zip(optimizers, given, strict=True):
-        # Past Keras's attribute tracking.
-        vars(optimizer)["apply"] = applies(variables)
-    try:
-        yield given
-    finally:
-        for optimizer in optimizers:
-            del vars(optimizer)["apply"]
 
 
 def _batch_spec(x: Any, y: Any, sample_weight: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import (
@@ -18,11 +19,12 @@ from hvdkit.engine import (
     is_initialized,
     logger,
     ops,
+    several_ranks,
     topology,
 )
 from hvdkit.engine.run_settings import ranks_are_compared
 from hvdkit.mesh.mesh import current_mesh, replica_of
-from hvdkit.optimizers.mixins import reductions
+from hvdkit.optimizers.composition import chains
 from hvdkit.state.reachable import optimizers_of
 from hvdkit.training.even_steps import (
     may_differ_later,
@@ -30,6 +32,7 @@ from hvdkit.training.even_steps import (
     problem_with,
     problem_with_epoch,
 )
+from hvdkit.training.features import Call, Feature
 from hvdkit.training.same_rows import (
     Seen,
     advice,
@@ -40,6 +43,37 @@ from hvdkit.training.same_rows import (
 )
 
 _said: set[str] = set()
+
+_current: ContextVar[FitComparison | None] = ContextVar("hvdkit_fit_comparison", default=None)
+
+
+def current_comparison() -> FitComparison | None:
+    """That of the `fit` that runs; None outside of `fit`, and in its validation."""
+    return _current.get()
+
+
+class SameSteps(Feature):
+    """`fit` checks that the ranks make equally many steps, and says where they read the same."""
+
+    def __init__(self) -> None:
+        self._comparison: FitComparison | None = None
+
+    def before(self, call: Call) -> None:
+        """Count the steps, before callbacks that exchange something."""
+        if not call.trains:
+            return
+        self._comparison = FitComparison(call.model, call.arguments)
+        if several_ranks():
+            call.add_callback(CountSteps(self._comparison), first=True)
+
+    @contextlib.contextmanager
+    def around(self, call: Call) -> Iterator[None]:
+        """Inside, `current_comparison` is this one."""
+        token = _current.set(self._comparison)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
 
 class FitComparison:
@@ -180,7 +214,7 @@ class CountSteps(keras.callbacks.Callback):
     """Count the steps of a `fit`; it comes before callbacks that exchange something.
 
     Args:
-        comparison: of this `fit`.
+        comparison: that of the `fit`.
     """
 
     def __init__(self, comparison: FitComparison) -> None:
@@ -201,20 +235,9 @@ def _ranks_of(model: Any) -> ProcessSet | None:
     """The ranks that make each step of a model together; None if this rank trains alone."""
     if not is_initialized() or topology.size() == 1:
         return None
-    found = [r for one in optimizers_of(model) for r in reductions(one.optimizer)]
-    for reduction in found:
-        if reduction.judges is not None:
-            return reduction.judges
-        if reduction.active:
-            return reduction.options.process_set
+    for chain in [chain for one in optimizers_of(model) for chain in chains(one.optimizer)]:
+        if chain.agreed_by is not None:
+            return chain.agreed_by
+        if chain.active:
+            return chain.ranks
     return None
-
-
-def interrupted_warning(original: Callable[..., Any], iterator: Any) -> None:
-    """Keras says it at the end of all data whose length it did not know."""
-    if not isinstance(iterator.data_adapter, ShardedAdapter) or iterator.steps_per_epoch:
-        original(iterator)
-
-
-HOOKS = ((TFEpochIterator, "_interrupted_warning", interrupted_warning),)
-"""Of which class which method is replaced by which function here."""

@@ -19,9 +19,10 @@ from hvdkit.engine import (
     several_ranks,
     topology,
 )
-from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.keras_internals import is_of_keras
+from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.groups import ranks_of_optimizer
-from hvdkit.training.features import add_callback, given_callbacks, set_callbacks
+from hvdkit.training.features import Call, Feature
 
 _WRITES = {
     keras.callbacks.ModelCheckpoint: "filepath",
@@ -57,48 +58,54 @@ class _Own:
     caches: list[str]
 
 
-def agree_on_callbacks(model: Any, arguments: dict[str, Any], data: Any, validation: Any) -> None:
-    """Let Keras's own callbacks do the right thing where several ranks have them.
+class AgreedCallbacks(Feature):
+    """Keras's own callbacks do the right thing where several ranks have them.
 
     Of those that write to one path the first rank's stays. Those that decide by logs
     (`EarlyStopping`, `ReduceLROnPlateau`) get logs of all ranks, where the data is not sharded.
-
-    Args:
-        model: the model to be trained.
-        arguments: of `fit`; its callbacks are replaced.
-        data: the x that `fit` got.
-        validation: its validation data.
-
-    Raises:
-        RankMismatchError: on every rank: a callback of hvdkit is missing on some.
-        ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
     """
-    process_set = ranks_of_optimizer(model.optimizer) if several_ranks() else None
-    if process_set is None or not topology.in_process_set(process_set):
-        return
-    if topology.process_set_size(process_set) == 1:
-        return
-    given = given_callbacks(arguments)
+
+    def before(self, call: Call) -> None:
+        """Replace the callbacks.
+
+        Raises:
+            RankMismatchError: on every rank: a callback of hvdkit is missing on some.
+            ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
+        """
+        optimizer = call.model.optimizer
+        process_set = ranks_of_optimizer(optimizer) if several_ranks() else None
+        if process_set is None or not topology.in_process_set(process_set):
+            return
+        if topology.process_set_size(process_set) == 1:
+            return
+        own = _own(call)
+        reports = allgather_object(own, name="hvdkit.callbacks", process_set=process_set)
+        everyone = dict(zip(topology.process_set_ranks(process_set), reports, strict=True))
+        _require_together(everyone)
+        _require_own_caches(everyone)
+        mesh = mesh_of(optimizer)
+        if mesh is None or not mesh.is_model_parallel:  # else they write one file together
+            _write_once(call, everyone)
+        data, validation = call.arguments["x"], call.arguments["validation_data"]
+        sharded = isinstance(data, ShardedData) and (
+            not own.validates or isinstance(validation, ShardedData)
+        )
+        if not sharded:
+            _decide_alike(call, everyone)
+
+
+def _own(call: Call) -> _Own:
+    """What this rank gives to a `fit`."""
+    given = call.callbacks
+    data, validation = call.arguments["x"], call.arguments["validation_data"]
     deciding = [c for c in given if isinstance(c, _DECIDES) and not isinstance(c, LogsOfAllRanks)]
-    own = _Own(
+    return _Own(
         files=[file for callback in given if (file := _file_of(callback))],
         deciding=[type(callback).__name__ for callback in deciding],
         together=[type(c).__name__ for c in given if isinstance(c, LogsOfAllRanks)],
-        validates=validation is not None or bool(arguments["validation_split"]),
+        validates=validation is not None or bool(call.arguments["validation_split"]),
         caches=[path for some in (data, validation) for path in _incomplete_caches(some)],
     )
-    reports = allgather_object(own, name="hvdkit.callbacks", process_set=process_set)
-    everyone = dict(zip(topology.process_set_ranks(process_set), reports, strict=True))
-    _require_together(everyone)
-    _require_own_caches(everyone)
-    mesh = mesh_of(model.optimizer)
-    if mesh is None or not mesh.is_model_parallel:  # else they write one file together
-        _write_once(arguments, given, everyone)
-    sharded = isinstance(data, ShardedData) and (
-        not own.validates or isinstance(validation, ShardedData)
-    )
-    if not sharded:
-        _decide_alike(arguments, everyone)
 
 
 def _file_of(callback: Any) -> tuple[str, str] | None:
@@ -109,13 +116,13 @@ def _file_of(callback: Any) -> tuple[str, str] | None:
     return None
 
 
-def _write_once(arguments: dict[str, Any], given: list[Any], everyone: dict[int, _Own]) -> None:
+def _write_once(call: Call, everyone: dict[int, _Own]) -> None:
     """Leave out what another rank writes already."""
-    kept = []
+    given, kept = call.callbacks, []
     for callback in given:
         file = _file_of(callback)
         writers = [rank for rank, own in everyone.items() if file in own.files]
-        plain = type(callback).__module__.startswith("keras.")
+        plain = is_of_keras(type(callback))
         restores = isinstance(callback, keras.callbacks.BackupAndRestore)
         if len(writers) < 2 or not plain or restores or topology.rank() == writers[0]:
             kept.append(callback)
@@ -130,16 +137,16 @@ def _write_once(arguments: dict[str, Any], given: list[Any], everyone: dict[int,
                 ),
             )
     if len(kept) < len(given):
-        set_callbacks(arguments, kept)
+        call.callbacks = kept
 
 
-def _decide_alike(arguments: dict[str, Any], everyone: dict[int, _Own]) -> None:
+def _decide_alike(call: Call, everyone: dict[int, _Own]) -> None:
     having = [rank for rank, own in everyone.items() if own.deciding]
     if not having:
         return
     validating = [rank for rank, own in everyone.items() if own.validates]
     if len(having) == len(everyone) and len(validating) in (0, len(everyone)):
-        add_callback(arguments, _SameLogs(), first=True)
+        call.add_callback(_SameLogs(), first=True)
         return
     what, where = (
         ("validation data", validating) if len(having) == len(everyone) else ("a callback", having)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,6 +16,7 @@ from hvdkit.data.rows import batch_rows, take_rows
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import allgather_object, ops
 from hvdkit.mesh.mesh import replicas
+from hvdkit.training.features import Call, Feature
 
 _SENT_AS_TENSORS = ("bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64")
 
@@ -26,31 +28,33 @@ def rows_being_read() -> RowsRead | None:
     return _reading.get()
 
 
-def predict_over_ranks(adapter: ShardedAdapter, predict: Callable[[], Any]) -> Any:
-    """Let each rank predict its part, and collect what they predicted.
+class PredictionsOfAllRanks(Feature):
+    """Each rank predicts its part of sharded data; all of them return what all have predicted.
 
-    Args:
-        adapter: the rank's part.
-        predict: Keras's `predict` of a model, on `adapter`.
-
-    Returns:
-        Predictions with a row for each row of the whole data, in its order, on every rank: where
-        their shapes differ, as a ragged tensor.
-
-    Raises:
-        ValueError: the predictions have another number of rows than the data.
-        RankMismatchError: on every rank: they have read different data.
+    That is a row for each row of the whole data, in its order, on every rank: where the shapes of
+    the ranks' predictions differ, as a ragged tensor.
     """
-    if adapter.sharding.size == 1:
-        return predict()
-    read = RowsRead(adapter)
-    token = _reading.set(read)
-    try:
-        outputs = predict()
-    finally:
-        _reading.reset(token)
-    adapter.data.compare_first_batch()
-    return read.over_ranks(outputs)
+
+    @contextlib.contextmanager
+    def around(self, call: Call) -> Iterator[None]:
+        """Note which rows are read, and collect what they gave.
+
+        Raises:
+            ValueError: the predictions have another number of rows than the data.
+            RankMismatchError: on every rank: they have read different data.
+        """
+        adapter = call.arguments["x"]
+        if not isinstance(adapter, ShardedAdapter) or adapter.sharding.size == 1:
+            yield
+            return
+        read = RowsRead(adapter)
+        token = _reading.set(read)
+        try:
+            yield
+        finally:
+            _reading.reset(token)
+        adapter.data.compare_first_batch()
+        call.result = read.over_ranks(call.result)
 
 
 class RowsRead:
@@ -72,7 +76,7 @@ class RowsRead:
             yield first, last, self._noted(batches) if ours else batches
 
     def over_ranks(self, outputs: Any) -> Any:
-        """This rank's predictions, and those of the others: see `predict_over_ranks`."""
+        """This rank's predictions, and those of the others: see `PredictionsOfAllRanks`."""
         real = np.concatenate(self._real)
         leaves = [_Leaf(value) for value in keras.tree.flatten(outputs)]
         for leaf in leaves:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
-from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from hvdkit.data.contents import Content, Fact, Sample, first_difference, samples_of
 from hvdkit.data.peek import peek
 from hvdkit.data.sharded import ShardedAdapter
+from hvdkit.keras_internals import (
+    ArrayDataAdapter,
+    GeneratorDataAdapter,
+    PyDatasetAdapter,
+    TFDatasetAdapter,
+)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from keras.src.legacy.saving import legacy_h5_format
-from keras.src.saving import saving_lib
-from keras.src.utils import file_utils
 
 from hvdkit.engine import is_initialized
+from hvdkit.keras_internals import is_remote_path, legacy_h5_format, saving_lib
+from hvdkit.patches import Patch
 
 
 class _Part(str):
@@ -63,14 +62,14 @@ def write_in_new_folder(
 ) -> Any:
     """`write_beside` for functions that make the folder of a file where there is none."""
     is_path = isinstance(filepath, (str, os.PathLike))
-    if is_path and not file_utils.is_remote_path(str(filepath)):
+    if is_path and not is_remote_path(str(filepath)):
         os.makedirs(os.path.dirname(os.path.realpath(filepath)), exist_ok=True)
     return write_beside(original, what, filepath, *args, **kw)
 
 
 def _local_target(filepath: Any) -> Path | None:
     """Where to write; None if it can't be written beside."""
-    if not isinstance(filepath, (str, os.PathLike)) or file_utils.is_remote_path(str(filepath)):
+    if not isinstance(filepath, (str, os.PathLike)) or is_remote_path(str(filepath)):
         return None
     target = Path(os.path.realpath(filepath))  # a link stays one
     special = target.exists() and not (target.is_file() or target.is_dir())
@@ -115,10 +114,12 @@ def _swap(written: Path, target: Path) -> None:
             os.rename(entry, target / entry.name)
 
 
-HOOKS = (
-    (saving_lib, "save_model", write_beside),
-    (saving_lib, "save_weights_only", write_beside),
-    (legacy_h5_format, "save_model_to_hdf5", write_in_new_folder),
+_WHOLE = "files of models are there whole or not at all, whichever ranks write them"
+
+PATCHES = (
+    Patch(saving_lib, "save_model", write_beside, _WHOLE),
+    Patch(saving_lib, "save_weights_only", write_beside, _WHOLE),
+    Patch(legacy_h5_format, "save_model_to_hdf5", write_in_new_folder, _WHOLE),
     # Making one gives an object of the class that writes, which depends on Keras's version.
-    (type(keras.export.ExportArchive()), "write_out", write_in_new_folder),
+    Patch(type(keras.export.ExportArchive()), "write_out", write_in_new_folder, _WHOLE),
 )

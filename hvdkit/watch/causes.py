@@ -7,7 +7,6 @@ logs the whole text twice besides.
 from __future__ import annotations
 
 import atexit
-import functools
 import re
 import sys
 import traceback
@@ -18,6 +17,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import script_ops
 
+from hvdkit import patches
+from hvdkit.patches import Patch
 from hvdkit.watch.stacks import is_of_script
 from hvdkit.watch.tensorflow_log import hide_warnings
 
@@ -32,7 +33,6 @@ _BELOW = re.compile(r'^(?:\t \[\[|"""|The above exception|During handling of)', 
 
 # Both only mean that the data has come to its end.
 _ENDS = (StopIteration, tf.errors.OutOfRangeError)
-_MARK = "_hvdkit_original"
 
 
 def explained(error: BaseException, trace: TracebackType | None) -> str | None:
@@ -69,24 +69,27 @@ def install() -> None:
 
     And say nothing at the end of the script about iterators over generators that are still there.
     """
-    original = script_ops.FuncRegistry.__call__
-    if hasattr(original, _MARK):
-        return
+    if patches.install(_QUIET):
+        sys.excepthook = _Hook(sys.excepthook)
+        atexit.register(hide_warnings)
 
-    @functools.wraps(original)
-    def call(registry: Any, *args: Any) -> Any:
-        try:
-            return original(registry, *args)
-        except _ENDS:
-            raise
-        except Exception:
-            hide_warnings(_LOGGED_SECONDS)
-            raise
 
-    setattr(call, _MARK, original)
-    script_ops.FuncRegistry.__call__ = call
-    sys.excepthook = _Hook(sys.excepthook)
-    atexit.register(hide_warnings)
+def _call(original: Callable[..., Any], registry: Any, *args: Any) -> Any:
+    try:
+        return original(registry, *args)
+    except _ENDS:
+        raise
+    except Exception:
+        hide_warnings(_LOGGED_SECONDS)
+        raise
+
+
+_QUIET = Patch(
+    script_ops.FuncRegistry,
+    "__call__",
+    _call,
+    "an exception in Python code that TensorFlow calls is shown once",
+)
 
 
 class _Hook:

@@ -9,11 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.models.functional import Functional, functional_like_constructor
-from keras.src.saving.serialization_lib import SafeModeScope
 
 from hvdkit.graph.layer_sequence import layer_sequence_of
 from hvdkit.graph.rebuild import ends_like, replay, undrawn
+from hvdkit.keras_internals import (
+    Functional,
+    SafeModeScope,
+    functional_like_constructor,
+    is_of_keras,
+)
 from hvdkit.state import outside_variables
 
 _INSTEAD = "Leave copy=True out: split then uses the layers of the model itself."
@@ -146,7 +150,7 @@ def _require_alike(old: Any, new: Any) -> None:
 
 def _attributes(layer: Any) -> dict[str, Any]:
     """The attributes of a layer that are plain values, without Keras's own."""
-    bookkeeping = ("_",) if type(layer).__module__.startswith("keras.src.") else _BOOKKEEPING
+    bookkeeping = ("_",) if is_of_keras(type(layer)) else _BOOKKEEPING
     return {
         name: value
         for name, value in vars(layer).items()

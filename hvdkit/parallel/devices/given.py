@@ -9,10 +9,10 @@ from inspect import getattr_static
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional
 
 from hvdkit.graph.layer_sequence import LayerSequence
 from hvdkit.graph.rebuild import ends_like
+from hvdkit.keras_internals import Functional, is_of_keras
 from hvdkit.parallel.devices.layer_split import LayerSplit
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
@@ -58,7 +58,7 @@ def split_like(model: Any, sequence: LayerSequence, layer: LayerSplit) -> keras.
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
     inputs, outputs = ends_like(sequence, between)
-    of_keras = type(model).__module__.startswith("keras.src.models")
+    of_keras = is_of_keras(type(model), "models")
     if of_keras and not layer.shares_weights:
         split = keras.Model(inputs, outputs, name=sequence.name)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit import patches
 from hvdkit.engine import logger
 from hvdkit.parallel.devices.local_devices import (
     existing_devices,
@@ -81,6 +82,7 @@ class LayerSplit(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         refuse_strategy("hvd.parallel.LayerSplit")
+        patches.need(patches.FIT)  # which refuses batches that the micro-batches do not divide
         self.parts = _checked_parts(parts)
         self.devices = spread(len(self.parts), existing_devices(devices))
         self.micro_batches = _checked_micro_batches(micro_batches)

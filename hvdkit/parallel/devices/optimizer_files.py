@@ -17,6 +17,7 @@ import numpy as np
 
 from hvdkit.parallel.devices.optimizer_placement import slot_of
 from hvdkit.parallel.devices.shards import shard_of
+from hvdkit.patches import Patch
 
 
 @dataclass
@@ -93,11 +94,12 @@ def load(original: Callable[..., Any], optimizer: Any, store: Any) -> None:
         position = stop
 
 
-HOOKS = (
-    (keras.optimizers.Optimizer, "save_own_variables", save),
-    (keras.optimizers.Optimizer, "load_own_variables", load),
+_FILES = "files hold slots as if no layer were sharded over devices"
+
+PATCHES = (
+    Patch(keras.optimizers.Optimizer, "save_own_variables", save, _FILES),
+    Patch(keras.optimizers.Optimizer, "load_own_variables", load, _FILES),
 )
-"""Of which class which method is replaced by which function here."""
 
 
 def _entries(optimizer: Any) -> list[_Plain | _Slots]:

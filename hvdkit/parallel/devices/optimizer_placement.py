@@ -2,7 +2,7 @@
 
 Keras builds an optimizer's slots in a graph, where they land on the first device, and so do the
 operations that clip, decay, average and update, as well as one that all gradients pass through.
-These hooks, which `hvdkit.training.trainer` puts in place, act on variables of split layers only.
+The patches here, made when the first variable gets a device, act on variables of split layers only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 from keras import optimizers
-from keras.src.backend.common import global_state
 
+from hvdkit import patches
+from hvdkit.keras_internals import STATELESS_SCOPE, replaced_global_attribute
 from hvdkit.parallel.devices.local_devices import short_name
+from hvdkit.patches import Patch
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
@@ -29,6 +31,7 @@ _CALLS |= {"PartitionedCall", "StatefulPartitionedCall"}
 
 def move_to(device: str, variable: Any) -> None:
     """Let a `keras.Variable` lie on a device, and be updated there."""
+    patches.install(*PATCHES)
     if short_name(tf_variable(variable).device) != device:
         value = tf_variable(variable).numpy()
         with tf.init_scope(), tf.device(device):
@@ -42,12 +45,8 @@ def real_variables() -> Iterator[None]:
 
     Keras would make them when it has done that, on the first device.
     """
-    scope = global_state.get_global_attribute("stateless_scope")
-    global_state.set_global_attribute("stateless_scope", None)
-    try:
+    with replaced_global_attribute(STATELESS_SCOPE, None):
         yield
-    finally:
-        global_state.set_global_attribute("stateless_scope", scope)
 
 
 def tf_variable(variable: Any) -> tf.Variable:
@@ -108,14 +107,21 @@ def all_reduce_sum_gradients(
     return original(optimizer, grads_and_vars)
 
 
-HOOKS = (
-    (optimizers.Optimizer, "apply", apply),
-    (optimizers.LossScaleOptimizer, "apply", apply),
-    (optimizers.Optimizer, "_all_reduce_sum_gradients", all_reduce_sum_gradients),
-    (optimizers.Optimizer, "add_variable_from_reference", add_slot),
-    (optimizers.Adafactor, "build", build),
+_UPDATES = "variables of split layers are updated on their devices"
+_SLOTS = "slots of variables of split layers lie on their devices"
+
+PATCHES = (
+    Patch(optimizers.Optimizer, "apply", apply, _UPDATES),
+    Patch(optimizers.LossScaleOptimizer, "apply", apply, _UPDATES),
+    Patch(
+        optimizers.Optimizer,
+        "_all_reduce_sum_gradients",
+        all_reduce_sum_gradients,
+        "gradients of split layers do not all go through one device",
+    ),
+    Patch(optimizers.Optimizer, "add_variable_from_reference", add_slot, _SLOTS),
+    Patch(optimizers.Adafactor, "build", build, _SLOTS),
 )
-"""Of which class which method is replaced by which function here."""
 
 
 class _EachOnItsDevice(list[Any]):

@@ -15,8 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit import patches
 from hvdkit.engine import logger
 from hvdkit.graph.rebuild import undrawn
+from hvdkit.parallel.devices import optimizer_files, shards
 from hvdkit.parallel.devices.local_devices import existing_devices, local_devices, refuse_strategy
 from hvdkit.parallel.devices.optimizer_placement import real_variables
 from hvdkit.parallel.devices.placed_part import PlacedPart, placed
@@ -109,6 +111,7 @@ class DeviceShardedLayer(keras.layers.Layer):
                     layer.build(*args, **kwargs)
                 self._held.placed.append(placed(layer, device))
             mark_shards(self)
+            patches.install(*shards.PATCHES, *optimizer_files.PATCHES)
             self.set_unsplit_weights(weights)
 
     def shard_over(self, count: int, units: str) -> None:

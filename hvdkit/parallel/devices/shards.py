@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from hvdkit.optimizers.elementwise import LOOK_AT_WHOLE
+from hvdkit.patches import Patch
 
 _ATTRIBUTE = "_hvdkit_shard"
 
@@ -73,5 +74,11 @@ def _refuse(optimizer: Any, where: str) -> None:
         )
 
 
-HOOKS = ((keras.optimizers.Optimizer, "build", build),)
-"""Of which class which method is replaced by which function here."""
+PATCHES = (
+    Patch(
+        keras.optimizers.Optimizer,
+        "build",
+        build,
+        "refuses optimizers that need unsharded variables where these are sharded",
+    ),
+)

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 import keras
-from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from hvdkit.graph.balance import balance
 from hvdkit.graph.flattening import flattened
 from hvdkit.graph.layer_sequence import LayerSequence, Part, Step, operations_of
+from hvdkit.keras_internals import TensorFlowTrainer
 
 
 def cut(

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
+from hvdkit.keras_internals import (
+    STATELESS_SCOPE,
+    UNINITIALIZED_VARIABLES,
+    is_of_keras,
+    replaced_global_attribute,
+)
 from hvdkit.parallel.pipeline.given_values import GivenValues
-
-_UNINITIALIZED = "uninitialized_variables"
-_SCOPE = "stateless_scope"
 
 
 @contextlib.contextmanager
@@ -37,15 +40,15 @@ def deferred() -> Iterator[GivenValues]:
     Raises:
         ValueError: a `tf.function` changes a variable.
     """
-    others = global_state.get_global_attribute(_UNINITIALIZED)
     scope = _Recording()
-    # Keras would initialize those in its list when the next scope ends.
-    global_state.set_global_attribute(_UNINITIALIZED, _Made(scope))
-    try:
-        with scope, _arrays_at_once(), _uncompiled():
-            yield scope.given
-    finally:
-        global_state.set_global_attribute(_UNINITIALIZED, others)
+    with (
+        # Keras would initialize those in its list when the next scope ends.
+        replaced_global_attribute(UNINITIALIZED_VARIABLES, _Made(scope)),
+        scope,
+        _arrays_at_once(),
+        _uncompiled(),
+    ):
+        yield scope.given
     for variable in scope.given.assigned():
         if variable._value is not None:
             variable.assign(scope.given.of(variable))
@@ -181,20 +184,14 @@ def _replaced(owner: type, name: str, function: Any) -> Iterator[None]:
             setattr(owner, name, own)
 
 
-@contextlib.contextmanager
-def _in_scope(scope: _Recording | None) -> Iterator[None]:
+def _in_scope(scope: _Recording | None) -> AbstractContextManager[None]:
     """Exchange Keras's scope."""
-    current = global_state.get_global_attribute(_SCOPE)
-    global_state.set_global_attribute(_SCOPE, scope)
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute(_SCOPE, current)
+    return replaced_global_attribute(STATELESS_SCOPE, scope)
 
 
 def _is_repeatable(initializer: Any) -> bool:
     """Whether an initializer gives the same whenever it is called."""
-    return type(initializer).__module__.startswith("keras.src.initializers") and not isinstance(
+    return is_of_keras(type(initializer), "initializers") and not isinstance(
         getattr(initializer, "seed", None), keras.random.SeedGenerator
     )
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine.point_to_point import PointToPoint
+from hvdkit.keras_internals import compute_output_spec
 
 
 def build_metrics(model: Any, outputs: Any, targets: Any, sample_weight: Any) -> None:
@@ -20,7 +21,6 @@ def build_metrics(model: Any, outputs: Any, targets: Any, sample_weight: Any) ->
         targets: y of a batch.
         sample_weight: its sample weights, or None.
     """
-    compute_output_spec = keras.src.backend.compute_output_spec
     loss, metrics = model._compile_loss, model._compile_metrics
     if targets is None:
         return

@@ -10,13 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import ops
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.metrics.rows import TEST, TRAINING
+from hvdkit.metrics.weighted_steps import with_sharded_batches
+from hvdkit.optimizers.composition import is_distributed, mesh_of
 from hvdkit.optimizers.distributed import DistributedOptimizer
-from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.pipeline.batch import PipelineBatch
 from hvdkit.parallel.pipeline.gathered_weights import raise_on_all
 from hvdkit.parallel.pipeline.losses import Share, share_on_all
@@ -31,7 +31,6 @@ from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
 from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule
 from hvdkit.state.unsharded import assign_unsharded_values, unsharded_values
-from hvdkit.training.steps import with_sharded_batches
 from hvdkit.watch import pause
 
 
@@ -170,7 +169,7 @@ class PipelineModel(keras.Model):
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Make the variables of the metrics for a batch, as the first step would."""
-        x, y, sample_weight = unpack_x_y_sample_weight(data_batch)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data_batch)
         rows = keras.tree.flatten(x)[0].shape[0]
         build_metrics(self, self._partition.unsplit.outputs(rows), y, sample_weight)
 

@@ -9,15 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from hvdkit.engine import raise_everywhere
-from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.exchange.gradient import Gradient, added
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.optimizers.mixins import leaves
+from hvdkit.optimizers.composition import leaves
 from hvdkit.parallel.pipeline.batch import PipelineBatch, as_tensors, require_same_batch
 from hvdkit.parallel.pipeline.chunk import Chunk, KeptPass, RecomputedPass
-from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.links import (
     NUMBERS_OF_TENSOR,
     signatures_as_numbers,
@@ -133,7 +131,7 @@ class Steps:
             self._partition.tied.refresh()
 
     def _begin(self, data: Any) -> tuple[PipelineBatch, Sequence[Action]]:
-        x, y, sample_weight = unpack_x_y_sample_weight(as_tensors(data))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(as_tensors(data))
         if self._unchecked and self._messages.size > 1:
             require_same_batch((x, y, sample_weight), self._settings.mesh.pipeline_set)
         self._unchecked = False

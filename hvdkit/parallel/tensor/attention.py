@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.keras_internals import get_keras_mask, set_keras_mask
 from hvdkit.mesh.layout import Layout
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.conjugate import (
@@ -163,9 +164,9 @@ class HeadParallelAttention(TensorParallel, keras.layers.MultiHeadAttention):
         for tensor in tensors:
             if id(tensor) not in entered:
                 unsharded = entered[id(tensor)] = enter(tensor, mesh)
-                mask = keras.src.backend.get_keras_mask(tensor)
+                mask = get_keras_mask(tensor)
                 if mask is not None:
-                    keras.src.backend.set_keras_mask(unsharded, mask)
+                    set_keras_mask(unsharded, mask)
         return [entered[id(tensor)] for tensor in tensors]
 
     def get_config(self) -> dict[str, Any]:

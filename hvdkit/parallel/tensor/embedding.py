@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.keras_internals import set_keras_mask
 from hvdkit.mesh.layout import Layout
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.conjugate import (
@@ -92,7 +93,7 @@ class VocabularyParallelEmbedding(TensorParallel, keras.layers.ReversibleEmbeddi
         leave = reduce_scatter_sequence if self.sequence_parallel else reduce_over_group
         outputs = leave(vectors, mesh)
         if self.mask_zero:
-            keras.src.backend.set_keras_mask(outputs, keras.ops.not_equal(inputs, 0))
+            set_keras_mask(outputs, keras.ops.not_equal(inputs, 0))
         return outputs
 
     def _looked_up(self, ids: tf.Tensor, mesh: Mesh) -> tf.Tensor:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Max
+from hvdkit.keras_internals import set_keras_mask
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor.collectives import all_reduce
 from hvdkit.parallel.tensor.degrees import sharding_mesh
@@ -66,7 +67,7 @@ class VocabularyParallelCrossEntropy(keras.losses.Loss):
         counts = labels != self.ignore_class
         losses = _cross_entropy(tf.where(counts, labels, tf.zeros_like(labels)), y_pred, mesh)
         losses = tf.where(counts, losses, tf.zeros_like(losses))
-        keras.src.backend.set_keras_mask(losses, counts)
+        set_keras_mask(losses, counts)
         return losses
 
     def get_config(self) -> dict[str, Any]:

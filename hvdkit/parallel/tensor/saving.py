@@ -15,6 +15,7 @@ from hvdkit.engine import topology
 from hvdkit.graph.rebuild import uncounted, undrawn
 from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
+from hvdkit.patches import Patch
 from hvdkit.state.unsharded import unsharded_values
 
 
@@ -52,6 +53,14 @@ def write_unsharded_model(
     copy = unsharded(model)
     copy.set_weights(values)
     return write(copy, *args, **kwargs)
+
+
+_UNSHARDED = "a model that is sharded over ranks is written unsharded"
+
+PATCHES = (
+    Patch(keras.Model, "save", write_unsharded_model, _UNSHARDED),
+    Patch(keras.Model, "save_weights", write_unsharded_model, _UNSHARDED),
+)
 
 
 def unsharded(model: keras.Model) -> Any:

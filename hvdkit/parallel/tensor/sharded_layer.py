@@ -13,8 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit import patches
 from hvdkit.mesh.layout import Layout, layout_of, set_layout
 from hvdkit.mesh.mesh import Mesh
+from hvdkit.parallel.tensor import saving
 from hvdkit.parallel.tensor.collectives import own_shard
 from hvdkit.parallel.tensor.degrees import require_divisible, sharding_mesh
 from hvdkit.parallel.tensor.regularizers import sharded_regularizer
@@ -54,6 +56,7 @@ class TensorParallel(keras.layers.Layer):
         """
         self._built_mesh = mesh = self.mesh
         if mesh is not None:
+            patches.install(*saving.PATCHES)
             self.supports_jit = False
             self._refuse_unsharded_options()
         return mesh

@@ -10,6 +10,7 @@ import numpy as np
 import hvdkit as hvd
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import variable_key
+from hvdkit.optimizers.composition import attached_to
 from hvdkit.state.inventory import agreeing, averaged, inventory, taken_over
 
 L, O = keras.layers, keras.optimizers  # noqa: E741
@@ -152,7 +153,9 @@ def check_what_an_exchange_keeps_is_in_the_inventory() -> None:
     optimizer = model.critic_optimizer
     residual = keras.Variable(np.zeros(3, "float32"), trainable=False)
     outer = keras.Variable(np.zeros(3, "float32"), trainable=False)
-    vars(optimizer)["_hvd_exchange_state"] = [
+    attached = attached_to(optimizer)
+    assert attached is not None
+    attached.tracked = [
         Tracked(residual, Role.RESIDUAL, "critic/residual"),
         Tracked(outer, Role.SLOT, "critic/outer", same_on=hvd.global_process_set),
         Tracked(model.critic.kernel, Role.WEIGHT, model.critic.kernel.path),

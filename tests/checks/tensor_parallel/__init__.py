@@ -1,3 +1,3 @@
 """Layers divided over a tensor group: as the layers of Keras in one process, to float tolerance."""
 
-MODULES = ("conjugates", "layers", "attention", "vocabulary", "training")
+MODULES = ("conjugates", "layers", "attention", "vocabulary", "training", "patching")

@@ -21,7 +21,7 @@ from checks.reference import data, mlp, same_on_all_ranks
 from keras import optimizers
 
 import hvdkit as hvd
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.composition import is_distributed
 
 _LOAD_ELSEWHERE = """
 import sys

@@ -21,9 +21,9 @@ def check_xla_compiles_forward_and_backward() -> None:
     assert model.jit_compile
     if hvd.size() == 1:
         return
-    from hvdkit.training import steps
+    from hvdkit.training import xla
 
-    step = steps.split_at_optimizer(model, model.train_step)
+    step = xla.split_at_optimizer(model, model.train_step)
     graph = tf.function(step).get_concrete_function((tf.constant(x[:4]), tf.constant(y[:4]))).graph
     functions = {f.signature.name: f for f in graph.as_graph_def().library.function}
     compiled = [f for f in functions.values() if f.attr["_XlaMustCompile"].b]

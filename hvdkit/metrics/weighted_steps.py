@@ -1,4 +1,4 @@
-"""What hvdkit puts around a Keras training or test step."""
+"""Training and test steps that take what `hvd.shard` reads, and weigh it by its rows."""
 
 from __future__ import annotations
 
@@ -61,43 +61,3 @@ def _weighed_metrics(model: keras.Model, scale: BatchScale) -> Iterator[None]:
                 new = old + tf.cast(scale.value, old.dtype) * (new - old)
             # What comes of padding may be NaN, so a weight of zero is not enough.
             variable.assign(tf.where(scale.is_real, new, old))
-
-
-def split_at_optimizer(model: keras.Model, step: Step) -> Step:
-    """A training step whose forward and backward passes are compiled by XLA, and no more.
-
-    Horovod's operations do not compile under XLA, so the optimizer, which reduces, has to stay
-    outside. While the step is compiled, the optimizer's `apply_gradients` takes the gradients
-    out; they are applied after it.
-
-    Args:
-        model: a model that has Keras's own `train_step`, which applies gradients once.
-        step: the step, with anything that hvdkit puts around it.
-    """
-    variables: list[Any] = []
-
-    def forward_backward(batch: Any) -> tuple[Any, list[Any]]:
-        gradients: list[Any] = []
-        variables.clear()
-
-        def take(pairs: Any) -> None:
-            for gradient, variable in pairs:
-                gradients.append(gradient)
-                variables.append(variable)
-
-        # An attribute of the instance hides the method; past Keras's attribute tracking.
-        vars(model.optimizer)["apply_gradients"] = take
-        try:
-            logs = step(batch)
-        finally:
-            del vars(model.optimizer)["apply_gradients"]
-        return logs, gradients
-
-    compiled = tf.function(forward_backward, jit_compile=True, reduce_retracing=True)
-
-    def train_step(batch: Any) -> Any:
-        logs, gradients = compiled(batch)
-        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return logs
-
-    return train_step
