@@ -30,7 +30,7 @@ EXCHANGE, OWN_EXCHANGE, RESIDUALS = "exchange", "own_exchange", "residuals"
 DIFFERING = "differing"
 
 # A checkpoint may lack these: it was written before they were saved, or with another exchange.
-_OPTIONAL = (RECURRENT, EXCHANGE, OWN_EXCHANGE, RESIDUALS, DIFFERING)
+_OPTIONAL = (RECURRENT, RESIDUALS, DIFFERING)
 
 
 def groups_of(model: Any, optimizers: Sequence[FoundOptimizer]) -> tuple[Groups, Groups]:
