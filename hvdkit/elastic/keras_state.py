@@ -10,7 +10,7 @@ from hvdkit.elastic.copies import Copies
 from hvdkit.elastic.object_state import ObjectState
 from hvdkit.state import outside_variables
 from hvdkit.state.building import build_for_fit, start_anew
-from hvdkit.state.inventory import inventory
+from hvdkit.state.inventory import inventory_of
 from hvdkit.state.outside_variables import LayerState
 from hvdkit.state.reachable import FoundOptimizer, has_variables, optimizers_of
 from hvdkit.state.sending import send_training
@@ -99,8 +99,9 @@ class TensorFlowKerasState(ObjectState):
         return optimizers_of(self.model, self._given)
 
     def _save_variables(self, *, costly: bool) -> None:
-        self._copies = Copies(inventory(self.model, self._given))
-        self._saved_built = {one.name for one in self._found() if one.optimizer.built}
+        found = self._found()
+        self._copies = Copies(inventory_of(self.model, found))
+        self._saved_built = {one.name for one in found if one.optimizer.built}
         layers = outside_variables.read(self.model, costly=costly)
         if not costly:  # files of `save_assets` don't change while a model is trained
             pairs = zip(self._saved_layers, layers, strict=True)
