@@ -64,23 +64,36 @@ def groups_of(model: Any, optimizers: Sequence[FoundOptimizer]) -> tuple[Groups,
     if differing := [r for r in trained if r.role is Role.WEIGHT and r.same_on is None]:
         own[DIFFERING] = differing
     for one in optimizers:
-        keeps = _rows(by_key, one.optimizer.variables)
-        exchanged = _of_exchange(by_key, one.optimizer)
-        slots = [row for row in keeps if row.role is Role.SLOT and row not in exchanged]
-        own[group_of(ACCUMULATORS, one)] = [r for r in keeps if r.role is Role.ACCUMULATOR]
-        own[group_of(LOCAL_OPTIMIZER, one)] = slots if local else []
-        if not local:
-            shared[group_of(OPTIMIZER, one)] = slots
-        residuals = [row for row in exchanged if row.role is Role.RESIDUAL]
-        rest = [row for row in exchanged if row.role is not Role.RESIDUAL]
-        for groups, kind, found in (
-            (own, RESIDUALS, residuals),
-            (own, OWN_EXCHANGE, [row for row in rest if row.same_on is None]),
-            (shared, EXCHANGE, [row for row in rest if row.same_on is not None]),
-        ):
-            if found:
-                groups[group_of(kind, one)] = found
+        of_all, of_rank = _of_optimizer(by_key, one, has_local=bool(local))
+        shared |= of_all
+        own |= of_rank
     return shared, own
+
+
+def _of_optimizer(
+    by_key: dict[int, Tracked], one: FoundOptimizer, *, has_local: bool
+) -> tuple[Groups, Groups]:
+    keeps = _rows(by_key, one.optimizer.variables)
+    exchanged = _of_exchange(by_key, one.optimizer)
+    slots = [row for row in keeps if row.role is Role.SLOT and row not in exchanged]
+    rest = [row for row in exchanged if row.role is not Role.RESIDUAL]
+    shared = {} if has_local else {OPTIMIZER: slots}
+    own = {
+        ACCUMULATORS: [row for row in keeps if row.role is Role.ACCUMULATOR],
+        LOCAL_OPTIMIZER: slots if has_local else [],
+    }
+    some_shared = {EXCHANGE: [row for row in rest if row.same_on is not None]}
+    some_own = {
+        RESIDUALS: [row for row in exchanged if row.role is Role.RESIDUAL],
+        OWN_EXCHANGE: [row for row in rest if row.same_on is None],
+    }
+    shared.update({kind: rows for kind, rows in some_shared.items() if rows})
+    own.update({kind: rows for kind, rows in some_own.items() if rows})
+    return _named(shared, one), _named(own, one)
+
+
+def _named(groups: Groups, one: FoundOptimizer) -> Groups:
+    return {group_of(kind, one): rows for kind, rows in groups.items()}
 
 
 def group_of(kind: str, one: FoundOptimizer) -> str:
