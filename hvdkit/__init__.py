@@ -5,131 +5,156 @@ A script written for Horovod changes one import:
     import hvdkit as hvd        # was: import horovod.tensorflow.keras as hvd
 """
 
+import importlib
 import os
-import sys
+from typing import TYPE_CHECKING
 
-if sys.argv[:1] == ["-m"] and sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["hvdkit"]:
-    # `python -m hvdkit` is the command, which works before TensorFlow and Horovod are there.
-    from hvdkit_cli.main import main
-
-    sys.argv[0] = "hvdkit"
-    main()
-    sys.exit()
+from hvdkit import horovod_modules, lazy, patches
 
 # TensorFlow's start-up log, before it is loaded; its warnings and errors stay.
 if os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-from hvdkit.engine.versions import require_tensorflow
-
-require_tensorflow()
-
-from hvdkit import (  # noqa: E402  (only after the check)
-    callbacks,
-    checkpoint,
-    elastic,
-    exchange,
-    parallel,
-    patches,
-)
-from hvdkit.collectives import (  # noqa: E402
-    allgather,
-    allreduce,
-    alltoall,
-    broadcast,
-    grouped_allgather,
-    grouped_allreduce,
-    grouped_reducescatter,
-    reducescatter,
-)
-from hvdkit.data.shard import shard  # noqa: E402
-from hvdkit.data.sharded import ShardedData  # noqa: E402
-from hvdkit.engine import (  # noqa: E402
-    Adasum,
-    Average,
-    CollectiveError,
-    HvdkitError,
-    InstallationError,
-    Max,
-    Min,
-    NonfiniteGradientError,
-    NotInitializedError,
-    ProcessSet,
-    Product,
-    RankMismatchError,
-    Sum,
-    allgather_object,
-    broadcast_object,
-    broadcast_object_fn,
-    global_process_set,
-    init,
-    is_initialized,
-    log_to_stderr,
-    shutdown,
-    start_timeline,
-    stop_timeline,
-)
-from hvdkit.engine.ops import barrier, join  # noqa: E402
-from hvdkit.engine.topology import (  # noqa: E402
-    add_process_set,
-    ccl_built,
-    cross_rank,
-    cross_size,
-    cuda_built,
-    ddl_built,
-    gloo_built,
-    gloo_enabled,
-    is_homogeneous,
-    local_rank,
-    local_rank_op,
-    local_size,
-    local_size_op,
-    mpi_built,
-    mpi_enabled,
-    mpi_threads_supported,
-    nccl_built,
-    process_set_included_op,
-    rank,
-    rank_op,
-    remove_process_set,
-    rocm_built,
-    size,
-    size_op,
-)
-from hvdkit.exchange.compression.casts import Compression  # noqa: E402
-from hvdkit.horovod_modules import install as _install_horovod_modules  # noqa: E402
-from hvdkit.launch import FunctionError, run  # noqa: E402
-from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization  # noqa: E402
-from hvdkit.mesh.mesh import Mesh, set_mesh  # noqa: E402
-from hvdkit.optimizers import nonfinite_policy as nonfinite  # noqa: E402  (only after the check)
-from hvdkit.optimizers.distributed import (  # noqa: E402
-    DistributedGradientTape,
-    DistributedOptimizer,
-    PartialDistributedGradientTape,
-    PartialDistributedOptimizer,
-)
-from hvdkit.parallel.devices.strategy import strategy  # noqa: E402
-from hvdkit.randomness import set_random_seed  # noqa: E402
-from hvdkit.state.broadcast import (  # noqa: E402
-    broadcast_,
-    broadcast_global_variables,
-    broadcast_layers,
-    broadcast_variables,
-)
-from hvdkit.training.load_model import load_model  # noqa: E402
-from hvdkit.watch import pause  # noqa: E402
-
-
-def _patch_fit() -> None:
-    from hvdkit.training.trainer import install
-
-    install()
-
+if TYPE_CHECKING:
+    from hvdkit import callbacks, checkpoint, elastic, exchange, nonfinite, parallel
+    from hvdkit.collectives import (
+        allgather,
+        allreduce,
+        alltoall,
+        broadcast,
+        grouped_allgather,
+        grouped_allreduce,
+        grouped_reducescatter,
+        reducescatter,
+    )
+    from hvdkit.data.shard import shard
+    from hvdkit.data.sharded import ShardedData
+    from hvdkit.engine import (
+        Adasum,
+        Average,
+        Max,
+        Min,
+        ProcessSet,
+        Product,
+        Sum,
+        allgather_object,
+        broadcast_object,
+        broadcast_object_fn,
+        global_process_set,
+        init,
+        is_initialized,
+        shutdown,
+        start_timeline,
+        stop_timeline,
+    )
+    from hvdkit.engine.ops import barrier, join
+    from hvdkit.engine.process_sets import add_process_set, remove_process_set
+    from hvdkit.engine.topology import (
+        ccl_built,
+        cross_rank,
+        cross_size,
+        cuda_built,
+        ddl_built,
+        gloo_built,
+        gloo_enabled,
+        is_homogeneous,
+        local_rank,
+        local_rank_op,
+        local_size,
+        local_size_op,
+        mpi_built,
+        mpi_enabled,
+        mpi_threads_supported,
+        nccl_built,
+        process_set_included_op,
+        rank,
+        rank_op,
+        rocm_built,
+        size,
+        size_op,
+    )
+    from hvdkit.errors import (
+        CollectiveError,
+        HvdkitError,
+        InstallationError,
+        NonfiniteGradientError,
+        NotInitializedError,
+        RankMismatchError,
+    )
+    from hvdkit.exchange.compression.casts import Compression
+    from hvdkit.launch import FunctionError, run
+    from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
+    from hvdkit.mesh.mesh import Mesh, set_mesh
+    from hvdkit.optimizers.distributed import (
+        DistributedGradientTape,
+        DistributedOptimizer,
+        PartialDistributedGradientTape,
+        PartialDistributedOptimizer,
+    )
+    from hvdkit.parallel.devices.strategy import strategy
+    from hvdkit.randomness import set_random_seed
+    from hvdkit.state.broadcast import (
+        broadcast_,
+        broadcast_global_variables,
+        broadcast_layers,
+        broadcast_variables,
+    )
+    from hvdkit.training.load_model import load_model
+    from hvdkit.watch.activity import pause
+else:
+    __getattr__ = lazy.lazy_names(
+        __name__,
+        alone={
+            "hvdkit.callbacks": "",
+            "hvdkit.checkpoint": "",
+            "hvdkit.elastic": "",
+            "hvdkit.parallel": "",
+            "hvdkit.errors": (
+                "CollectiveError HvdkitError InstallationError NonfiniteGradientError "
+                "NotInitializedError RankMismatchError"
+            ),
+        },
+        training={
+            "hvdkit.exchange": "",
+            "hvdkit.nonfinite": "",
+            "hvdkit.collectives": (
+                "allgather allreduce alltoall broadcast grouped_allgather grouped_allreduce "
+                "grouped_reducescatter reducescatter"
+            ),
+            "hvdkit.data.shard": "shard",
+            "hvdkit.data.sharded": "ShardedData",
+            "hvdkit.engine": (
+                "Adasum Average Max Min ProcessSet Product Sum allgather_object broadcast_object "
+                "broadcast_object_fn global_process_set init is_initialized shutdown "
+                "start_timeline stop_timeline"
+            ),
+            "hvdkit.engine.ops": "barrier join",
+            "hvdkit.engine.process_sets": "add_process_set remove_process_set",
+            "hvdkit.engine.topology": (
+                "ccl_built cross_rank cross_size cuda_built ddl_built gloo_built gloo_enabled "
+                "is_homogeneous local_rank local_rank_op local_size local_size_op mpi_built "
+                "mpi_enabled mpi_threads_supported nccl_built process_set_included_op rank "
+                "rank_op rocm_built size size_op"
+            ),
+            "hvdkit.exchange.compression.casts": "Compression",
+            "hvdkit.launch": "FunctionError run",
+            "hvdkit.layers.sync_batch_normalization": "SyncBatchNormalization",
+            "hvdkit.mesh.mesh": "Mesh set_mesh",
+            "hvdkit.optimizers.distributed": (
+                "DistributedGradientTape DistributedOptimizer PartialDistributedGradientTape "
+                "PartialDistributedOptimizer"
+            ),
+            "hvdkit.parallel.devices.strategy": "strategy",
+            "hvdkit.randomness": "set_random_seed",
+            "hvdkit.state.broadcast": (
+                "broadcast_ broadcast_global_variables broadcast_layers broadcast_variables"
+            ),
+            "hvdkit.training.load_model": "load_model",
+            "hvdkit.watch.activity": "pause",
+        },
+    )
 
 __version__ = "0.1.0"
-
-patches.offer(patches.FIT, _patch_fit)
-log_to_stderr()
 
 __all__ = [
     "Adasum",
@@ -216,9 +241,30 @@ __all__ = [
     "strategy",
 ]
 
-globals().update(_install_horovod_modules({name: globals()[name] for name in __all__}))
+globals().update(horovod_modules.install(__all__))
 
 
 def __dir__() -> list[str]:
     """The public names; `hvdkit.engine` and the like can be reached, but are nobody's to use."""
     return sorted([*__all__, "__version__"])
+
+
+def _prepare() -> None:
+    """Before the first name that trains: say what is missing, and let Keras find the layers."""
+    from hvdkit import engine, parallel
+
+    engine.log_to_stderr()
+    # In a file Keras finds layers by their names, which it knows when they are loaded.
+    importlib.import_module("hvdkit.layers.sync_batch_normalization")
+    for name in parallel.__all__:
+        getattr(parallel, name)
+
+
+def _patch_fit() -> None:
+    from hvdkit.training.trainer import install
+
+    install()
+
+
+lazy.prepare_with(_prepare)
+patches.offer(patches.FIT, _patch_fit)

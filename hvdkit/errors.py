@@ -31,3 +31,7 @@ class CollectiveError(HvdkitError):
 
 class NonfiniteGradientError(HvdkitError, ArithmeticError):
     """Gradients held NaN or Inf, and the optimizer was told to stop; raised alike on every rank."""
+
+
+class CheckpointError(HvdkitError):
+    """A checkpoint can't be written, or none can be read; raised alike on every rank."""

@@ -6,29 +6,24 @@ They hold what scripts take from them, and it is hvdkit's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import keras
-import tensorflow as tf
+from hvdkit import lazy
 
-from hvdkit.exchange.compression import casts as compression
-
-_OF_FUNCTIONS = ("allgather_object", "broadcast_object", "broadcast_object_fn")
+_OF_FUNCTIONS = "allgather_object broadcast_object broadcast_object_fn"
 _NOT_OF_MPI_OPS = (
-    "Compression",
-    "DistributedGradientTape",
-    "DistributedOptimizer",
-    "SyncBatchNormalization",
-    "broadcast_variables",
-    "load_model",
-    *_OF_FUNCTIONS,
-)
+    f"Compression DistributedGradientTape DistributedOptimizer SyncBatchNormalization "
+    f"broadcast_variables load_model {_OF_FUNCTIONS} "
+    "callbacks checkpoint elastic exchange nonfinite parallel"  # modules
+).split()
 
 
 def vars_to_refs(variables: Any) -> Any:
     """References to variables, which can be keys of dictionaries, in the same structure."""
+    import keras
+
     if isinstance(variables, (list, tuple)):
         return tuple(vars_to_refs(variable) for variable in variables)
     return (variables.value if isinstance(variables, keras.Variable) else variables).ref()
@@ -39,6 +34,12 @@ def refs_to_vars(references: Any) -> Any:
     if isinstance(references, tuple):
         return [refs_to_vars(reference) for reference in references]
     return references.deref()
+
+
+def _executing_eagerly() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.executing_eagerly())
 
 
 class LocalGradientAggregationHelper:
@@ -56,7 +57,7 @@ class LocalGradientAggregationHelper:
         )
 
 
-def install(public: Mapping[str, Any]) -> dict[str, ModuleType]:
+def install(public: Sequence[str]) -> dict[str, ModuleType]:
     """Make the modules, so that `import hvdkit.mpi_ops` and `hvd.mpi_ops` find them.
 
     Args:
@@ -65,30 +66,29 @@ def install(public: Mapping[str, Any]) -> dict[str, ModuleType]:
     Returns:
         The modules by name.
     """
-    contents: dict[str, dict[str, Any]] = {
-        "mpi_ops": {
-            name: value
-            for name, value in public.items()
-            if name not in _NOT_OF_MPI_OPS and not isinstance(value, ModuleType)
-        },
-        "functions": {name: public[name] for name in (*_OF_FUNCTIONS, "broadcast_variables")},
+    homes: dict[str, lazy.Homes] = {
+        "mpi_ops": {"hvdkit": " ".join(name for name in public if name not in _NOT_OF_MPI_OPS)},
+        "functions": {"hvdkit": f"{_OF_FUNCTIONS} broadcast_variables"},
         "compression": {
-            "Compression": compression.Compression,
-            "Compressor": compression.Compressor,
-            "NoneCompressor": compression.NoneCompressor,
-            "FP16Compressor": compression.FP16Compressor,
+            "hvdkit.exchange.compression.casts": (
+                "Compression Compressor NoneCompressor FP16Compressor"
+            )
         },
-        "sync_batch_norm": {"SyncBatchNormalization": public["SyncBatchNormalization"]},
-        "util": {
-            "vars_to_refs": vars_to_refs,
-            "refs_to_vars": refs_to_vars,
-            "_executing_eagerly": tf.executing_eagerly,
-        },
-        "gradient_aggregation": {"LocalGradientAggregationHelper": LocalGradientAggregationHelper},
+        "sync_batch_norm": {"hvdkit": "SyncBatchNormalization"},
+        "util": {__name__: "vars_to_refs refs_to_vars _executing_eagerly"},
+        "gradient_aggregation": {__name__: "LocalGradientAggregationHelper"},
     }
-    modules = {}
-    for name, members in contents.items():
-        module = ModuleType(f"hvdkit.{name}", f"What scripts take from horovod.tensorflow.{name}.")
-        vars(module).update(members)
-        modules[name] = sys.modules[module.__name__] = module
-    return modules
+    return {name: _module(name, members) for name, members in homes.items()}
+
+
+def _module(name: str, homes: lazy.Homes) -> ModuleType:
+    full_name = f"hvdkit.{name}"
+    module = ModuleType(full_name, f"What scripts take from horovod.tensorflow.{name}.")
+    names = " ".join(homes.values()).split()
+    vars(module).update(
+        __all__=[member for member in names if not member.startswith("_")],
+        __dir__=lambda: sorted({*vars(module), *names}),
+        __getattr__=lazy.lazy_names(full_name, training=homes),
+    )
+    sys.modules[full_name] = module
+    return module

@@ -52,7 +52,7 @@ def test_horovod_built_for_another_tensorflow(
     replaced: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     env = horovod_with(tmp_path, **replaced)
-    command = ["-c", "import hvdkit"]
+    command = ["-c", "import hvdkit; hvdkit.init()"]
     job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS, env=env, cwd=tmp_path)
     assert job.status == 1, job.describe()
     assert f"InstallationError: Horovod{'' if 'built' in message else chr(39) + 's'}" in job.output
@@ -64,7 +64,7 @@ def test_horovod_missing(tmp_path: Path) -> None:
     code = (
         "import importlib.util as util; find = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'horovod' else find(name, *rest)\n"
-        "import hvdkit"
+        "import hvdkit; hvdkit.init()"
     )
     job = run_ranks("python", 1, ["-c", code], timeout=LIMIT_SECONDS, cwd=tmp_path)
     assert job.status == 1, job.describe()

@@ -42,7 +42,7 @@ def test_metadata_and_check_allow_the_same_versions() -> None:
 
 def test_other_versions_are_refused() -> None:
     for version in ("3.12.4", "3.16.0", "2.15.0"):
-        code = f"import keras; keras.__version__ = {version!r}; import hvdkit"
+        code = f"import keras; keras.__version__ = {version!r}; import hvdkit; hvdkit.init()"
         job = run_ranks("python", 1, ["-c", code], timeout=60)
         assert job.status == 1, job.describe()
         assert f"but Keras {version} is installed. Run\n    pip install 'keras" in job.output

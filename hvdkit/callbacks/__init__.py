@@ -1,16 +1,37 @@
 """Keras callbacks for training on several ranks."""
 
-from hvdkit.callbacks.backup_and_restore import BackupAndRestore
-from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
-from hvdkit.callbacks.consistency_check import ConsistencyCheck
-from hvdkit.callbacks.early_stopping import EarlyStopping
-from hvdkit.callbacks.learning_rate import (
-    LearningRateScheduleCallback,
-    LearningRateWarmupCallback,
-)
-from hvdkit.callbacks.metric_average import MetricAverageCallback
-from hvdkit.callbacks.model_checkpoint import BestModelCheckpoint, ModelCheckpoint
-from hvdkit.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
+from typing import TYPE_CHECKING
+
+from hvdkit import lazy
+
+if TYPE_CHECKING:
+    from hvdkit.callbacks.backup_and_restore import BackupAndRestore
+    from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
+    from hvdkit.callbacks.consistency_check import ConsistencyCheck
+    from hvdkit.callbacks.early_stopping import EarlyStopping
+    from hvdkit.callbacks.learning_rate import (
+        LearningRateScheduleCallback,
+        LearningRateWarmupCallback,
+    )
+    from hvdkit.callbacks.metric_average import MetricAverageCallback
+    from hvdkit.callbacks.model_checkpoint import BestModelCheckpoint, ModelCheckpoint
+    from hvdkit.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
+else:
+    __getattr__ = lazy.lazy_names(
+        __name__,
+        training={
+            "hvdkit.callbacks.backup_and_restore": "BackupAndRestore",
+            "hvdkit.callbacks.broadcast": "BroadcastGlobalVariablesCallback",
+            "hvdkit.callbacks.consistency_check": "ConsistencyCheck",
+            "hvdkit.callbacks.early_stopping": "EarlyStopping",
+            "hvdkit.callbacks.learning_rate": (
+                "LearningRateScheduleCallback LearningRateWarmupCallback"
+            ),
+            "hvdkit.callbacks.metric_average": "MetricAverageCallback",
+            "hvdkit.callbacks.model_checkpoint": "BestModelCheckpoint ModelCheckpoint",
+            "hvdkit.callbacks.reduce_lr_on_plateau": "ReduceLROnPlateau",
+        },
+    )
 
 __all__ = [
     "BackupAndRestore",
@@ -24,3 +45,7 @@ __all__ = [
     "ModelCheckpoint",
     "ReduceLROnPlateau",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

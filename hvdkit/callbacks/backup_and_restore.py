@@ -14,8 +14,7 @@ from hvdkit.checkpoint.callback_states import (
     restore_callback_states,
     warn_of_lost_states,
 )
-from hvdkit.checkpoint.errors import CheckpointError
-from hvdkit.checkpoint.latest import newest_for_all
+from hvdkit.checkpoint.newest import newest_for_all
 from hvdkit.checkpoint.preemption import Agreement, Preempted, SignalFlag
 from hvdkit.checkpoint.random_states import random_states, restore_random_states
 from hvdkit.checkpoint.running_metrics import metric_variables, restore_metrics
@@ -24,6 +23,7 @@ from hvdkit.checkpoint.store import Manifest
 from hvdkit.checkpoint.training_state import TrainingState
 from hvdkit.data.fit_position import FitPosition, current_position
 from hvdkit.engine import logger, require_initialized, shutdown, topology
+from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import replicas
 from hvdkit.state.tracing import build_metrics
 

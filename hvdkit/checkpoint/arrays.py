@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from hvdkit.checkpoint.errors import CheckpointError
+from hvdkit.errors import CheckpointError
 
 MAGIC = b"HVDKIT1\n"
 _LENGTH_BYTES = 8
@@ -84,6 +83,8 @@ def parse(data: bytes, source: str) -> Contents:
 
 
 def _array(data: bytes, offset: int, entry: dict[str, Any]) -> np.ndarray:
+    import tensorflow as tf  # here, so that a checkpoint can be verified without it
+
     dtype = tf.as_dtype(str(entry["dtype"]))
     if not (dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex):
         raise ValueError(f"an array of type {dtype.name}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.errors import CheckpointError
+from hvdkit.errors import CheckpointError
 from hvdkit.state.arrays import Arrays, leaves_folder
 from hvdkit.state.keepers import Files, read_layer, write_layer
 

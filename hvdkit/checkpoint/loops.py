@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hvdkit.checkpoint.latest import newest_for_all
+from hvdkit.checkpoint.newest import newest_for_all
 from hvdkit.checkpoint.saver import Saver
 from hvdkit.checkpoint.store import Store
 from hvdkit.checkpoint.training_state import TrainingState

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.variables import assign, misfit
 from hvdkit.engine import raise_everywhere
+from hvdkit.errors import CheckpointError
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import path_of, variable_key
 

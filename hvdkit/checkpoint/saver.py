@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.files import Digest, write_atomically
 from hvdkit.checkpoint.sharded_files import MeshPosition
 from hvdkit.checkpoint.store import SHARED, Store, rank_file, shard_file
 from hvdkit.engine import allgather_object, broadcast_object, raise_everywhere, topology
+from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import Sizes
 
 

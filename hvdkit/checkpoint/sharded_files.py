@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
 from hvdkit.checkpoint.store import Manifest, rank_file, shard_file
 from hvdkit.checkpoint.variables import PATHS, STATE, Groups, paths, sharded_dimension
 from hvdkit.engine import topology
+from hvdkit.errors import CheckpointError
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.mesh.mesh import Mesh, Sizes
 

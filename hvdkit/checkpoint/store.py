@@ -20,12 +20,14 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hvdkit.checkpoint.arrays import Contents, parse
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.files import Digest, digest_of, sync_folder, write_atomically
-from hvdkit.mesh.mesh import Sizes
+from hvdkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from hvdkit.mesh.mesh import Sizes
 
 FORMAT = 1
 SHARED = "shared.bin"

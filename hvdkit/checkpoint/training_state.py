@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.layers import (
     add_layers,
     other_layers,
@@ -34,6 +33,7 @@ from hvdkit.checkpoint.variables import (
     paths,
 )
 from hvdkit.engine import logger, raise_everywhere, topology
+from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import current_mesh
 from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.building import BuiltWith, build_as, build_for_fit, built_with

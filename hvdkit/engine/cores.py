@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from hvdkit.cgroups import MEMBERSHIP, ROOT, group_folders
 
 
 def affinity() -> frozenset[int]:
@@ -16,34 +16,15 @@ def affinity() -> frozenset[int]:
     return frozenset(range(os.cpu_count() or 1))
 
 
-def cgroup_quota(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> float | None:
+def cgroup_quota(root: Path = ROOT, own: Path = MEMBERSHIP) -> float | None:
     """The cgroup's CPU limit in cores, or None where there is none.
 
     Reads cgroup v2's `cpu.max` and v1's `cpu.cfs_quota_us`, of this process's group and of the
     groups above it (the tightest counts).
     """
-    limits = []
-    for folder in _group_folders(root, own):
-        limit = _v2_limit(folder / "cpu.max") or _v1_limit(folder)
-        if limit is not None:
-            limits.append(limit)
-    return min(limits) if limits else None
-
-
-def _group_folders(root: Path, own: Path) -> list[Path]:
-    folders = [root, root / "cpu", root / "cpu,cpuacct"]
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return folders
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        base = root if not controllers else root / controllers
-        group = base / path.lstrip("/")
-        while group != base and base in group.parents:
-            folders.append(group)
-            group = group.parent
-    return folders
+    folders = group_folders("cpu", root, own)
+    limits = [_v2_limit(folder / "cpu.max") or _v1_limit(folder) for folder in folders]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _v2_limit(file: Path) -> float | None:

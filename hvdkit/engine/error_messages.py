@@ -8,10 +8,11 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from hvdkit.descriptions import dtype_and_shape
-from hvdkit.engine.native import ProcessSet, global_process_set
+from hvdkit.engine.native import ProcessSet, global_process_set, mpi_ops
 from hvdkit.engine.tensorflow_errors import CollectiveError, RankMismatchError
 from hvdkit.engine.topology import may_have_company, process_set_ranks, rank
 from hvdkit.errors import HvdkitError
@@ -23,6 +24,7 @@ _MISMATCH = re.compile(r"Mismatched [^\n]*?\.(?=\s|$)")
 # Horovod answers for a rank that has joined in allreduces only.
 _JOINED = re.compile(r"\w+ is not supported with Join")
 _NODE = re.compile(r"node ([\w./-]+)")
+_COMPARING = "allgather 'hvdkit.mismatch'"
 
 
 @contextlib.contextmanager
@@ -56,13 +58,10 @@ def explained(
     except tf.errors.OpError as error:
         if mismatch := _MISMATCH.search(error.message):
             mine = ", ".join(dtype_and_shape(t.dtype, t.shape) for t in tensors)
-            raise _mismatch(
-                f"{what} of {mine} {detail}".strip(), mismatch[0], process_set
-            ) from None
-        if _JOINED.search(error.message):
-            raise _joined(what) from None
-        if _LOST_RANK.search(error.message):
-            raise _ended(what, time.monotonic() - started) from None
+            call = f"{what} of {mine} {detail}".strip()
+            raise _mismatch(call, mismatch[0], process_set) from None
+        if translated := _translated(error, what, time.monotonic() - started):
+            raise translated from None
         raise
 
 
@@ -107,23 +106,47 @@ def explained_in_graph(what: str, progress: Callable[[], str] | None = None) -> 
         inside = f"{what} (in {node[1]})" if node else what
         if mismatch := _MISMATCH.search(error.message):
             raise RankMismatchError(f"{inside}: the ranks differ. {mismatch[0]}") from None
-        if _JOINED.search(error.message):
-            raise _joined(inside) from None
-        if _LOST_RANK.search(error.message):
-            raise _ended(inside, None) from None
+        if translated := _translated(error, inside, None):
+            raise translated from None
         raise
 
 
-def _mismatch(mine: str, reason: str, process_set: ProcessSet) -> RankMismatchError:
-    """Horovod sends a mismatch to every rank, so here they can tell each other what they gave."""
-    from hvdkit.engine.objects import allgather_object  # it is made of collectives itself
+def _translated(error: tf.errors.OpError, what: str, waited: float | None) -> HvdkitError | None:
+    """What happened to another rank, if that is why `what` has failed."""
+    if _JOINED.search(error.message):
+        return _joined(what)
+    if _LOST_RANK.search(error.message):
+        return _ended(what, waited)
+    return None
 
-    everyone = allgather_object(mine, name="hvdkit.mismatch", process_set=process_set)
+
+def _mismatch(mine: str, reason: str, process_set: ProcessSet) -> HvdkitError:
+    """Horovod sends a mismatch to every rank, so here they can tell each other what they gave."""
+    started = time.monotonic()
+    try:
+        everyone = _texts(mine, process_set)
+    except tf.errors.OpError as error:
+        if translated := _translated(error, _COMPARING, time.monotonic() - started):
+            return translated
+        raise
     calls = "; ".join(
         f"rank {r} calls {call}"
         for r, call in zip(process_set_ranks(process_set), everyone, strict=True)
     )
     return RankMismatchError(f"the ranks differ in a collective: {calls}. {reason}")
+
+
+def _texts(mine: str, process_set: ProcessSet) -> list[str]:
+    """A text of each rank, by Horovod itself: hvdkit's collectives explain their errors here."""
+    data = np.frombuffer(mine.encode(), np.uint8)
+    size = tf.constant([data.size], tf.int64)
+    with tf.init_scope(), _counted(_COMPARING, [], process_set):
+        sizes = mpi_ops.allgather(size, name="hvdkit.mismatch.size", process_set=process_set)
+        texts = mpi_ops.allgather(
+            tf.constant(data), name="hvdkit.mismatch.data", process_set=process_set
+        )
+    cuts = np.cumsum(sizes.numpy())[:-1]
+    return [part.tobytes().decode() for part in np.split(texts.numpy(), cuts)]
 
 
 def _joined(what: str) -> RankMismatchError:

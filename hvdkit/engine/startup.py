@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from hvdkit import patches
-from hvdkit import watch as watching
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
 from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
@@ -33,6 +32,8 @@ from hvdkit.engine.settings import (
 )
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
 from hvdkit.errors import HvdkitError
+from hvdkit.watch import startup as watching
+from hvdkit.watch.causes import install as explain_data_errors
 
 logger = logging.getLogger("hvdkit")
 
@@ -136,7 +137,7 @@ def init(
     ):
         settings += some
         too_late += missed
-    watching.explain_data_errors()
+    explain_data_errors()
     if watched and size() > 1:
         _start_watch()
     if comm is None and (problem := missing_neighbours(size(), local_size())):

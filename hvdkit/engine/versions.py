@@ -73,8 +73,11 @@ def load_horovod() -> ModuleType:
     if importlib.util.find_spec("horovod") is None:
         raise InstallationError(f"Horovod is not installed. {_BUILD_HOROVOD}")
     import tensorflow as tf
-    from horovod.common.exceptions import HorovodVersionMismatchError
 
+    try:
+        from horovod.common.exceptions import HorovodVersionMismatchError
+    except ImportError as error:
+        raise InstallationError(f"Horovod can't be imported: {error}\n{_BUILD_HOROVOD}") from error
     try:
         mpi_ops = importlib.import_module("horovod.tensorflow.mpi_ops")
     except HorovodVersionMismatchError as error:

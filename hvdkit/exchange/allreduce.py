@@ -8,7 +8,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.engine import OP_NAMES, Average, ProcessSet, Sum, global_process_set, topology
+from hvdkit.engine import (
+    OP_NAMES,
+    Average,
+    ProcessSet,
+    Sum,
+    global_process_set,
+    process_sets,
+    topology,
+)
 from hvdkit.exchange.aggregators import plain_aggregator
 from hvdkit.exchange.base import Aggregator, GradientExchange
 from hvdkit.exchange.buckets import (
@@ -143,7 +151,7 @@ class AllReduce(GradientExchange):
                 "aggregator": _from_plain("aggregator", config["aggregator"]),
                 "op": next(op for op, name in OP_NAMES.items() if name == config["op"]),
                 "compression": _from_plain("compression", config["compression"]),
-                "process_set": topology.process_set_of(ranks) if ranks else global_process_set,
+                "process_set": process_sets.process_set_of(ranks) if ranks else global_process_set,
             }
         )
 

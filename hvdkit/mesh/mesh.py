@@ -18,6 +18,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
+from hvdkit.engine.process_sets import process_set_of_ranks
 
 Axis = Literal["data", "pipeline", "tensor"]
 AXES: tuple[Axis, Axis, Axis] = ("data", "pipeline", "tensor")
@@ -110,7 +111,7 @@ class Mesh:
 
     def _own_set(self, groups: Iterator[list[int]]) -> ProcessSet:
         """Make the process sets of all groups, which takes every rank; returns this rank's."""
-        sets = [(ranks, topology.process_set_of(ranks)) for ranks in groups]
+        sets = [(ranks, process_set_of_ranks(ranks)) for ranks in groups]
         return next(process_set for ranks, process_set in sets if topology.rank() in ranks)
 
     @property

@@ -1,12 +1,4 @@
-"""What happens when gradients hold NaN or Inf: `hvd.DistributedOptimizer(..., nonfinite=...)`.
-
-The reduced gradients are looked at, which are the same on all ranks, so all ranks decide alike
-and nothing more is communicated. A step whose gradients are not finite changes nothing: no
-weight, no variable of the optimizer, no step count; of accumulated gradients it drops those that
-it would have applied. `fit` then asks one of the policies below what to do, and reports on rank 0
-how many steps were left out in an epoch (`nonfinite_steps` in the logs). Without a policy NaN
-goes into the weights, as in Keras.
-"""
+"""The policies of `hvd.nonfinite`: what `fit` does about steps that were left out."""
 
 from __future__ import annotations
 
@@ -151,6 +143,3 @@ class Restore:
         if topology.rank() == 0:
             logger.warning("hvdkit: %s; going back to the last checkpoint.", skipped)
         self._restore()
-
-
-__all__ = ["Policy", "Restore", "Skip", "Stop"]

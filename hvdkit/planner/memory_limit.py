@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import tensorflow as tf
 
-_CGROUPS = Path("/sys/fs/cgroup")
+from hvdkit.cgroups import MEMBERSHIP, ROOT, group_folders
+
 # The files of a limit and of what is used, and the line of memory.stat with the files that are
 # only cached, in version 2 and in version 1 of cgroups.
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
@@ -26,6 +25,8 @@ def rank_memory_limit(local_ranks: int = 1) -> int:
         or what the process's control group (a container, a batch job) has left, if that is less,
         divided by the ranks.
     """
+    import tensorflow as tf
+
     if tf.config.list_logical_devices("GPU"):
         return _gpu_memory()
     left = [psutil.virtual_memory().available, *_left_in_cgroups()]
@@ -39,29 +40,11 @@ def _gpu_memory() -> int:
     return min(int(d.memory_limit) for d in devices if d.device_type == "GPU")
 
 
-def _left_in_cgroups(
-    membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS
-) -> list[int]:
+def _left_in_cgroups(membership: Path = MEMBERSHIP, root: Path = ROOT) -> list[int]:
     """What is left in each control group of this process that has a limit."""
-    if not membership.exists():  # not Linux
-        return []
-    found = []
-    for line in membership.read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            found += [_left(folder, *_VERSION_2) for folder in _up(root, path)]
-        elif "memory" in controllers.split(","):
-            found += [_left(folder, *_VERSION_1) for folder in _up(root / "memory", path)]
+    folders = group_folders("memory", root, membership)
+    found = [_left(folder, *files) for folder in folders for files in (_VERSION_2, _VERSION_1)]
     return [left for left in found if left is not None]
-
-
-def _up(root: Path, path: str) -> Iterator[Path]:
-    """A group's folder and those of the groups around it."""
-    folder = root / path.lstrip("/")
-    yield folder
-    while folder != root:
-        folder = folder.parent
-        yield folder
 
 
 def _left(folder: Path, limit_file: str, usage_file: str, cached_line: str) -> int | None:

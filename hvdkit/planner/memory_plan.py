@@ -17,9 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 
-import keras
-import tensorflow as tf
-
 from hvdkit.planner.activation_memory import KERAS_16_BIT, KERAS_FLOAT32, Kept
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule, in_flight
@@ -55,7 +52,7 @@ class Training:
     @property
     def kept_by_layers(self) -> Kept:
         """What a layer keeps."""
-        of_element = _bytes(keras.DTypePolicy(self.precision).compute_dtype)
+        _, of_element = _bytes_of(self.precision)
         return self.kept or (KERAS_FLOAT32 if of_element == _FLOAT32_BYTES else KERAS_16_BIT)
 
     def micro_batches_on(self, degrees: Degrees) -> int:
@@ -174,8 +171,7 @@ def _divisors(number: int) -> list[int]:
 def _of_stage(
     stage: int, shape: TransformerShape, degrees: Degrees, training: Training
 ) -> RankMemory:
-    policy = keras.DTypePolicy(training.precision)
-    of_variable, of_copy = _bytes(policy.variable_dtype), _bytes(policy.compute_dtype)
+    of_variable, of_copy = _bytes_of(training.precision)
     parameters = shape.parameters_of(stage, degrees)
     count = training.micro_batches_on(degrees)
     passes = _passes(training, degrees.pipeline, count)[stage]
@@ -221,5 +217,11 @@ def _passes(training: Training, stages: int, micro_batches: int) -> list[int]:
     return [in_flight(actions) for actions in training.schedule.plan(stages, micro_batches)]
 
 
-def _bytes(dtype: str) -> int:
-    return int(tf.as_dtype(dtype).size)
+@functools.cache
+def _bytes_of(precision: str) -> tuple[int, int]:
+    """Bytes of an element of a variable, and of what is computed, under a policy of Keras's."""
+    import keras  # here, so that a plan can be read and shown without TensorFlow
+    import tensorflow as tf
+
+    policy = keras.DTypePolicy(precision)
+    return tf.as_dtype(policy.variable_dtype).size, tf.as_dtype(policy.compute_dtype).size

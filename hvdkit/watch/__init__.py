@@ -5,9 +5,3 @@ outside Horovod, to two hubs (`hub.py`): on rank 0, and as a stand-by on rank 1.
 also watch each other's processes (`processes.py`). `judge.py` decides what is a fault, and
 `report.py` puts it into words. `causes.py` finds what is behind an error of TensorFlow's.
 """
-
-from hvdkit.watch.activity import pause
-from hvdkit.watch.causes import install as explain_data_errors
-from hvdkit.watch.startup import start, stop, wanted
-
-__all__ = ["explain_data_errors", "pause", "start", "stop", "wanted"]

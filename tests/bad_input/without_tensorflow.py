@@ -1,4 +1,4 @@
-"""Import hvdkit where there is no TensorFlow."""
+"""Use hvdkit where there is no TensorFlow."""
 
 import sys
 from importlib.machinery import PathFinder
@@ -16,4 +16,6 @@ class WithoutTensorFlow(PathFinder):
 
 sys.meta_path = [WithoutTensorFlow if finder is PathFinder else finder for finder in sys.meta_path]
 
-import hvdkit  # noqa: E402, F401
+import hvdkit  # noqa: E402
+
+hvdkit.init()

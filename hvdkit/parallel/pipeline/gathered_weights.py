@@ -14,7 +14,7 @@ from hvdkit.engine import HvdkitError, ProcessSet, allgather_object, raise_every
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.parallel.pipeline.lazy_variables import fill, is_released, release
 from hvdkit.state import outside_variables
-from hvdkit.watch import pause
+from hvdkit.watch.activity import pause
 
 _TAG = 0
 _KINDS = (FileNotFoundError, OSError, ValueError)

@@ -31,7 +31,7 @@ from hvdkit.parallel.pipeline.steps import Settings, Steps
 from hvdkit.parallel.pipeline.trace import Clock, Trace
 from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule
 from hvdkit.state.unsharded import assign_unsharded_values, unsharded_values
-from hvdkit.watch import pause
+from hvdkit.watch.activity import pause
 
 
 class PipelineModel(keras.Model):

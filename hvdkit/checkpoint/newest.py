@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hvdkit.checkpoint.errors import CheckpointError
 from hvdkit.checkpoint.store import Manifest, Store
 from hvdkit.engine import broadcast_object, logger, raise_everywhere, topology
+from hvdkit.errors import CheckpointError
 
 
 def newest_for_all(store: Store) -> Manifest | None:
