@@ -113,7 +113,7 @@ from hvdkit.training.load_model import load_model  # noqa: E402
 from hvdkit.training.trainer import install as _install_hooks  # noqa: E402
 from hvdkit.watch import pause  # noqa: E402
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _install_hooks()
 log_to_stderr()
