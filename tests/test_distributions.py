@@ -111,7 +111,7 @@ def test_sdist_has_what_a_checkout_has(built: Built, tmp_path: Path) -> None:
         and not (project / path.relative_to(ROOT)).is_file()
     ]
     at_the_top = ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"]
-    at_the_top += ["constraints.txt", "pyproject.toml", "setup.cfg"]
+    at_the_top += ["constraints.txt", "mkdocs.yml", "pyproject.toml", "setup.cfg"]
     assert missing == []
     assert [name for name in at_the_top if not (project / name).is_file()] == []
 
