@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,12 @@ def _version() -> str:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
             return ast.literal_eval(node.value)
     raise AssertionError("hvdkit/__init__.py has no __version__")
+
+
+def test_changelog_begins_with_the_version() -> None:
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first is not None
+    assert first[1] == ("Unreleased" if ".dev" in _version() else _version())
 
 
 def test_wheel_has_packages_types_and_scripts(built: Built) -> None:
