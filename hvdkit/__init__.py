@@ -154,7 +154,7 @@ else:
         },
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Adasum",
