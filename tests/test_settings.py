@@ -10,7 +10,7 @@ import pytest
 from launch import run_ranks
 
 from hvdkit.engine.cores import cgroup_quota, threads_per_rank
-from hvdkit.engine.launcher import Launch, read_launch
+from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
 from hvdkit.engine.settings import before_start, idle_cores_advice, set_variable
 
 FOUR = frozenset(range(4))
@@ -75,6 +75,36 @@ def test_cgroup_quota_v2_and_v1(tmp_path: Path) -> None:
 )
 def test_launchers_are_recognised(environ: dict[str, str], launch: Launch) -> None:
     assert read_launch(environ) == launch
+
+
+SRUN = {
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_NODEID": "1",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURMD_NODENAME": "node1",
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "local_size", "changed", "said"),
+    [
+        (4, 2, {}, None),
+        (4, 1, {}, "MPI sees 1 of them there"),
+        (4, 1, {"SLURM_LOCALID": "1"}, None),
+        (1, 1, {"SLURM_PROCID": "0"}, "each of them is a job of one rank"),
+        (1, 1, {}, None),
+        (1, 1, {"SLURM_PROCID": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None),
+        (4, 2, {"SLURM_STEP_TASKS_PER_NODE": "1,3", "SLURM_NODEID": "1"}, "has started 3 tasks"),
+    ],
+)
+def test_tasks_of_srun_that_did_not_find_each_other(
+    size: int, local_size: int, changed: dict[str, str], said: str | None
+) -> None:
+    """One task of a host says it, or one of all where each is alone."""
+    problem = missing_neighbours(size, local_size, SRUN | changed)
+    assert (problem is None) if said is None else (said in (problem or ""))
 
 
 def test_the_environment_wins_over_defaults_and_arguments_over_it() -> None:

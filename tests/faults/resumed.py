@@ -9,6 +9,7 @@ a rank has trained on.
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import signal
 import time
@@ -128,6 +129,9 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true")
     arguments = parser.parse_args()
     hvd.init()
+    if arguments.wait:
+        # As srun does to ranks that are still leaving when the first has left.
+        atexit.register(os.kill, os.getpid(), signal.SIGTERM)
     tf.config.experimental.enable_op_determinism()
     callbacks: list[Any] = [Wait()] if arguments.wait else []
     if arguments.kill:
