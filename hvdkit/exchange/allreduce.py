@@ -151,7 +151,9 @@ class AllReduce(GradientExchange):
                 "aggregator": _from_plain("aggregator", config["aggregator"]),
                 "op": next(op for op, name in OP_NAMES.items() if name == config["op"]),
                 "compression": _from_plain("compression", config["compression"]),
-                "process_set": process_sets.process_set_of(ranks) if ranks else global_process_set,
+                "process_set": process_sets.process_set_of_ranks(ranks)
+                if ranks
+                else global_process_set,
             }
         )
 
