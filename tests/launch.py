@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import forks
 import seconds_spent
 
 from hvdkit_cli.building.process import end_tree
@@ -97,6 +98,7 @@ def run_ranks(
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    forked: bool = False,
 ) -> Finished:
     """Run a Python command on several ranks and wait for its end.
 
@@ -108,8 +110,11 @@ def run_ranks(
         timeout: seconds until the job is killed.
         env: more variables of the environment.
         cwd: folder to run in.
+        forked: whether the ranks begin with TensorFlow and Keras imported, which saves seconds.
+            Not for jobs whose processes fail, nor for those of another installation.
     """
-    argv = launch_command(launcher, ranks, [sys.executable, *command])
+    python = forks.interpreter(environment(env)) if forked else [sys.executable]
+    argv = launch_command(launcher, ranks, [*python, *command])
     return run_command(argv, timeout=timeout, env=env, cwd=cwd)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,8 +17,9 @@ from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import Any
 
+import forks
 import seconds_spent
-from launch import end_job, launch_command, start_command
+from launch import end_job, environment, launch_command, start_command
 from rank_checks import Check, Ranks
 
 START_SECONDS = 120
@@ -47,12 +47,14 @@ class RankPool:
         self._printed = (self._folder / "output").open("w+", errors="replace")
         self._listener = Listener(str(self._folder / "socket"))
         arguments = [self._listener.address, json.dumps(dict(ranks.init))]
-        command = [sys.executable, "tests/worker.py", "--pool", *arguments]
+        variables = dict(ranks.environment)
+        python = forks.interpreter(environment(variables))
+        command = [*python, "tests/worker.py", "--pool", *arguments]
         # What checks leave behind goes with the pool.
         (self._folder / "tmp").mkdir()
-        environment = {**dict(ranks.environment), "TMPDIR": str(self._folder / "tmp")}
+        variables["TMPDIR"] = str(self._folder / "tmp")
         self._job = start_command(
-            launch_command(ranks.launcher, ranks.count, command), self._printed, environment
+            launch_command(ranks.launcher, ranks.count, command), self._printed, variables
         )
         try:
             self._connections = self._accept(started + START_SECONDS)
