@@ -187,7 +187,11 @@ CASES = [
 def test_one_error(case: Case, launcher: str) -> None:
     start = time.monotonic()
     job = run_ranks(
-        launcher, case.ranks, [str(SCRIPTS / case.script), *case.arguments], timeout=LIMIT_SECONDS
+        launcher,
+        case.ranks,
+        [str(SCRIPTS / case.script), *case.arguments],
+        timeout=LIMIT_SECONDS,
+        forked=case.traceback,  # in the others, ranks fail without an error
     )
     require_failure(job, f"{case} {launcher}", time.monotonic() - start)
     require_on_each_rank(job, case)
@@ -221,20 +225,25 @@ def test_load_model_of_no_model(launcher: str, tmp_path: Path) -> None:
     )
     start = time.monotonic()
     job = run_ranks(
-        launcher, case.ranks, [str(SCRIPTS / case.script), *case.arguments], timeout=LIMIT_SECONDS
+        launcher,
+        case.ranks,
+        [str(SCRIPTS / case.script), *case.arguments],
+        timeout=LIMIT_SECONDS,
+        forked=True,
     )
     require_failure(job, f"load_model {launcher}", time.monotonic() - start)
     require_on_each_rank(job, case)
 
 
 def test_every_call_before_init_is_refused() -> None:
-    job = run_ranks("python", 1, [str(SCRIPTS / "before_init.py"), "all"], timeout=LIMIT_SECONDS)
+    command = [str(SCRIPTS / "before_init.py"), "all"]
+    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS, forked=True)
     assert job.status == 0, job.describe()
     assert job.output.count("refused: ") >= 35, job.describe()
 
 
 def test_call_before_init_without_a_launcher() -> None:
     command = [str(SCRIPTS / "before_init.py"), "allreduce"]
-    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS)
+    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS, forked=True)
     assert job.status == 1, job.describe()
     assert "NotInitializedError: hvd.allreduce() needs the other ranks" in job.output

@@ -48,7 +48,8 @@ def _examples() -> list:
 
 
 def test_api_reference_is_up_to_date() -> None:
-    run_ranks("python", 1, ["docs/make_api.py", "--check"]).require_success()
+    job = run_ranks("python", 1, ["docs/make_api.py", "--check"], env=LIKE_A_USER, forked=True)
+    job.require_success()
 
 
 def test_api_reference_has_every_public_name() -> None:
@@ -96,4 +97,6 @@ def test_readme_starts_with_the_two_commands() -> None:
 def test_example_runs(code: str, launcher: str, ranks: int, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(code)
-    run_ranks(launcher, ranks, [str(script)], cwd=tmp_path, env=LIKE_A_USER).require_success()
+    command = [str(script)]
+    job = run_ranks(launcher, ranks, command, cwd=tmp_path, env=LIKE_A_USER, forked=True)
+    job.require_success()

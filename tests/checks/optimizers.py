@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp
 
 import hvdkit as hvd
@@ -42,20 +43,47 @@ def check_adam_by_config() -> None:
     )
 
 
-def check_every_optimizer_that_keras_ships() -> None:
+def _shipped_optimizers() -> list[type[O.Optimizer]]:
     special = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"}
-    names = [
-        name
+    classes = [
+        cls
         for name, cls in vars(keras.optimizers).items()
         if isinstance(cls, type) and issubclass(cls, O.Optimizer) and name not in special
     ]
-    assert len(names) >= 10, names
-    for name in names:
-        cls = getattr(O, name)
+    assert len(classes) >= 10, classes
+    return classes
+
+
+@long
+def check_every_optimizer_that_keras_ships() -> None:
+    for cls in _shipped_optimizers():
         try:
             _same(lambda cls=cls: cls(learning_rate=0.02), steps=3)
         except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from error
+            raise AssertionError(f"{cls.__name__}: {error}") from error
+
+
+def check_every_optimizer_applies_the_mean_gradient() -> None:
+    rng = np.random.default_rng(0)
+    shapes, steps = [(3, 2), (2,)], 3
+    start = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    gradients = [rng.normal(size=(steps, hvd.size(), *s)).astype("float32") for s in shapes]
+    for cls in _shipped_optimizers():
+        found = []
+        for optimizer, rows in (
+            (cls(learning_rate=0.02), [g.mean(1) for g in gradients]),
+            (
+                hvd.DistributedOptimizer(cls(learning_rate=0.02)),
+                [g[:, hvd.rank()] for g in gradients],
+            ),
+        ):
+            variables = [keras.Variable(value) for value in start]
+            for step in range(steps):
+                optimizer.apply([tf.constant(g[step]) for g in rows], variables)
+            found.append([v.numpy() for v in variables])
+        for first, expected, mine in zip(start, *found, strict=True):
+            assert np.abs(expected - first).max() > 1e-4, cls
+            np.testing.assert_allclose(mine, expected, rtol=2e-4, atol=2e-5, err_msg=cls.__name__)
 
 
 def check_multi_optimizer() -> None:
@@ -342,6 +370,7 @@ def check_xla() -> None:
     _same(lambda: O.Adam(0.02), compile_options={"jit_compile": True})
 
 
+@long
 def check_xla_with_clipping_and_accumulation() -> None:
     _same(
         lambda: O.Adam(0.02, global_clipnorm=0.05, gradient_accumulation_steps=2),
