@@ -93,7 +93,8 @@ class RankPool:
         spent = time.monotonic() - started
         errors = {rank: answer["error"] for rank, answer in answers.items() if answer["error"]}
         missing = [rank for rank in range(self.ranks.count) if rank not in answers]
-        seconds_spent.check_ended(str(self.ranks), str(check), spent)
+        cpu = sum(answer["cpu"] for answer in answers.values())
+        seconds_spent.check_ended(str(self.ranks), str(check), spent, cpu)
         if errors:
             raise ChecksFailed("\n".join(f"rank {r}: {error}" for r, error in errors.items()))
         if missing:

@@ -22,6 +22,7 @@ class _Pool:
 
     starts: list[float] = field(default_factory=list)
     checks: dict[str, float] = field(default_factory=dict)
+    cpu: float = 0.0
 
 
 _pools: dict[str, _Pool] = defaultdict(_Pool)
@@ -33,9 +34,10 @@ def pool_started(ranks: str, seconds: float) -> None:
     _pools[ranks].starts.append(seconds)
 
 
-def check_ended(ranks: str, check: str, seconds: float) -> None:
-    """Note how long a check took, over all its ranks."""
+def check_ended(ranks: str, check: str, seconds: float, cpu: float) -> None:
+    """Note how long a check took until its last rank had ended it, and all their CPU time."""
     _pools[ranks].checks[check] = seconds
+    _pools[ranks].cpu += cpu
 
 
 def job_ended(argv: Sequence[str], seconds: float) -> None:
@@ -52,7 +54,8 @@ def summary(by_file: Mapping[str, float]) -> Iterator[str]:
     for ranks, pool in _pools.items():
         yield (
             f"{ranks}: {len(pool.starts)} starts {sum(pool.starts):.1f} s, "
-            f"{len(pool.checks)} checks {sum(pool.checks.values()):.1f} s"
+            f"{len(pool.checks)} checks {sum(pool.checks.values()):.1f} s "
+            f"({pool.cpu:.0f} s of CPUs)"
         )
         yield from _longest(pool.checks.items())
     if _jobs:

@@ -52,6 +52,7 @@ def test_api_reference_is_up_to_date() -> None:
     job.require_success()
 
 
+@pytest.mark.quick
 def test_api_reference_has_every_public_name() -> None:
     headings = set(_HEADING.findall((ROOT / "docs/api.md").read_text()))
     modules = {"callbacks", "checkpoint", "elastic", "nonfinite", "parallel"}
@@ -60,6 +61,7 @@ def test_api_reference_has_every_public_name() -> None:
         assert any(heading.startswith(f"{module}.") for heading in headings)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links(page: Path) -> None:
     text = _CODE.sub("", (ROOT / page).read_text())
@@ -76,6 +78,7 @@ def test_links(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_make_targets_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
@@ -85,6 +88,7 @@ def test_make_targets_exist(page: Path) -> None:
     assert named <= targets
 
 
+@pytest.mark.quick
 def test_readme_starts_with_the_two_commands() -> None:
     first_block = _CODE.findall((ROOT / "README.md").read_text())[0]
     assert re.findall(r"(?m)^make (\w+)", first_block) == ["demo", "test"]
