@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
-from multiprocessing.connection import Connection, Listener, wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,13 @@ class RankPool:
         started = time.monotonic()
         self._folder = Path(tempfile.mkdtemp(prefix="hvdkit-"))
         self._printed = (self._folder / "output").open("w+", errors="replace")
-        self._listener = Listener(str(self._folder / "socket"))
-        arguments = [self._listener.address, json.dumps(dict(ranks.init))]
+        self._connections: list[Connection] = []
+        address = str(self._folder / "socket")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(address)
+        self._listener.listen(ranks.count)
+        self._listener.settimeout(0.2)
+        arguments = [address, json.dumps(dict(ranks.init))]
         variables = dict(ranks.environment)
         python = forks.interpreter(environment(variables))
         command = [*python, "tests/worker.py", "--pool", *arguments]
@@ -66,13 +72,13 @@ class RankPool:
     def _accept(self, deadline: float) -> list[Connection]:
         """A connection to each rank, in their order."""
         found: dict[int, Connection] = {}
-        sockets = self._listener._listener._socket  # to wait for one no longer than the deadline
         while len(found) < self.ranks.count:
-            if not wait([sockets], timeout=0.2):
+            try:
+                connection = Connection(self._listener.accept()[0].detach())
+            except TimeoutError:
                 if self._job.poll() is not None or time.monotonic() > deadline:
-                    raise ChecksFailed(f"the ranks did not start; {self._described(0)}")
+                    raise ChecksFailed(f"the ranks did not start; {self._described(0)}") from None
                 continue
-            connection = self._listener.accept()
             found[connection.recv()] = connection
         return [found[rank] for rank in range(self.ranks.count)]
 
@@ -130,7 +136,7 @@ class RankPool:
     def close(self) -> None:
         """End the ranks."""
         end_job(self._job)
-        for connection in getattr(self, "_connections", []):
+        for connection in self._connections:
             connection.close()
         self._listener.close()
         self._printed.close()
