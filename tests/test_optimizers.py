@@ -5,8 +5,8 @@ from __future__ import annotations
 from rank_checks import Check
 from rank_pool import RankPools
 
-JOBS = [("optimizers", "mpi", 2)]
-LONG_JOBS = [("optimizers", "gloo", 3)]
+JOBS = [("optimizers", "mpi", 2), ("optimizer_steps", "mpi", 2)]
+LONG_JOBS = [("optimizers", "gloo", 3), ("optimizer_steps", "gloo", 3)]
 
 
 def test_on_ranks(pools: RankPools, check: Check) -> None:
