@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from failing_jobs import LIMIT_SECONDS, SCRIPTS, Case, require_failure, require_on_each_rank
-from launch import run_ranks
+from launch import LAUNCHERS, run_ranks
 
 MISSING = ("rank 1 (host", "is missing: it is busy elsewhere", "time.sleep(600)")
 
@@ -36,6 +36,7 @@ CASES = [
             "RankMismatchError: the gradients of the trainable variables differ between ranks",
             "float32 4x2 on rank 0, but float32 4x3 on rank 1",
         ),
+        long=LAUNCHERS,
     ),
     Case(
         "different_values.py",
@@ -69,7 +70,7 @@ CASES = [
         error=("rank 0 waited", "in allreduce (the limit is 3 s", *MISSING),
         named="rank 1 stopped taking part:",
         traceback=False,
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "missing_rank.py",
@@ -105,7 +106,7 @@ CASES = [
         arguments=("fit",),
         error=("KeyError: 'only on rank 1'",),
         named="an exception on rank 1 (host",
-        long=("mpi",),
+        long=LAUNCHERS,
     ),
     Case(
         "one_rank_fails.py",

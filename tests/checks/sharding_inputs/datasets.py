@@ -29,6 +29,7 @@ def check_dataset_of_batches_of_a_size() -> None:
     compare(global_batches(x, y), hvd.shard(batched, BATCH))
 
 
+@long
 def check_dataset_of_unknown_length() -> None:
     x, y = labelled_rows(number_of_rows(1))
     spec = (tf.TensorSpec((6,), tf.float32), tf.TensorSpec((), tf.int32))
