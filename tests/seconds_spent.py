@@ -27,6 +27,12 @@ class _Pool:
 
 _pools: dict[str, _Pool] = defaultdict(_Pool)
 _jobs: list[tuple[str, float]] = []
+_notes: list[str] = []
+
+
+def note(line: str) -> None:
+    """Print a line at the end of the run."""
+    _notes.append(line)
 
 
 def pool_started(ranks: str, seconds: float) -> None:
@@ -51,6 +57,7 @@ def summary(by_file: Mapping[str, float]) -> Iterator[str]:
     Args:
         by_file: seconds of each test file, by its path in `tests`.
     """
+    yield from _notes
     for ranks, pool in _pools.items():
         yield (
             f"{ranks}: {len(pool.starts)} starts {sum(pool.starts):.1f} s, "

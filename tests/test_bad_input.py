@@ -1,4 +1,8 @@
-"""Bad input: one clear error that names the ranks, and an exit status that is not 0, in seconds."""
+"""Bad input: one clear error that names the ranks, and an exit status that is not 0, in seconds.
+
+What a rank can catch is in `checks/refused_input.py`; jobs that end by it are long tests, but for
+one of each kind of end.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,11 @@ from pathlib import Path
 import pytest
 from failing_jobs import LIMIT_SECONDS, SCRIPTS, Case, require_failure, require_on_each_rank
 from launch import LAUNCHERS, run_ranks
+from rank_checks import Check
+from rank_pool import RankPools
+
+JOBS = [("refused_input", "mpi", 2)]
+LONG_JOBS = [("refused_input", "gloo", 3)]
 
 MISSING = ("rank 1 (host", "is missing: it is busy elsewhere", "time.sleep(600)")
 
@@ -27,7 +36,7 @@ CASES = [
             "float32 4x2 on rank 0, but float32 4x3 on rank 1",
         ),
         ranks=3,
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "different_models.py",
@@ -133,7 +142,7 @@ CASES = [
             "batch_size_0_dataset,batch_size_0",
         ),
         error=("ValueError: on rank 0", "batch_size is a positive number of rows, not 0"),
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "data.py",
@@ -147,7 +156,7 @@ CASES = [
             "the data has 2 rows, fewer than the 3 ranks: start fewer ranks, or give more data",
         ),
         ranks=3,
-        long=("mpi",),
+        long=LAUNCHERS,
     ),
     Case(
         "few_rows_in_batches.py",
@@ -167,9 +176,13 @@ CASES = [
             "TypeError: tf_keras.src.optimizers.adam.Adam is an optimizer of Keras 2",
             "use the one of the same name in keras.optimizers",
         ),
-        long=("mpi",),
+        long=LAUNCHERS,
     ),
 ]
+
+
+def test_on_ranks(pools: RankPools, check: Check) -> None:
+    pools.require(check)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +211,8 @@ def test_one_error(case: Case, launcher: str) -> None:
     require_on_each_rank(job, case)
 
 
-@pytest.mark.parametrize("launcher", ["mpi", pytest.param("gloo", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_load_model_of_no_model(launcher: str, tmp_path: Path) -> None:
     text, empty_zip, folder = (tmp_path / name for name in ("a.keras", "b.keras", "c.keras"))
     text.write_text("no model")
