@@ -46,7 +46,7 @@ def interpreter(environment: Mapping[str, str]) -> list[str]:
     path = environment["PYTHONPATH"]
     if path not in _servers:
         started = [_Server(environment) for _ in range(_SERVERS)] if _can_fork() else []
-        _servers[path] = started if all([server.is_safe() for server in started]) else []
+        _servers[path] = started if all(server.is_safe() for server in started) else []
     if not _servers[path]:
         return [sys.executable]
     addresses = ",".join(server.address for server in _servers[path])
