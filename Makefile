@@ -30,12 +30,14 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help setup demo test test-long lint format bench docs clean check-python check-compiler
+.PHONY: help setup demo test test-quick test-long lint format bench docs clean check-python \
+  check-compiler
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       set up and train on real images with two ranks"
-	@echo "make test       set up and run the tests"
+	@echo "make test       set up and run the tests (10 minutes on 2 cores)"
+	@echo "make test-quick the tests that need no ranks and no Horovod (a minute)"
 	@echo "make lint       check style and types"
 	@echo "make setup      only set up: virtual environment, packages, Horovod"
 	@echo "make test-long  the tests that take minutes"
@@ -50,6 +52,9 @@ demo: setup
 
 test: setup
 	$(RUN) python -m pytest
+
+test-quick: $(DEPS)
+	$(RUN) python -m pytest -m quick $$(grep -rl 'mark[.]quick' tests --include='test_*.py')
 
 test-long: setup
 	$(RUN) python -m pytest -m long

@@ -55,6 +55,7 @@ def test_api_pages_have_every_public_name_once() -> None:
     assert sorted(_API_ENTRY.findall(pages)) == sorted(public)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links(page: Path) -> None:
     text = _CODE.sub("", (ROOT / page).read_text())
@@ -71,6 +72,7 @@ def test_links(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_make_targets_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
@@ -80,6 +82,7 @@ def test_make_targets_exist(page: Path) -> None:
     assert named <= targets
 
 
+@pytest.mark.quick
 def test_readme_starts_with_the_two_commands() -> None:
     first_block = _CODE.findall((ROOT / "README.md").read_text())[0]
     assert re.findall(r"(?m)^make (\w+)", first_block) == ["demo", "test"]
@@ -92,4 +95,6 @@ def test_readme_starts_with_the_two_commands() -> None:
 def test_example_runs(code: str, launcher: str, ranks: int, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(code)
-    run_ranks(launcher, ranks, [str(script)], cwd=tmp_path, env=LIKE_A_USER).require_success()
+    command = [str(script)]
+    job = run_ranks(launcher, ranks, command, cwd=tmp_path, env=LIKE_A_USER, forked=True)
+    job.require_success()

@@ -170,15 +170,18 @@ def test_advice_when_binding_leaves_cores_idle(monkeypatch: pytest.MonkeyPatch) 
 def test_threads_of_real_ranks() -> None:
     cores = len(os.sched_getaffinity(0))
     for ranks in (1, 2):
-        job = run_ranks("mpi", ranks, ["-c", PRINT_THREADS.format({})]).require_success()
+        job = run_ranks(
+            "mpi", ranks, ["-c", PRINT_THREADS.format({})], forked=True
+        ).require_success()
         assert job.output.count(f"THREADS {max(1, cores // ranks)}") == ranks, job.output
         assert job.output.count("TensorFlow threads = ") == 1, "said once, by rank 0"
 
 
 def test_the_user_sets_threads() -> None:
-    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({"threads": 3})])
+    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({"threads": 3})], forked=True)
     assert "THREADS 3" in job.require_success().output
-    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({})], env={"OMP_NUM_THREADS": "1"})
+    one = {"OMP_NUM_THREADS": "1"}
+    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({})], env=one, forked=True)
     assert "OMP_NUM_THREADS = 1 (from the environment)" in job.require_success().output
 
 
