@@ -7,9 +7,9 @@ own is a class with the methods of `Exchange`, of `Aggregator` or of `Codec`.
 from hvdkit.exchange.aggregators import Gathered, Summed
 from hvdkit.exchange.allreduce import AllReduce
 from hvdkit.exchange.base import Aggregated, Aggregator, Codec, Exchange, GradientExchange
-from hvdkit.exchange.buckets import variable_key
 from hvdkit.exchange.compression.casts import Cast
 from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.mesh.variable import variable_key
 
 __all__ = [
     "Aggregated",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from hvdkit.mesh.variable import variable_key
+
 BUCKET_BYTES = 1 * 2**20
 LARGE_TENSOR_BYTES = 1 * 2**20
 
@@ -119,14 +121,6 @@ class NamedGroups:
             buckets.append(bucket)
         alone = [[position] for position in sorted(left, reverse=True)]
         return [bucket for bucket in buckets if bucket] + alone
-
-
-def variable_key(variable: object) -> int:
-    """What identifies a variable, whether it comes as `keras.Variable` or as `tf.Variable`."""
-    inner = getattr(variable, "_value", None)
-    if inner is not None and hasattr(inner, "_unique_id"):
-        return id(inner)
-    return id(variable)
 
 
 def _key_of(member: object) -> int | str:

@@ -17,12 +17,12 @@ from hvdkit.engine import (
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
 from hvdkit.exchange.base import Exchange
-from hvdkit.exchange.buckets import variable_key
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.exchange.sparse import combine_duplicates
 from hvdkit.exchange.suspension import is_suspended
 from hvdkit.exchange.tensor_partial import summed_over_tensor_group
 from hvdkit.mesh.mesh import Mesh
+from hvdkit.mesh.variable import variable_key
 
 
 class Chain:

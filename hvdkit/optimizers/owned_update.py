@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.exchange.buckets import variable_key
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.layout import layout_of, set_layout
+from hvdkit.mesh.variable import variable_key
 from hvdkit.optimizers.composition import Attached
 
 do_not_convert = tf.autograph.experimental.do_not_convert

@@ -21,7 +21,7 @@ from hvdkit.engine import (
 )
 from hvdkit.keras_internals import is_of_keras
 from hvdkit.optimizers.composition import mesh_of
-from hvdkit.state.inventory import ranks_of_optimizer
+from hvdkit.state.groups import ranks_of_optimizer
 from hvdkit.training.features import Call, Feature
 
 _WRITES = {

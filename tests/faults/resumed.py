@@ -71,7 +71,7 @@ class Wait(keras.callbacks.Callback):
 
 def kill_while_saving(rank: int) -> None:
     """Let a rank die when it has written its second file, before anyone knows."""
-    original, count = saver.write_whole, 0
+    original, count = saver.write_atomically, 0
 
     def write(path: Path, pieces: Any) -> Any:
         nonlocal count
@@ -82,7 +82,7 @@ def kill_while_saving(rank: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(path, pieces)
 
-    saver.write_whole = write
+    saver.write_atomically = write
 
 
 def build(record: Any) -> Recording:

@@ -11,9 +11,9 @@ import keras
 import tensorflow as tf
 
 from hvdkit.exchange.gradient import Gradient
+from hvdkit.mesh.variable import is_seed_state
 from hvdkit.parallel.pipeline.links import Ends
 from hvdkit.parallel.pipeline.losses import LossHead
-from hvdkit.state.inventory import is_seed_state
 
 
 @dataclass(frozen=True)
