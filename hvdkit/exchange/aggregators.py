@@ -102,7 +102,7 @@ class Gathered:
     def _mean(self, tensor: tf.Tensor, payloads: Any, context: Any) -> tf.Tensor:
         """The mean of what the ranks have sent, in their order."""
         summed = tf.foldl(
-            lambda whole, payload: whole + self._codec.decode(payload, context),
+            lambda so_far, payload: so_far + self._codec.decode(payload, context),
             payloads,
             initializer=tf.zeros_like(tensor),
         )

@@ -8,7 +8,7 @@ and they are then sent, compared, saved and resumed with the optimizer's.
 
 What every exchange needs is done before it (`hvdkit.exchange.chain`): the rows of sparse gradients
 have different indices, the ranks have compared what they exchange, gradients that ranks of a
-tensor group have parts of are whole, and local variables are left out.
+tensor group have parts of are summed, and local variables are left out.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Exchange(Protocol):
         """What this rank updates in place of each variable, in the same order.
 
         It is the variable itself; or a variable of the exchange's own that holds this rank's shard,
-        of which `weights` makes the whole; or None where another rank does it. Slots are made for
+        which `weights` puts together; or None where another rank does it. Slots are made for
         what is owned.
         """
         ...

@@ -37,6 +37,6 @@ def summed_over_tensor_group(
         name=f"{name}_partial",
         process_set=layout.mesh.tensor_set,
     )
-    for i, whole in zip(partial, sums, strict=True):
-        summed[i] = whole
+    for i, of_group in zip(partial, sums, strict=True):
+        summed[i] = of_group
     return summed

@@ -35,6 +35,8 @@ class Distributed(keras.optimizers.Optimizer):
     def register_local_var(self, var: Any) -> None:
         """Leave a variable out of the exchange; each rank keeps its own.
 
+        Before the optimizer is built, where its exchange keeps something for each variable.
+
         Args:
             var: a `keras.Variable` or `tf.Variable`.
         """
