@@ -13,6 +13,7 @@ ifeq ($(MPI),wheel)
 EXTRAS := $(EXTRAS),mpi
 endif
 DEPS := $(STAMPS)/deps-$(EXTRAS)
+DOCS := $(STAMPS)/docs
 HOROVOD := $(STAMPS)/horovod-$(subst /,_,$(MPI))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What decides how Horovod is compiled; where that has not changed, `hvdkit build` says so at once.
@@ -29,16 +30,19 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help setup demo test test-long lint format bench clean check-python check-compiler
+.PHONY: help setup demo test test-quick test-long lint format bench docs clean check-python \
+  check-compiler
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       set up and train on real images with two ranks"
-	@echo "make test       set up and run the tests"
+	@echo "make test       set up and run the tests (10 minutes on 2 cores)"
+	@echo "make test-quick the tests that need no ranks and no Horovod (a minute)"
 	@echo "make lint       check style and types"
 	@echo "make setup      only set up: virtual environment, packages, Horovod"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make bench      measure step times and allreduce"
+	@echo "make docs       build the documentation site into site/"
 	@echo "make clean      remove what the above made (not the cache of built wheels)"
 
 setup: $(HOROVOD)
@@ -48,6 +52,9 @@ demo: setup
 
 test: setup
 	$(RUN) python -m pytest
+
+test-quick: $(DEPS)
+	$(RUN) python -m pytest -m quick $$(grep -rl 'mark[.]quick' tests --include='test_*.py')
 
 test-long: setup
 	$(RUN) python -m pytest -m long
@@ -62,12 +69,18 @@ lint: $(DEPS)
 	$(BIN)/mypy
 	$(BIN)/shellcheck --external-sources --check-sourced $(SHELL_SCRIPTS)
 
+# The sources are read and not imported, so that no Horovod is needed. The variable is for a notice
+# of mkdocs-material's about versions to come, which constraints.txt keeps out.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "make: the site is in site/; to look at it: $(BIN)/mkdocs serve"
+
 format: $(DEPS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 check-python:
@@ -102,6 +115,12 @@ $(DEPS): setup.cfg pyproject.toml constraints.txt $(STAMPS)/venv
 	@echo "make: installing the packages of constraints.txt into $(VENV) (a minute or more)"
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
 	  --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(DOCS): $(DEPS)
+	@echo "make: installing what builds the documentation"
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
+	  --editable '.[docs]'
 	touch $@
 
 $(HOROVOD): $(DEPS) $(RECIPE) | $(if $(wildcard $(HOROVOD)),,check-compiler)

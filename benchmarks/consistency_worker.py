@@ -26,14 +26,14 @@ def main(model_name: str, rounds: int) -> None:
     from models import MODELS
 
     from hvdkit.state.digest import Digests
-    from hvdkit.state.inventory import agreeing_variables
+    from hvdkit.state.inventory import agreeing, inventory
 
     hvd.set_random_seed(0)
     model, x, y, _ = MODELS[model_name]()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=hvd.DistributedOptimizer(keras.optimizers.Adam(1e-4)), loss=loss)
     model.train_on_batch(x, y)
-    variables = agreeing_variables(model)
+    variables = [row.variable for row in agreeing(inventory(model))]
     digests = Digests(variables)
     seconds: dict[str, list[float]] = {"step": [], "check": []}
     for number in range(WARM_UP + rounds):

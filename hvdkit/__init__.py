@@ -16,7 +16,7 @@ if os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 if TYPE_CHECKING:
-    from hvdkit import callbacks, checkpoint, elastic, nonfinite, parallel
+    from hvdkit import callbacks, checkpoint, elastic, exchange, nonfinite, parallel
     from hvdkit.collectives import (
         allgather,
         allreduce,
@@ -85,9 +85,12 @@ if TYPE_CHECKING:
     from hvdkit.launch import FunctionError, run
     from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
     from hvdkit.mesh.mesh import Mesh, set_mesh
-    from hvdkit.optimizers.distributed import DistributedOptimizer
-    from hvdkit.optimizers.partial import PartialDistributedOptimizer
-    from hvdkit.optimizers.tape import DistributedGradientTape, PartialDistributedGradientTape
+    from hvdkit.optimizers.distributed import (
+        DistributedGradientTape,
+        DistributedOptimizer,
+        PartialDistributedGradientTape,
+        PartialDistributedOptimizer,
+    )
     from hvdkit.parallel.devices.strategy import strategy
     from hvdkit.randomness import set_random_seed
     from hvdkit.state.broadcast import (
@@ -112,6 +115,7 @@ else:
             ),
         },
         training={
+            "hvdkit.exchange": "",
             "hvdkit.nonfinite": "",
             "hvdkit.collectives": (
                 "allgather allreduce alltoall broadcast grouped_allgather grouped_allreduce "
@@ -136,9 +140,10 @@ else:
             "hvdkit.launch": "FunctionError run",
             "hvdkit.layers.sync_batch_normalization": "SyncBatchNormalization",
             "hvdkit.mesh.mesh": "Mesh set_mesh",
-            "hvdkit.optimizers.distributed": "DistributedOptimizer",
-            "hvdkit.optimizers.partial": "PartialDistributedOptimizer",
-            "hvdkit.optimizers.tape": "DistributedGradientTape PartialDistributedGradientTape",
+            "hvdkit.optimizers.distributed": (
+                "DistributedGradientTape DistributedOptimizer PartialDistributedGradientTape "
+                "PartialDistributedOptimizer"
+            ),
             "hvdkit.parallel.devices.strategy": "strategy",
             "hvdkit.randomness": "set_random_seed",
             "hvdkit.state.broadcast": (
@@ -149,7 +154,7 @@ else:
         },
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Adasum",
@@ -195,6 +200,7 @@ __all__ = [
     "cuda_built",
     "ddl_built",
     "elastic",
+    "exchange",
     "global_process_set",
     "gloo_built",
     "gloo_enabled",
@@ -244,7 +250,7 @@ def __dir__() -> list[str]:
 
 
 def _prepare() -> None:
-    """Before the first name that trains: say what is missing, and let Keras know our layers."""
+    """Before the first name that trains: say what is missing, and let Keras find the layers."""
     from hvdkit import engine, parallel
 
     engine.log_to_stderr()

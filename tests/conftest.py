@@ -1,33 +1,81 @@
-"""One launched job runs all checks of a module; each check is a test."""
+"""Each check of `tests/checks` is a test; those that need the same ranks run on the same ones."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from rank_jobs import Jobs, checks_of
+import seconds_spent
+from rank_checks import Check, checks_of
+from rank_pool import RankPools
+
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def jobs() -> Jobs:
-    """The jobs of this test run."""
-    return Jobs()
+def _pools() -> Iterator[RankPools]:
+    pools = RankPools()
+    yield pools
+    pools.close()
+
+
+@pytest.fixture
+def pools(_pools: RankPools) -> RankPools:
+    """The ranks of this test run."""
+    return _pools
+
+
+@pytest.fixture(autouse=True)
+def _no_ranks_beside_other_tests(request: pytest.FixtureRequest, _pools: RankPools) -> None:
+    """Ranks that wait would take cores from the jobs that a test starts itself."""
+    if "check" not in request.fixturenames:
+        _pools.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test of each check in the modules that a test file lists.
 
-    `JOBS` are run always, and `LONG_JOBS`, the same checks on other ranks, by `make test-long`.
+    `JOBS` are run always, but for checks that are marked as long; `LONG_JOBS`, the same checks on
+    other ranks, are run by `make test-long`.
     """
     if "check" not in metafunc.fixturenames:
         return
-    long_jobs = getattr(metafunc.module, "LONG_JOBS", [])
+    jobs = [(job, False) for job in metafunc.module.JOBS]
+    jobs += [(job, True) for job in getattr(metafunc.module, "LONG_JOBS", [])]
     cases = [
         pytest.param(
-            *job,
-            check,
-            id=f"{job[0]}-{job[1]}{job[2]}-{check[6:]}",
-            marks=[pytest.mark.long] if job in long_jobs else [],
+            check, id=str(check), marks=[pytest.mark.long] if is_long or check.is_long else []
         )
-        for job in [*metafunc.module.JOBS, *long_jobs]
-        for check in checks_of(job[0])
+        for job, is_long in jobs
+        for check in checks_of(*job)
     ]
-    metafunc.parametrize(("module", "launcher", "ranks", "check"), cases)
+    metafunc.parametrize("check", cases)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests together that need the same ranks, so that these start once."""
+    places: dict[object, int] = {}
+    for item in items:
+        places.setdefault(_ranks_or_file(item), len(places))
+    items.sort(key=lambda item: places[_ranks_or_file(item)])
+
+
+def _ranks_or_file(item: pytest.Item) -> object:
+    check = item.callspec.params.get("check") if hasattr(item, "callspec") else None
+    return check.ranks if isinstance(check, Check) else item.path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print where the seconds went."""
+    by_file: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                file = Path(report.fspath).as_posix().removeprefix("tests/")
+                by_file[file] += report.duration
+    if by_file:
+        terminalreporter.section("seconds")
+        for line in seconds_spent.summary(by_file):
+            terminalreporter.line(line)

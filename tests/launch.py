@@ -7,9 +7,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+import forks
+import seconds_spent
 
 from hvdkit_cli.building.process import end_tree
 
@@ -93,6 +98,7 @@ def run_ranks(
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    forked: bool = False,
 ) -> Finished:
     """Run a Python command on several ranks and wait for its end.
 
@@ -104,8 +110,11 @@ def run_ranks(
         timeout: seconds until the job is killed.
         env: more variables of the environment.
         cwd: folder to run in.
+        forked: whether the ranks begin with TensorFlow and Keras imported, which saves seconds.
+            Not for jobs whose processes fail, nor for those of another installation.
     """
-    argv = launch_command(launcher, ranks, [sys.executable, *command])
+    python = forks.interpreter(environment(env)) if forked else [sys.executable]
+    argv = launch_command(launcher, ranks, [*python, *command])
     return run_command(argv, timeout=timeout, env=env, cwd=cwd)
 
 
@@ -142,24 +151,43 @@ def run_command(
     """Run a command in a session of its own and wait for its end; see `run_ranks`."""
     # A file, not a pipe: a process that outlives its launcher can't keep the test waiting.
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
-        process = subprocess.Popen(
-            argv,
-            env=environment(env),
-            cwd=cwd or ROOT,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        started = time.monotonic()
+        process = start_command(argv, printed, env, cwd)
         status = _wait(process, timeout)
+        seconds_spent.job_ended(argv, time.monotonic() - started)
         printed.seek(0)
         return Finished(status, printed.read())
 
 
-def _wait(process: subprocess.Popen, timeout: float) -> int | None:
+def start_command(
+    argv: Sequence[str],
+    printed: IO[str],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own; it prints into a file."""
+    return subprocess.Popen(
+        argv,
+        env=environment(env),
+        cwd=cwd or ROOT,
+        stdout=printed,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def end_job(process: subprocess.Popen[bytes]) -> None:
+    """End a job and all its processes, however they are."""
+    if process.poll() is None:
+        end_tree(process.pid)
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float) -> int | None:
     """The job's exit status; None if it had to be ended."""
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        end_tree(process.pid)
+        end_job(process)
         return None

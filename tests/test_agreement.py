@@ -6,7 +6,8 @@ import re
 
 import pytest
 from launch import run_ranks
-from rank_jobs import Jobs
+from rank_checks import Check
+from rank_pool import RankPools
 
 JOBS = [("agreement", "mpi", 3), ("agreement.several_optimizers", "mpi", 2)]
 LONG_JOBS = [
@@ -17,8 +18,8 @@ LONG_JOBS = [
 _WEIGHTS = re.compile(r"WEIGHTS (\w{64})")
 
 
-def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
-    jobs.get(module, launcher, ranks).require(check)
+def test_on_ranks(pools: RankPools, check: Check) -> None:
+    pools.require(check)
 
 
 def _weights(launcher: str, mode: str, *seeds: int) -> list[str]:

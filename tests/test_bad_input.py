@@ -1,4 +1,8 @@
-"""Bad input: one clear error that names the ranks, and an exit status that is not 0, in seconds."""
+"""Bad input: one clear error that names the ranks, and an exit status that is not 0, in seconds.
+
+What a rank can catch is in `checks/refused_input.py`; jobs that end by it are long tests, but for
+one of each kind of end.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,12 @@ from pathlib import Path
 
 import pytest
 from failing_jobs import LIMIT_SECONDS, SCRIPTS, Case, require_failure, require_on_each_rank
-from launch import run_ranks
+from launch import LAUNCHERS, run_ranks
+from rank_checks import Check
+from rank_pool import RankPools
+
+JOBS = [("refused_input", "mpi", 2)]
+LONG_JOBS = [("refused_input", "gloo", 3)]
 
 MISSING = ("rank 1 (host", "is missing: it is busy elsewhere", "time.sleep(600)")
 
@@ -27,7 +36,7 @@ CASES = [
             "float32 (4, 2) on rank 0, but float32 (4, 3) on rank 1",
         ),
         ranks=3,
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "different_models.py",
@@ -36,6 +45,7 @@ CASES = [
             "RankMismatchError: the gradients of the trainable variables differ between ranks",
             "float32 (4, 2) on rank 0, but float32 (4, 3) on rank 1",
         ),
+        long=LAUNCHERS,
     ),
     Case(
         "different_values.py",
@@ -69,7 +79,7 @@ CASES = [
         error=("rank 0 waited", "in allreduce (the limit is 3 s", *MISSING),
         named="rank 1 stopped taking part:",
         traceback=False,
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "missing_rank.py",
@@ -105,7 +115,7 @@ CASES = [
         arguments=("fit",),
         error=("KeyError: 'only on rank 1'",),
         named="an exception on rank 1 (host",
-        long=("mpi",),
+        long=LAUNCHERS,
     ),
     Case(
         "one_rank_fails.py",
@@ -132,7 +142,7 @@ CASES = [
             "batch_size_0_dataset,batch_size_0",
         ),
         error=("ValueError: on rank 0", "batch_size is a positive number of rows, not 0"),
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "data.py",
@@ -146,7 +156,7 @@ CASES = [
             "the data has 2 rows, fewer than the 3 ranks: start fewer ranks, or give more data",
         ),
         ranks=3,
-        long=("mpi",),
+        long=LAUNCHERS,
     ),
     Case(
         "few_rows_in_batches.py",
@@ -166,9 +176,13 @@ CASES = [
             "TypeError: tf_keras.src.optimizers.adam.Adam is an optimizer of Keras 2",
             "use the one of the same name in keras.optimizers",
         ),
-        long=("mpi",),
+        long=LAUNCHERS,
     ),
 ]
+
+
+def test_on_ranks(pools: RankPools, check: Check) -> None:
+    pools.require(check)
 
 
 @pytest.mark.parametrize(
@@ -187,13 +201,18 @@ CASES = [
 def test_one_error(case: Case, launcher: str) -> None:
     start = time.monotonic()
     job = run_ranks(
-        launcher, case.ranks, [str(SCRIPTS / case.script), *case.arguments], timeout=LIMIT_SECONDS
+        launcher,
+        case.ranks,
+        [str(SCRIPTS / case.script), *case.arguments],
+        timeout=LIMIT_SECONDS,
+        forked=case.traceback,  # in the others, ranks fail without an error
     )
     require_failure(job, f"{case} {launcher}", time.monotonic() - start)
     require_on_each_rank(job, case)
 
 
-@pytest.mark.parametrize("launcher", ["mpi", pytest.param("gloo", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_load_model_of_no_model(launcher: str, tmp_path: Path) -> None:
     text, empty_zip, folder = (tmp_path / name for name in ("a.keras", "b.keras", "c.keras"))
     text.write_text("no model")
@@ -221,20 +240,25 @@ def test_load_model_of_no_model(launcher: str, tmp_path: Path) -> None:
     )
     start = time.monotonic()
     job = run_ranks(
-        launcher, case.ranks, [str(SCRIPTS / case.script), *case.arguments], timeout=LIMIT_SECONDS
+        launcher,
+        case.ranks,
+        [str(SCRIPTS / case.script), *case.arguments],
+        timeout=LIMIT_SECONDS,
+        forked=True,
     )
     require_failure(job, f"load_model {launcher}", time.monotonic() - start)
     require_on_each_rank(job, case)
 
 
 def test_every_call_before_init_is_refused() -> None:
-    job = run_ranks("python", 1, [str(SCRIPTS / "before_init.py"), "all"], timeout=LIMIT_SECONDS)
+    command = [str(SCRIPTS / "before_init.py"), "all"]
+    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS, forked=True)
     assert job.status == 0, job.describe()
     assert job.output.count("refused: ") >= 35, job.describe()
 
 
 def test_call_before_init_without_a_launcher() -> None:
     command = [str(SCRIPTS / "before_init.py"), "allreduce"]
-    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS)
+    job = run_ranks("python", 1, command, timeout=LIMIT_SECONDS, forked=True)
     assert job.status == 1, job.describe()
     assert "NotInitializedError: hvd.allreduce() needs the other ranks" in job.output

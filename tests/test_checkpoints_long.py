@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from rank_jobs import Jobs
+from rank_checks import Check
+from rank_pool import RankPools
 
 pytestmark = pytest.mark.long
 
@@ -14,5 +15,5 @@ JOBS = [
 ]
 
 
-def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
-    jobs.get(module, launcher, ranks).require(check)
+def test_on_ranks(pools: RankPools, check: Check) -> None:
+    pools.require(check)

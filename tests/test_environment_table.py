@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from launch import ROOT
+
+pytestmark = pytest.mark.quick
 
 _VARIABLE = re.compile(r"(?<![\w.])(?:(?:HVDKIT|HOROVOD|OMPI|PRTE|TF)_[A-Z]\w*|KERAS_BACKEND)")
 _TABLED = re.compile(r"`([A-Z][A-Z0-9]*_\w+)`")

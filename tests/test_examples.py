@@ -10,7 +10,14 @@ import pytest
 from launch import LIKE_A_USER, Finished, run_ranks
 
 LAUNCHES = [("python", 1), ("mpi", 2), ("gloo", 2)]
-EXAMPLES = ["examples/digits.py", "examples/custom_loop.py"]
+RUNS = [
+    *(("examples/digits.py", *launch) for launch in LAUNCHES),
+    ("examples/custom_loop.py", "mpi", 2),
+]
+LONG_RUNS = [
+    pytest.param("examples/custom_loop.py", *launch, marks=pytest.mark.long)
+    for launch in (("python", 1), ("gloo", 2))
+]
 
 
 def _require_result(finished: Finished, ranks: int, at_least: float) -> None:
@@ -25,23 +32,28 @@ def _require_result(finished: Finished, ranks: int, at_least: float) -> None:
     assert len(first_epoch) == 1, finished.describe()
 
 
-@pytest.mark.parametrize(("launcher", "ranks"), LAUNCHES)
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize(("example", "launcher", "ranks"), [*RUNS, *LONG_RUNS])
 def test_example(example: str, launcher: str, ranks: int) -> None:
-    finished = run_ranks(launcher, ranks, [example, "--epochs", "3"], env=LIKE_A_USER)
+    finished = run_ranks(launcher, ranks, [example, "--epochs", "3"], env=LIKE_A_USER, forked=True)
     _require_result(finished, ranks, at_least=0.85)
 
 
 def test_defaults_reach_the_accuracy_and_the_best_model_is_saved(tmp_path: Path) -> None:
     saved = tmp_path / "best.keras"
-    finished = run_ranks("mpi", 2, ["examples/digits.py", "--save", str(saved)], env=LIKE_A_USER)
+    finished = run_ranks(
+        "mpi", 2, ["examples/digits.py", "--save", str(saved)], env=LIKE_A_USER, forked=True
+    )
     _require_result(finished, 2, at_least=0.95)
     assert zipfile.is_zipfile(saved)
 
 
 def test_mirrored_strategy() -> None:
     finished = run_ranks(
-        "python", 1, ["examples/digits.py", "--epochs", "3", "--cpu-devices", "2"], env=LIKE_A_USER
+        "python",
+        1,
+        ["examples/digits.py", "--epochs", "3", "--cpu-devices", "2"],
+        env=LIKE_A_USER,
+        forked=True,
     )
     _require_result(finished, 1, at_least=0.85)
     # Two devices take twice the rows of one in a step: 1437 rows in batches of 2 x 16.
@@ -50,7 +62,7 @@ def test_mirrored_strategy() -> None:
 
 def test_mirrored_strategy_is_refused_on_several_ranks() -> None:
     finished = run_ranks(
-        "mpi", 2, ["examples/digits.py", "--strategy", "mirrored"], env=LIKE_A_USER
+        "mpi", 2, ["examples/digits.py", "--strategy", "mirrored"], env=LIKE_A_USER, forked=True
     )
     assert finished.status not in (0, None), finished.describe()
     assert "is for one process, but this job has 2 ranks" in finished.output, finished.describe()
@@ -71,6 +83,6 @@ digits.require_same_weights(digits.build_model())
 def test_different_weights_are_noticed(tmp_path: Path) -> None:
     script = tmp_path / "different.py"
     script.write_text(DIFFERENT_WEIGHTS)
-    finished = run_ranks("mpi", 2, [str(script)], env=LIKE_A_USER)
+    finished = run_ranks("mpi", 2, [str(script)], env=LIKE_A_USER, forked=True)
     assert finished.status not in (0, None), finished.describe()
     assert "the ranks hold different weights" in finished.output, finished.describe()

@@ -64,10 +64,10 @@ def test_every_mesh_has_the_curve_of_one_rank(
 
 def test_a_plan_needs_no_ranks_and_a_model_that_does_not_fit_is_not_made() -> None:
     large = ["examples/gpt.py", "--preset", "gpt3-175b", "--memory", "80", "--batch-size", "512"]
-    plan = run_ranks("python", 1, [*large, "--plan", "--tensor", "8"], env=LIKE_A_USER)
+    plan = run_ranks("python", 1, [*large, "--plan", "--tensor", "8"], env=LIKE_A_USER, forked=True)
     _require_refusal(plan)
     # 2.6 TB: had it been made, this job would not have ended so.
-    started = run_ranks("mpi", 2, large, env=LIKE_A_USER)
+    started = run_ranks("mpi", 2, large, env=LIKE_A_USER, forked=True)
     _require_refusal(started)
     assert started.output.count("It does not fit") == 1, started.describe()
 
@@ -83,7 +83,9 @@ def _curves(
 ) -> dict[str, list[float]]:
     history = folder / "history.json"
     command = ["examples/gpt.py", *SMALL, *mesh, "--cache", str(cache), "--history", str(history)]
-    finished = run_ranks(launcher, ranks, command, env=LIKE_A_USER, timeout=240).require_success()
+    finished = run_ranks(
+        launcher, ranks, command, env=LIKE_A_USER, timeout=240, forked=True
+    ).require_success()
     assert finished.output.count("text:") == 1, finished.describe()
     assert finished.output.count("def ") >= 1, finished.describe()
     return json.loads(history.read_text())["history"]

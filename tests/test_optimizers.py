@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rank_jobs import Jobs
+from rank_checks import Check
+from rank_pool import RankPools
 
-JOBS = [("optimizers", "mpi", 2)]
-LONG_JOBS = [("optimizers", "gloo", 3)]
+JOBS = [("optimizers", "mpi", 2), ("optimizer_steps", "mpi", 2), ("exchanges", "mpi", 2)]
+LONG_JOBS = [("optimizers", "gloo", 3), ("optimizer_steps", "gloo", 3), ("exchanges", "gloo", 3)]
 
 
-def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
-    jobs.get(module, launcher, ranks).require(check)
+def test_on_ranks(pools: RankPools, check: Check) -> None:
+    pools.require(check)

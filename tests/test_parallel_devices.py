@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rank_jobs import Jobs
+from rank_checks import Check
+from rank_pool import RankPools
 
 JOBS = [("parallel_devices", "python", 1), ("parallel_devices_on_ranks", "mpi", 2)]
 LONG_JOBS = [("parallel_devices_kinds", "python", 1), ("parallel_devices_on_ranks", "gloo", 2)]
 
 
-def test_on_devices(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
-    jobs.get(module, launcher, ranks).require(check)
+def test_on_devices(pools: RankPools, check: Check) -> None:
+    pools.require(check)

@@ -14,6 +14,8 @@ from hvdkit.schedules.gantt import draw
 from hvdkit.schedules.schedules import Backward, Forward
 from hvdkit.schedules.simulation import simulate, validate
 
+pytestmark = pytest.mark.quick
+
 ALL = [
     schedules.GPipe(),
     schedules.OneForwardOneBackward(),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from launch import ROOT
-from rank_jobs import CHECKS, Jobs
+from rank_checks import CHECKS, Check
+from rank_pool import RankPools
 
 JOBS: list[tuple[str, str, int]] = []
 LONG_JOBS = [
@@ -46,9 +47,7 @@ def keras_hub(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.mark.timeout(700)
-def test_on_ranks(
-    jobs: Jobs, keras_hub: Path, module: str, launcher: str, ranks: int, check: str
-) -> None:
+def test_on_ranks(pools: RankPools, keras_hub: Path, check: Check) -> None:
     folders = [str(ROOT / each) for each in (".", "tests", "tests/lean")]
     env = {"PYTHONPATH": os.pathsep.join([*folders, str(keras_hub)])}
-    jobs.get(module, launcher, ranks, timeout=650, env=env).require(check)
+    pools.require(check, env=env, seconds=650)

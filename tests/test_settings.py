@@ -10,7 +10,7 @@ import pytest
 from launch import run_ranks
 
 from hvdkit.engine.cores import cgroup_quota, threads_per_rank
-from hvdkit.engine.launcher import Launch, read_launch
+from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
 from hvdkit.engine.settings import before_start, idle_cores_advice, set_variable
 
 FOUR = frozenset(range(4))
@@ -77,6 +77,36 @@ def test_launchers_are_recognised(environ: dict[str, str], launch: Launch) -> No
     assert read_launch(environ) == launch
 
 
+SRUN = {
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_NODEID": "1",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURMD_NODENAME": "node1",
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "local_size", "changed", "said"),
+    [
+        (4, 2, {}, None),
+        (4, 1, {}, "MPI sees 1 of them there"),
+        (4, 1, {"SLURM_LOCALID": "1"}, None),
+        (1, 1, {"SLURM_PROCID": "0"}, "each of them is a job of one rank"),
+        (1, 1, {}, None),
+        (1, 1, {"SLURM_PROCID": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None),
+        (4, 2, {"SLURM_STEP_TASKS_PER_NODE": "1,3", "SLURM_NODEID": "1"}, "has started 3 tasks"),
+    ],
+)
+def test_tasks_of_srun_that_did_not_find_each_other(
+    size: int, local_size: int, changed: dict[str, str], said: str | None
+) -> None:
+    """One task of a host says it, or one of all where each is alone."""
+    problem = missing_neighbours(size, local_size, SRUN | changed)
+    assert (problem is None) if said is None else (said in (problem or ""))
+
+
 def test_the_environment_wins_over_defaults_and_arguments_over_it() -> None:
     environ = {"A": "theirs"}
     assert set_variable("A", "ours", "", given=False, environ=environ).value == "theirs"
@@ -140,15 +170,18 @@ def test_advice_when_binding_leaves_cores_idle(monkeypatch: pytest.MonkeyPatch) 
 def test_threads_of_real_ranks() -> None:
     cores = len(os.sched_getaffinity(0))
     for ranks in (1, 2):
-        job = run_ranks("mpi", ranks, ["-c", PRINT_THREADS.format({})]).require_success()
+        job = run_ranks(
+            "mpi", ranks, ["-c", PRINT_THREADS.format({})], forked=True
+        ).require_success()
         assert job.output.count(f"THREADS {max(1, cores // ranks)}") == ranks, job.output
         assert job.output.count("TensorFlow threads = ") == 1, "said once, by rank 0"
 
 
 def test_the_user_sets_threads() -> None:
-    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({"threads": 3})])
+    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({"threads": 3})], forked=True)
     assert "THREADS 3" in job.require_success().output
-    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({})], env={"OMP_NUM_THREADS": "1"})
+    one = {"OMP_NUM_THREADS": "1"}
+    job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({})], env=one, forked=True)
     assert "OMP_NUM_THREADS = 1 (from the environment)" in job.require_success().output
 
 

@@ -1,9 +1,10 @@
-"""What each rank of a test job runs: all checks of one module or package, in order.
+"""What each rank of a test job runs.
 
-A check that fails ends the rank at once, with an exit status that is not 0, so the launcher ends
-the others. Each rank writes a line for each check that it has finished.
+    worker.py --pool SOCKET INIT            the checks that pytest asks for, see `rank_pool.py`
+    worker.py MODULE FOLDER [CHECK ...]     by hand: the checks of a module or package, or some
 
-A module, or the `__init__.py` of a package, can hold `INIT`: arguments of `hvd.init`.
+By hand, under any launcher, each rank writes a line for each check that it has finished into the
+folder. A check that fails ends the rank at once, so that the launcher ends the others.
 """
 
 from __future__ import annotations
@@ -16,44 +17,84 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Client
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+DEVICES = "CHECKS_CPU_DEVICES"
 
 
 def main(module_name: str, report_folder: str, *only: str) -> None:
-    import hvdkit as hvd
+    from rank_checks import settings_of
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    read_without_autotuning()
-    module = importlib.import_module(f"checks.{module_name}")
-    checks = checks_in(module)
-    hvd.init(**getattr(module, "INIT", {}))
+    settings = settings_of(module_name)
+    for name, value in settings.get("ENVIRONMENT", {}).items():
+        os.environ.setdefault(name, value)
+    hvd = start(settings.get("INIT", {}))
+    checks = checks_in(importlib.import_module(f"checks.{module_name}"))
     with open(Path(report_folder) / f"rank{hvd.rank()}.jsonl", "w", buffering=1) as report:
         for name in only or checks:
             started = time.monotonic()
-            line = {"check": name, "error": None}
-            try:
-                checks[name]()
-            except BaseException:
-                report.write(json.dumps(line | {"error": traceback.format_exc()}) + "\n")
+            error = error_of(checks[name])
+            seconds = round(time.monotonic() - started, 1)
+            report.write(json.dumps({"check": name, "error": error, "seconds": seconds}) + "\n")
+            if error is not None:
                 report.flush()
                 os._exit(1)
-            line["seconds"] = round(time.monotonic() - started, 1)
-            report.write(json.dumps(line) + "\n")
 
 
-def read_without_autotuning() -> None:
-    """Let TensorFlow not tune how data is read.
+def serve(address: str, init: str) -> None:
+    """Run the checks that pytest sends, until it closes the connection."""
+    hvd = start(json.loads(init))
+    from rank_state import RankState, is_reusable
 
-    Where ranks share cores, the thread that tunes may miss that its iterator is at its end, and
-    whoever deletes the iterator then waits for it, for up to a minute.
-    """
+    state = RankState()
+    with Client(address) as connection:
+        connection.send(hvd.rank())
+        while True:
+            try:
+                file, name = connection.recv()
+            except EOFError:
+                break
+            state.seed_for(name)
+            began = time.process_time()
+            error = error_of(partial(run_check, file, name))
+            state.restore()
+            cpu = time.process_time() - began
+            answer = {"error": error, "reusable": error is None and is_reusable(), "cpu": cpu}
+            connection.send(answer)
+
+
+def run_check(file: str, name: str) -> None:
+    """Import a file of checks, which may fail too, and run one of them."""
+    getattr(importlib.import_module(f"checks.{file}"), name)()
+
+
+def start(init: dict[str, Any]) -> ModuleType:
+    """Start hvdkit, on as many logical CPU devices as the checks need."""
     import tensorflow as tf
 
-    from hvdkit.data.source import without_autotuning
+    import hvdkit as hvd
 
-    start = tf.data.Dataset.__iter__
-    tf.data.Dataset.__iter__ = lambda dataset: start(without_autotuning(dataset))
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if count := int(os.environ.get(DEVICES, "0")):
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * count,
+        )
+    hvd.init(**init)
+    return hvd
+
+
+def error_of(check: Callable[[], None]) -> str | None:
+    """Run a check; what it raised, as text, or None."""
+    try:
+        check()
+    except BaseException:
+        return traceback.format_exc()
+    return None
 
 
 def checks_in(module: ModuleType) -> dict[str, Callable[[], None]]:
@@ -73,4 +114,4 @@ def checks_in(module: ModuleType) -> dict[str, Callable[[], None]]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve(*sys.argv[2:]) if sys.argv[1] == "--pool" else main(*sys.argv[1:])

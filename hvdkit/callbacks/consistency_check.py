@@ -15,13 +15,15 @@ from hvdkit.engine import (
     raise_everywhere,
     topology,
 )
-from hvdkit.exchange.buckets import variable_key
-from hvdkit.optimizers.mixins import is_distributed, mesh_of
+from hvdkit.exchange.tracked import Tracked
+from hvdkit.mesh.variable import variable_key
+from hvdkit.optimizers.composition import is_distributed, mesh_of
 from hvdkit.state import outside_variables
 from hvdkit.state.broadcast import broadcast_variables
 from hvdkit.state.differences import NAMED, find_differences, find_other_layers, summary
 from hvdkit.state.digest import digests_of
-from hvdkit.state.inventory import Alike, agreeing_variables, alike, moving_statistics
+from hvdkit.state.groups import Alike, alike, within
+from hvdkit.state.inventory import agreeing, averaged, inventory
 from hvdkit.state.reachable import (
     COMPILED,
     FoundOptimizer,
@@ -102,6 +104,7 @@ class ConsistencyCheck(keras.callbacks.Callback):
         """Find out who is compared."""
         leading = leading_optimizer(self.model)
         groups = [Alike(self.process_set)] if self.process_set else alike(leading)
+        self._replicas = groups[-1].ranks
         self._groups = [group for group in groups if topology.size() > 1 and group.compares]
         self._active = bool(self._groups)
         mesh = mesh_of(leading)
@@ -158,14 +161,11 @@ class ConsistencyCheck(keras.callbacks.Callback):
     def _check(self, when: str, with_statistics: bool = False) -> None:
         if not self._active:
             return
-        variables = agreeing_variables(self.model, self._local)
-        purpose = "variables"
-        if with_statistics and is_distributed(leading_optimizer(self.model)):
-            variables += moving_statistics(self.model)
-            purpose = "variables and statistics"
+        rows = self._compared(with_statistics=with_statistics)
+        purpose = "variables and statistics" if with_statistics else "variables"
         problem = None
         for group in self._groups:
-            found = self._differences(group, variables, purpose)
+            found = self._differences(group, rows, purpose)
             # Files of layers don't change, and were sent: they need not be the same to the byte.
             files = when.startswith("before") and not self._broadcasts
             layers = self._other_differences(group, files=files)
@@ -187,10 +187,18 @@ class ConsistencyCheck(keras.callbacks.Callback):
         elif problem:
             raise RankMismatchError(problem)
 
-    def _differences(self, group: Alike, variables: list[Any], purpose: str) -> str | None:
+    def _compared(self, *, with_statistics: bool) -> list[Tracked]:
+        """The variables that the ranks must hold alike now."""
+        tracked = inventory(self.model, local=self._local)
+        rows = [*agreeing(tracked), *(averaged(tracked) if with_statistics else [])]
+        if self.process_set:
+            return rows
+        return [row for row in rows if row.same_on and within(self._replicas, row.same_on)]
+
+    def _differences(self, group: Alike, rows: list[Tracked], purpose: str) -> str | None:
         """What differs between the ranks of a group, in words; repaired, if that is asked for."""
-        variables = group.among(variables)
-        kept = f"whole {purpose}" if group.whole_only else purpose
+        variables = [row.variable for row in group.among(rows)]
+        kept = f"unsharded {purpose}" if group.unsharded_only else purpose
         digests = digests_of(self.model, kept, variables, group.ranks)
         differing = [variables[i] for i in digests.differing()]
         if not differing:

@@ -8,7 +8,8 @@ import keras
 
 from hvdkit.callbacks.averaged_logs import AgreedLogs
 from hvdkit.engine import topology
-from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.optimizers.composition import mesh_of
+from hvdkit.state.reachable import leading_optimizer
 from hvdkit.state.statistics import average_statistics
 
 
@@ -25,8 +26,8 @@ class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
         average_statistics(self.model)
         if self.save_best_only and self.monitor_op is None:  # Keras does it after an epoch only
             self._set_monitor_op()
-        # Ranks that hold parts of a model write one file together.
-        mesh = mesh_of(self.model.optimizer)
+        # Ranks that hold shards or stages of a model write one file together.
+        mesh = mesh_of(leading_optimizer(self.model))
         if topology.rank() == 0 or (mesh is not None and mesh.is_model_parallel):
             super()._save_model(epoch, batch, logs)
 

@@ -37,7 +37,7 @@ class Contents:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
-    def pieces(self) -> Iterator[Any]:
+    def buffers(self) -> Iterator[Any]:
         """The bytes of the file."""
         entries = [
             {

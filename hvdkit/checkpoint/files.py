@@ -29,36 +29,36 @@ class Digest:
         return asdict(self)
 
 
-def write_whole(path: Path, pieces: Iterable[Any]) -> Digest:
+def write_atomically(path: Path, buffers: Iterable[Any]) -> Digest:
     """Write a file so that its name never stands for less than all of it.
 
     The contents reach the disk (fsync) under another name before the file gets its own.
 
     Args:
         path: the file; its folder exists.
-        pieces: bytes-like objects, one after the other.
+        buffers: bytes-like objects, one after the other.
 
     Raises:
         OSError: the disk is full, or the folder can't be written.
     """
     checksum, length = hashlib.sha256(), 0
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        for piece in pieces:
-            view = memoryview(piece).cast("B")
+    unfinished = path.with_name(path.name + ".part")
+    with open(unfinished, "wb") as file:
+        for buffer in buffers:
+            view = memoryview(buffer).cast("B")
             for start in range(0, len(view), _PIECE):
                 checksum.update(view[start : start + _PIECE])
                 file.write(view[start : start + _PIECE])
             length += len(view)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+    os.replace(unfinished, path)
     sync_folder(path.parent)
     return Digest(length, checksum.hexdigest())
 
 
 def digest_of(path: Path) -> Digest:
-    """The length and the checksum of a file, read piece by piece."""
+    """The length and the checksum of a file, read block by block."""
     with open(path, "rb") as file:
         checksum = hashlib.file_digest(file, "sha256")
         return Digest(file.tell(), checksum.hexdigest())

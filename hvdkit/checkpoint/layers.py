@@ -22,21 +22,21 @@ def add_layers(contents: Contents, layers: Sequence[Any]) -> None:
     contents.values[LAYERS] = [
         {"name": layer.name, "class": type(layer).__name__} for layer in layers
     ]
-    for place, layer in enumerate(layers):
+    for position, layer in enumerate(layers):
         for name, array in read_layer(layer).items():
-            contents.arrays[f"{LAYERS}/{place}/{name}"] = array
+            contents.arrays[f"{LAYERS}/{position}/{name}"] = array
 
 
 def joined(files: Sequence[Contents]) -> Contents:
-    """What the layers of several parts of a model keep, each layer once."""
+    """What the layers of several shards of a model keep, each layer once."""
     result = Contents({}, {LAYERS: []})
     names: set[str] = set()
     for file in files:
-        for place, layer in enumerate(file.values.get(LAYERS, [])):
+        for position, layer in enumerate(file.values.get(LAYERS, [])):
             if layer["name"] in names:
                 continue
             names.add(layer["name"])
-            for name, array in _state(file, place).items():
+            for name, array in _state(file, position).items():
                 result.arrays[f"{LAYERS}/{len(result.values[LAYERS])}/{name}"] = array
             result.values[LAYERS].append(layer)
     return result
@@ -50,19 +50,19 @@ def restore_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) 
     Args:
         contents: of a file, or of several that are `joined`.
         layers: the layers of this model.
-        by_name: whether the file is from a model that was divided in another way, so that layers
+        by_name: whether the file is from a model that was sharded in another way, so that layers
             are found by their names and not by their order.
 
     Returns:
         Whether one of them kept something else before.
     """
     stored = contents.values.get(LAYERS, [])
-    places = {layer["name"]: place for place, layer in enumerate(stored)}
+    positions = {layer["name"]: position for position, layer in enumerate(stored)}
     if by_name:
-        pairs = [(one, places[one.name]) for one in layers if one.name in places]
+        pairs = [(one, positions[one.name]) for one in layers if one.name in positions]
     else:
         pairs = list(zip(layers, range(len(stored)), strict=False))
-    written = [write_layer(layer, _state(contents, place)) for layer, place in pairs]
+    written = [write_layer(layer, _state(contents, position)) for layer, position in pairs]
     return any(written)
 
 
@@ -91,8 +91,8 @@ def require_files_inside(contents: Contents, source: str) -> None:
         CheckpointError: one would be.
     """
     start = f"{Files.name}/"
-    for place, layer in enumerate(contents.values.get(LAYERS, [])):
-        files = [n.removeprefix(start) for n in _state(contents, place) if n.startswith(start)]
+    for position, layer in enumerate(contents.values.get(LAYERS, [])):
+        files = [n.removeprefix(start) for n in _state(contents, position) if n.startswith(start)]
         for name in filter(leaves_folder, files):
             raise CheckpointError(
                 f"{source}: the layer {layer['name']} has a file of the name {name!r}, which would "
@@ -101,6 +101,6 @@ def require_files_inside(contents: Contents, source: str) -> None:
             )
 
 
-def _state(contents: Contents, place: int) -> Arrays:
-    start = f"{LAYERS}/{place}/"
+def _state(contents: Contents, position: int) -> Arrays:
+    start = f"{LAYERS}/{position}/"
     return {n.removeprefix(start): a for n, a in contents.arrays.items() if n.startswith(start)}

@@ -7,34 +7,35 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
+from hvdkit.checkpoint.variables import ACCUMULATORS, DIFFERING, RESIDUALS, SEEDS, STATE, kind_of
 
 # What becomes of the arrays of a group; the others are taken from rank r % (old number of ranks).
-_AVERAGED = ("state", "accumulators")
+_AVERAGED = (STATE, ACCUMULATORS, RESIDUALS, DIFFERING)
 _SUMMED = ("metrics",)
-_SEEDS = "seeds"
 
 # Under this name a rank's file lists the weights in "state" that are its own.
 KEPT = "kept_by_rank"
 
 
-def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Contents:
+def reshard(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Contents:
     """What a rank starts from when fewer or more ranks wrote the checkpoint.
 
-    - Moving statistics, and gradients that are accumulated but not applied yet: the mean over the
-      old ranks. The reduction averages over ranks, so the mean keeps what it will give.
+    - Moving statistics, gradients that are accumulated but not applied yet, residuals, and weights
+      that an exchange lets differ: the mean over the old ranks. The ranks average these themselves
+      sooner or later, so the mean keeps what that will give.
     - Running metrics are sums: rank 0 takes the sum over the old ranks, the others zeros.
     - Seeds: a rank that was there keeps its own; a new one derives its own from rank 0's and its
       number, as `BroadcastGlobalVariablesCallback` does.
     - Weights that are each rank's own, and other things: those of rank r % (old number of ranks).
 
     Args:
-        rank: the new rank; of a divided model, the new replica.
+        rank: the new rank; of a sharded model, the new replica.
         old_ranks: how many ranks, or replicas, wrote the checkpoint.
         read: the contents of an old rank's file.
     """
     files = [read(old) for old in range(old_ranks)]
     template = files[rank % old_ranks]
-    kept = {f"state/{place}" for place in template.values.get(KEPT, [])}
+    kept = {f"{STATE}/{position}" for position in template.values.get(KEPT, [])}
     arrays = {
         name: template.arrays[name]
         if name in kept
@@ -46,16 +47,16 @@ def resplit(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
 
 
 def _array(name: str, old: Sequence[np.ndarray], rank: int) -> np.ndarray:
-    group = name.split("/")[0].split(" of ")[0]  # "accumulators of critic.optimizer"
+    kind = kind_of(name.split("/")[0])  # "accumulators of critic.optimizer"
     first = old[0]
     floating = first.dtype.kind not in "biu"
-    if group in _AVERAGED and floating:
+    if kind in _AVERAGED and floating:
         mean = np.mean([array.astype(np.float64) for array in old], axis=0)
         return np.asarray(mean, first.dtype)
-    if group in _SUMMED:
+    if kind in _SUMMED:
         total = np.sum([array.astype(np.float64) for array in old], axis=0)
         return np.asarray(total if rank == 0 else np.zeros_like(first), first.dtype)
-    if group == _SEEDS and rank >= len(old):
+    if kind == SEEDS and rank >= len(old):
         seed, counter = first.tolist()
         derived = np.random.SeedSequence([seed, rank]).generate_state(1)[0]
         return np.array([derived, counter], first.dtype)

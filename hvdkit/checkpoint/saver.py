@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.files import Digest, write_whole
+from hvdkit.checkpoint.files import Digest, write_atomically
 from hvdkit.checkpoint.sharded_files import MeshPosition
-from hvdkit.checkpoint.store import SHARED, Store, part_file, rank_file
+from hvdkit.checkpoint.store import SHARED, Store, rank_file, shard_file
 from hvdkit.engine import allgather_object, broadcast_object, raise_everywhere, topology
 from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import Sizes
@@ -32,15 +32,15 @@ class Snapshot:
         shared: what all ranks have in common; None but on rank 0, which writes it.
         own: what belongs to this rank.
         about: for people; see `Manifest`.
-        place: where this rank stands.
-        part: this rank's part of a model that is divided; None but in the first replica.
+        position: where this rank stands.
+        shard: this rank's shard of a model that is sharded; None but in the first replica.
     """
 
     shared: Contents | None
     own: Contents
     about: dict[str, Any]
-    place: MeshPosition
-    part: Contents | None = None
+    position: MeshPosition
+    shard: Contents | None = None
 
 
 class Progress(enum.IntEnum):
@@ -93,7 +93,7 @@ class Saver:
         """
         self.finish()
         staged = self._staging / f"{self._number:08d}"
-        self._about, self._mesh = snapshot.about, snapshot.place.sizes
+        self._about, self._mesh = snapshot.about, snapshot.position.sizes
         self._writing = self._pool.submit(_write, staged, snapshot)
 
     def progress(self) -> Progress:
@@ -183,9 +183,9 @@ class Saver:
 def _write(staged: Path, snapshot: Snapshot) -> dict[str, Digest]:
     """Write this rank's files; runs beside the training."""
     staged.mkdir(exist_ok=True)
-    parts = {rank_file(topology.rank()): snapshot.own}
+    files = {rank_file(topology.rank()): snapshot.own}
     if snapshot.shared is not None:
-        parts[SHARED] = snapshot.shared
-    if snapshot.part is not None:
-        parts[part_file(snapshot.place.sizes, *snapshot.place.indices[1:])] = snapshot.part
-    return {name: write_whole(staged / name, part.pieces()) for name, part in parts.items()}
+        files[SHARED] = snapshot.shared
+    if snapshot.shard is not None:
+        files[shard_file(snapshot.position.sizes, *snapshot.position.indices[1:])] = snapshot.shard
+    return {name: write_atomically(staged / name, file.buffers()) for name, file in files.items()}

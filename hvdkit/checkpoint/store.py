@@ -2,7 +2,7 @@
 
     DIRECTORY/checkpoint-00000007/manifest.json    lengths and checksums; written last
                                   shared.bin       what all ranks have in common
-                                  part-0-1.bin     of a divided model: stage 0, tensor rank 1
+                                  part-0-1.bin     of a sharded model: stage 0, tensor rank 1
                                   rank-0.bin       what belongs to rank 0, and so on
     DIRECTORY/.unfinished-RUN/00000008/            a checkpoint that is being written
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvdkit.checkpoint.arrays import Contents, parse
-from hvdkit.checkpoint.files import Digest, digest_of, sync_folder, write_whole
+from hvdkit.checkpoint.files import Digest, digest_of, sync_folder, write_atomically
 from hvdkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def rank_file(rank: int) -> str:
     return f"rank-{rank}.bin"
 
 
-def part_file(mesh: Sizes, stage: int, tensor_index: int) -> str:
-    """The name of the file with a part of the model, which is the shared one for a whole model."""
+def shard_file(mesh: Sizes, stage: int, tensor_index: int) -> str:
+    """The name of the file with a shard of the model: the shared one if it is unsharded."""
     return SHARED if mesh[1:] == (1, 1) else f"part-{stage}-{tensor_index}.bin"
 
 
@@ -134,8 +134,8 @@ def _manifest(folder: Path) -> Manifest:
 
 def _file_names(mesh: Sizes) -> set[str]:
     _, pipeline, tensor = mesh
-    parts = {part_file(mesh, p, t) for p in range(pipeline) for t in range(tensor)}
-    return {SHARED} | parts | {rank_file(rank) for rank in range(math.prod(mesh))}
+    shards = {shard_file(mesh, p, t) for p in range(pipeline) for t in range(tensor)}
+    return {SHARED} | shards | {rank_file(rank) for rank in range(math.prod(mesh))}
 
 
 def _checksum(body: dict[str, Any]) -> str:
@@ -222,7 +222,7 @@ class Store:
             "files": {name: digest.as_json() for name, digest in files.items()},
         }
         manifest = {"checkpoint": body, "sha256": _checksum(body)}
-        write_whole(staged / MANIFEST, [json.dumps(manifest, indent=1).encode()])
+        write_atomically(staged / MANIFEST, [json.dumps(manifest, indent=1).encode()])
         path = self.directory / f"checkpoint-{number:08d}"
         os.rename(staged, path)
         sync_folder(self.directory)

@@ -14,27 +14,28 @@ from hvdkit.checkpoint.layers import (
     require_files_inside,
     restore_layers,
 )
-from hvdkit.checkpoint.reshard import KEPT, resplit
+from hvdkit.checkpoint.reshard import KEPT, reshard
 from hvdkit.checkpoint.saver import Snapshot
-from hvdkit.checkpoint.sharded_files import AXES, MeshPosition, axes, read_own, read_shards
+from hvdkit.checkpoint.sharded_files import AXES, MeshPosition, axes, read_own, read_shard
 from hvdkit.checkpoint.store import SHARED, Manifest, rank_file
 from hvdkit.checkpoint.variables import (
+    ACCUMULATORS,
+    OPTIMIZER,
     PATHS,
-    RECURRENT,
     Groups,
     assign,
     copies,
+    drop_missing,
     group_of,
+    groups_of,
     kept_by_rank,
     misfit,
-    own_variables,
     paths,
-    shared_variables,
 )
 from hvdkit.engine import logger, raise_everywhere, topology
 from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import current_mesh
-from hvdkit.optimizers.mixins import mesh_of
+from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.building import BuiltWith, build_as, build_for_fit, built_with
 from hvdkit.state.outside_variables import keepers, remake_functions, renew
 from hvdkit.state.reachable import (
@@ -69,9 +70,8 @@ class TrainingState:
         self.model = model
         self._given = optimizer
         build_for_fit(model, self._optimizers())
-        self.place = MeshPosition.here(
-            mesh_of(leading_optimizer(model, optimizer)) or current_mesh()
-        )
+        mesh = mesh_of(leading_optimizer(model, optimizer)) or current_mesh()
+        self.position = MeshPosition.here(mesh)
 
     def snapshot(
         self,
@@ -90,19 +90,18 @@ class TrainingState:
             own_values: plain data of this rank.
         """
         found = self._optimizers()
-        mine = own_variables(self.model, found)
-        groups = shared_variables(self.model, found)
-        shared, part = None, None
-        if self.place.divided:
-            part = self._common(groups, found) if self.place.indices[0] == 0 else None
+        groups, mine = groups_of(self.model, found)
+        shared, shard = None, None
+        if self.position.sharded:
+            shard = self._common(groups, found) if self.position.indices[0] == 0 else None
             groups = {}
         if topology.rank() == 0:
-            shared = _contents(groups) if self.place.divided else self._common(groups, found)
+            shared = _contents(groups) if self.position.sharded else self._common(groups, found)
             shared.arrays.update(shared_arrays or {})
         own = _contents({**mine, **(own_groups or {})})
         add_layers(own, keepers(self.model, own=True))
-        own.values.update({KEPT: kept_by_rank(self.model, mine), **(own_values or {})})
-        return Snapshot(shared, own, about, self.place, part)
+        own.values.update({KEPT: kept_by_rank(mine), **(own_values or {})})
+        return Snapshot(shared, own, about, self.position, shard)
 
     def restore(self, manifest: Manifest) -> tuple[Contents, Contents]:
         """Set all variables, and what layers keep outside of them, to those of a checkpoint.
@@ -113,39 +112,38 @@ class TrainingState:
         Raises:
             CheckpointError: on every rank: a file is damaged, or belongs to another model.
         """
-        shared, part, own, problem = Contents(), Contents(), Contents(), None
+        shared, shard, own, problem = Contents(), Contents(), Contents(), None
         groups: Groups = {}
         own_groups: Groups = {}
-        anew = manifest.mesh[1:] != self.place.sizes[1:]
+        other_mesh = manifest.mesh[1:] != self.position.sizes[1:]
         alike, by_rank = keepers(self.model), keepers(self.model, own=True)
         lost: list[str] = []
         try:
             shared = manifest.read(SHARED)
             stored = manifest.read(rank_file(0)).values[PATHS]
-            part = Contents() if anew else read_shards(manifest, self.place, {})
-            found, lost = self._build_as_stored(part.values.get(_BUILT_WITH), stored)
-            groups = shared_variables(self.model, found)
-            own_groups = own_variables(self.model, found)
-            if RECURRENT not in stored:  # written before they were saved
-                own_groups.pop(RECURRENT, None)
-            if anew:
-                part = read_shards(manifest, self.place, groups)
-            _leave_slots(groups, part, found)
+            shard = Contents() if other_mesh else read_shard(manifest, self.position, {})
+            found, lost = self._build_as_stored(shard.values.get(_BUILT_WITH), stored)
+            groups, own_groups = groups_of(self.model, found)
+            if other_mesh:
+                shard = read_shard(manifest, self.position, groups)
+            drop_missing(groups, shard.values[PATHS])
+            _leave_slots(groups, shard, found)
             own = self._own_contents(manifest, own_groups)
+            drop_missing(own_groups, own.values[PATHS])
             source = str(manifest.path)
-            require_files_inside(part, source)
+            require_files_inside(shard, source)
             require_files_inside(own, source)
-            others = other_layers(part, alike, by_name=anew)
-            problem = misfit(groups, part.arrays, part.values[PATHS], source, others) or misfit(
+            others = other_layers(shard, alike, by_name=other_mesh)
+            problem = misfit(groups, shard.arrays, shard.values[PATHS], source, others) or misfit(
                 own_groups, own.arrays, own.values[PATHS], source
             )
         except CheckpointError as error:
             problem = str(error)
         raise_everywhere(problem, CheckpointError)
-        assign(groups, part.arrays)
+        assign(groups, shard.arrays)
         assign(own_groups, own.arrays)
-        changed = restore_layers(part, alike, by_name=anew)
-        changed |= restore_layers(own, by_rank, by_name=anew)
+        changed = restore_layers(shard, alike, by_name=other_mesh)
+        changed |= restore_layers(own, by_rank, by_name=other_mesh)
         if renew(self.model) | changed:
             remake_functions(self.model)
         if lost and topology.rank() == 0:
@@ -180,7 +178,7 @@ class TrainingState:
                     f"holds the state of {one}, which trains variables that are not the model's: "
                     "to restore it, build it before"
                 )
-            elif group_of("accumulators", one) in stored or given:
+            elif group_of(ACCUMULATORS, one) in stored or given:
                 found.append(one)
             elif not unused:
                 lost.append(f"holds no state of {one}, which stays as it is")
@@ -193,13 +191,13 @@ class TrainingState:
         return contents
 
     def _own_contents(self, manifest: Manifest, groups: Groups) -> Contents:
-        replica, replicas = self.place.indices[0], self.place.sizes[0]
+        replica, replicas = self.position.indices[0], self.position.sizes[0]
         if manifest.mesh[0] == replicas:
-            return read_own(manifest, self.place, groups, replica)
-        return resplit(
+            return read_own(manifest, self.position, groups, replica)
+        return reshard(
             replica,
             manifest.mesh[0],
-            lambda old: read_own(manifest, self.place, groups, old),
+            lambda old: read_own(manifest, self.position, groups, old),
         )
 
 
@@ -207,10 +205,10 @@ def _contents(groups: Groups) -> Contents:
     return Contents(copies(groups), {PATHS: paths(groups), AXES: axes(groups)})
 
 
-def _leave_slots(groups: Groups, part: Contents, found: Sequence[FoundOptimizer]) -> None:
+def _leave_slots(groups: Groups, shard: Contents, found: Sequence[FoundOptimizer]) -> None:
     """Of an optimizer that was not built when it was saved, only the first variables are stored."""
-    known = part.values.get(_BUILT_WITH)
+    known = shard.values.get(_BUILT_WITH)
     for one in found:
-        group = group_of("optimizer", one)
+        group = group_of(OPTIMIZER, one)
         if known is not None and one.name not in known and group in groups:
-            groups[group] = groups[group][: len(part.values[PATHS].get(group, []))]
+            groups[group] = groups[group][: len(shard.values[PATHS].get(group, []))]

@@ -10,67 +10,90 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.descriptions import dtype_and_shape
-from hvdkit.mesh.layout import is_sharded, layout_of
-from hvdkit.optimizers.mixins import leaves
-from hvdkit.state.broadcast import can_be_sent
-from hvdkit.state.inventory import is_local, is_seed_state
-from hvdkit.state.own import own_variables as weights_by_rank
-from hvdkit.state.own import recurrent_states
+from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.mesh.variable import can_be_sent, raw, variable_key
+from hvdkit.optimizers.composition import tracked_of
+from hvdkit.state.inventory import inventory_of
 from hvdkit.state.reachable import COMPILED, FoundOptimizer
 
-Groups = dict[str, list[Any]]
+Groups = dict[str, list[Tracked]]
 
 # Under this name a file holds the names of its variables, by group.
 PATHS = "paths"
+
+TRAINABLE, LOCAL, SEEDS, STATE = "trainable", "local", "seeds", "state"
 RECURRENT = "recurrent"
+OPTIMIZER, LOCAL_OPTIMIZER, ACCUMULATORS = "optimizer", "local_optimizer", "accumulators"
+# What an exchange keeps: the same on all ranks, each rank's own, and what is not sent yet; and each
+# rank's values of weights that it lets differ.
+EXCHANGE, OWN_EXCHANGE, RESIDUALS = "exchange", "own_exchange", "residuals"
+DIFFERING = "differing"
+
+# A checkpoint may lack these: it was written before they were saved, or with another exchange.
+_OPTIONAL = (RECURRENT, RESIDUALS, DIFFERING)
 
 
-def shared_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
-    """What is equal on all ranks, by group: rank 0 writes it.
+def groups_of(model: Any, optimizers: Sequence[FoundOptimizer]) -> tuple[Groups, Groups]:
+    """The variables of a training, by group.
 
-    Args:
-        model: a built model.
-        optimizers: its optimizers.
-    """
-    local = _local_keys(model, optimizers)
-    groups = {"trainable": [v for v in model.trainable_variables if _key(v) not in local]}
-    for one in [] if local else optimizers:
-        own = {_key(v) for v in _accumulators(one.optimizer)}
-        groups[group_of("optimizer", one)] = [
-            v for v in one.optimizer.variables if _key(v) not in own
-        ]
-    return groups
-
-
-def own_variables(model: Any, optimizers: Sequence[FoundOptimizer]) -> Groups:
-    """What each rank has for itself, by group: each rank writes its own.
-
-    Moving statistics and weights that are each rank's own, the states of seed generators and of
-    stateful RNNs,
-    gradients that are accumulated before they are reduced, and variables registered with
-    `register_local_var`, with the optimizers'.
+    Where weights are local, so are all variables of the optimizers. Weights that an exchange lets
+    differ are in both: where a checkpoint does not hold each rank's, all have rank 0's.
 
     Args:
         model: a built model.
         optimizers: its optimizers.
+
+    Returns:
+        What is equal on all ranks, which rank 0 writes; and what each rank has for itself, which
+        each writes: statistics and frozen weights, seeds, the states of stateful RNNs, gradients
+        that are accumulated before they are reduced, what an exchange keeps, and what is local.
     """
-    local = _local_keys(model, optimizers)
-    state = [v for v in model.non_trainable_variables if can_be_sent(v)]
-    groups = {
-        "local": [v for v in model.trainable_variables if _key(v) in local],
-        "seeds": [v for v in state if is_seed_state(v)],
-        "state": [v for v in state if not is_seed_state(v)],
+    rows = inventory_of(model, optimizers)
+    by_key = {variable_key(row.variable): row for row in rows}
+    trained = _rows(by_key, model.trainable_variables)
+    others = _rows(by_key, model.non_trainable_variables)
+    local = [row for row in trained if row.role is Role.LOCAL]
+    shared = {TRAINABLE: [row for row in trained if row.role is not Role.LOCAL]}
+    own = {
+        LOCAL: local,
+        SEEDS: [row for row in others if row.role is Role.SEED],
+        STATE: [r for r in others if r.role is not Role.SEED and can_be_sent(r.variable)],
     }
-    if states := recurrent_states(model):
-        groups[RECURRENT] = states
+    if states := [row for row in rows if row.role is Role.RECURRENT]:
+        own[RECURRENT] = states
+    if differing := [r for r in trained if r.role is Role.WEIGHT and r.same_on is None]:
+        own[DIFFERING] = differing
     for one in optimizers:
-        accumulators = _accumulators(one.optimizer)
-        own = {_key(v) for v in accumulators}
-        groups[group_of("accumulators", one)] = accumulators
-        groups[group_of("local_optimizer", one)] = [
-            v for v in one.optimizer.variables if local and _key(v) not in own
-        ]
-    return groups
+        of_all, of_rank = _of_optimizer(by_key, one, has_local=bool(local))
+        shared |= of_all
+        own |= of_rank
+    return shared, own
+
+
+def _of_optimizer(
+    by_key: dict[int, Tracked], one: FoundOptimizer, *, has_local: bool
+) -> tuple[Groups, Groups]:
+    keeps = _rows(by_key, one.optimizer.variables)
+    exchanged = _of_exchange(by_key, one.optimizer)
+    slots = [row for row in keeps if row.role is Role.SLOT and row not in exchanged]
+    rest = [row for row in exchanged if row.role is not Role.RESIDUAL]
+    shared = {} if has_local else {OPTIMIZER: slots}
+    own = {
+        ACCUMULATORS: [row for row in keeps if row.role is Role.ACCUMULATOR],
+        LOCAL_OPTIMIZER: slots if has_local else [],
+    }
+    some_shared = {EXCHANGE: [row for row in rest if row.same_on is not None]}
+    some_own = {
+        RESIDUALS: [row for row in exchanged if row.role is Role.RESIDUAL],
+        OWN_EXCHANGE: [row for row in rest if row.same_on is None],
+    }
+    shared.update({kind: rows for kind, rows in some_shared.items() if rows})
+    own.update({kind: rows for kind, rows in some_own.items() if rows})
+    return _named(shared, one), _named(own, one)
+
+
+def _named(groups: Groups, one: FoundOptimizer) -> Groups:
+    return {group_of(kind, one): rows for kind, rows in groups.items()}
 
 
 def group_of(kind: str, one: FoundOptimizer) -> str:
@@ -79,25 +102,40 @@ def group_of(kind: str, one: FoundOptimizer) -> str:
     return kind if one.name == COMPILED else f"{kind} of {one.name.replace('/', '|')}"
 
 
-def kept_by_rank(model: Any, groups: Groups) -> list[int]:
-    """The places in the group "state" of weights of which each rank keeps its own values."""
-    kept = {_key(variable) for variable in weights_by_rank(model)}
-    return [place for place, v in enumerate(groups["state"]) if _key(v) in kept]
+def kind_of(group: str) -> str:
+    """What kind of variables a group holds, whosever they are."""
+    return group.split(" of ")[0]
+
+
+def drop_missing(groups: Groups, names: dict[str, list[str]]) -> None:
+    """Leave out groups that a checkpoint may lack, and does.
+
+    Args:
+        groups: the variables of this run.
+        names: the stored `paths`.
+    """
+    for group in [one for one in groups if kind_of(one) in _OPTIONAL and one not in names]:
+        del groups[group]
+
+
+def kept_by_rank(groups: Groups) -> list[int]:
+    """The positions in the group "state" of weights of which each rank keeps its own values."""
+    return [position for position, row in enumerate(groups[STATE]) if row.role is Role.LOCAL]
 
 
 def copies(groups: Groups) -> dict[str, np.ndarray]:
     """The values of variables, in memory of their own, by group and position."""
     # On a CPU the array of a variable may be the variable's memory itself.
     return {
-        f"{group}/{position}": np.array(tf.convert_to_tensor(_raw(variable)).numpy())
-        for group, variables in groups.items()
-        for position, variable in enumerate(variables)
+        f"{group}/{position}": np.array(tf.convert_to_tensor(raw(row.variable)).numpy())
+        for group, rows in groups.items()
+        for position, row in enumerate(rows)
     }
 
 
 def paths(groups: Groups) -> dict[str, list[str]]:
     """The names of variables, for messages."""
-    return {group: [path_of(v) for v in variables] for group, variables in groups.items()}
+    return {group: [row.path for row in rows] for group, rows in groups.items()}
 
 
 def misfit(
@@ -128,58 +166,42 @@ def misfit(
 def _first_misfit(
     groups: Groups, arrays: dict[str, np.ndarray], names: dict[str, list[str]]
 ) -> str | None:
-    for group, variables in groups.items():
+    for group, rows in groups.items():
         stored = names.get(group, [])
-        if len(stored) != len(variables):
+        if len(stored) != len(rows):
             return (
                 f"the checkpoint has {len(stored)} variables in the group {group!r}, and this "
-                f"model and optimizer have {len(variables)}"
+                f"model and optimizer have {len(rows)}"
             )
-        for position, variable in enumerate(variables):
-            array = arrays[f"{group}/{position}"]
+        for position, row in enumerate(rows):
+            array, variable = arrays[f"{group}/{position}"], row.variable
             expected = (keras.backend.standardize_dtype(variable.dtype), tuple(variable.shape))
             if (array.dtype.name, array.shape) != expected:
                 found = dtype_and_shape(array.dtype, array.shape)
                 return (
                     f"the checkpoint's {stored[position]} is {found}, and this model's "
-                    f"{path_of(variable)} is {dtype_and_shape(*expected)}"
+                    f"{row.path} is {dtype_and_shape(*expected)}"
                 )
     return None
 
 
 def assign(groups: Groups, arrays: dict[str, np.ndarray]) -> None:
     """Set variables to stored values."""
-    for group, variables in groups.items():
-        for position, variable in enumerate(variables):
-            variable.assign(tf.constant(arrays[f"{group}/{position}"]))
+    for group, rows in groups.items():
+        for position, row in enumerate(rows):
+            row.variable.assign(tf.constant(arrays[f"{group}/{position}"]))
 
 
-def _accumulators(optimizer: Any) -> list[Any]:
-    found: list[Any] = []
-    for leaf in leaves(optimizer):
-        found += getattr(leaf, "_accumulated_gradients", [])
-    return found
-
-
-def _local_keys(model: Any, optimizers: Sequence[FoundOptimizer]) -> set[int]:
-    found = [one.optimizer for one in optimizers]
-    return {_key(variable) for variable in model.trainable_variables if is_local(found, variable)}
-
-
-def sharded_dimension(variable: Any) -> int | None:
+def sharded_dimension(row: Tracked) -> int | None:
     """The dimension along which a variable is sharded over tensor ranks; None if it is not."""
-    layout = layout_of(variable)
-    return layout.shards.get("tensor") if layout is not None and is_sharded(variable) else None
+    return row.layout.shards.get("tensor") if row.layout is not None and row.is_sharded else None
 
 
-def _key(variable: Any) -> int:
-    return id(_raw(variable))
+def _rows(by_key: dict[int, Tracked], variables: Sequence[Any]) -> list[Tracked]:
+    return [by_key[variable_key(variable)] for variable in variables]
 
 
-def _raw(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def path_of(variable: Any) -> str:
-    """A variable's name."""
-    return str(getattr(variable, "path", variable.name))
+def _of_exchange(by_key: dict[int, Tracked], optimizer: Any) -> list[Tracked]:
+    """What the exchange of an optimizer keeps, and slots that it lets differ."""
+    rows = _rows(by_key, [row.variable for row in tracked_of(optimizer)])
+    return [row for row in rows if row.role is not Role.WEIGHT]

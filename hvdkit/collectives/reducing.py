@@ -21,8 +21,8 @@ from hvdkit.engine import (
     require_initialized,
     topology,
 )
-from hvdkit.exchange.compression.casts import Compression, Compressor
-from hvdkit.exchange.sparse import allreduce_slices
+from hvdkit.exchange.compression.casts import Compression, Compressor, codec_of
+from hvdkit.exchange.sparse import allreduce_slices, combine_duplicates
 
 
 @tf.autograph.experimental.do_not_convert
@@ -89,7 +89,8 @@ def allreduce(
         if prescale_factor != 1.0 or postscale_factor != 1.0:
             raise NotImplementedError("tf.IndexedSlices take no prescale or postscale factor.")
         with tf.device(device_sparse or None):
-            return allreduce_slices(value, operation, compression, process_set, name or "sparse")
+            rows, codec = combine_duplicates(value), codec_of(compression)
+            return allreduce_slices(rows, operation, codec, process_set, name or "sparse")
     return grouped_allreduce(
         [value],
         None,

@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from hvdkit.callbacks.broadcast import derive_seeds
-from hvdkit.descriptions import dtype_and_shape
+from hvdkit.elastic.copies import Copies
 from hvdkit.elastic.object_state import ObjectState
-from hvdkit.engine import require_same
-from hvdkit.exchange.buckets import variable_key
 from hvdkit.state import outside_variables
-from hvdkit.state.broadcast import broadcast_variables, can_be_sent
-from hvdkit.state.building import build_alike, build_for_fit, start_anew
-from hvdkit.state.inventory import is_local, is_seed_state
+from hvdkit.state.building import build_for_fit, start_anew
+from hvdkit.state.inventory import inventory_of
 from hvdkit.state.outside_variables import LayerState
-from hvdkit.state.own import own_variables, recurrent_states
 from hvdkit.state.reachable import FoundOptimizer, has_variables, optimizers_of
+from hvdkit.state.sending import send_training
 
 
 class TensorFlowKerasState(ObjectState):
@@ -76,8 +71,7 @@ class TensorFlowKerasState(ObjectState):
         for one in self._found():
             if one.optimizer.built and one.name not in self._saved_built:
                 start_anew(one.optimizer)  # it was built after the last copy
-        for variable, value in self._saved_variables:
-            variable.assign(value)
+        self._copies.put_back()
         if outside_variables.write(self.model, self._saved_layers):
             outside_variables.remake_functions(self.model)
         super().restore()
@@ -92,26 +86,8 @@ class TensorFlowKerasState(ObjectState):
             RankMismatchError: on every rank, when the ranks have different models.
         """
         super().receive(root_rank)
-        build_alike(self.model, self._found(), root_rank)
-        optimizers = [one.optimizer for one in self._found()]
-        variables = self._variables()
-        own = {variable_key(variable) for variable in own_variables(self.model)}
-        seeds = [v for v in variables if is_seed_state(v)]
-        sent = [
-            v
-            for v in variables
-            if not is_seed_state(v) and variable_key(v) not in own and not is_local(optimizers, v)
-        ]
-        sent = [v for v in sent if can_be_sent(v)]
-        require_same(
-            "the variables of model and optimizer",
-            [dtype_and_shape(v.dtype, v.shape) for v in sent],
-        )
-        broadcast_variables(sent, root_rank)
-        if outside_variables.send(self.model, root_rank):
-            outside_variables.remake_functions(self.model)
+        send_training(self.model, root_rank, self._given)
         self._save_variables(costly=True)
-        derive_seeds(seeds, root_rank)
 
     def reset(self) -> None:
         """Forget compiled steps: the number of ranks is a constant in them."""
@@ -122,27 +98,15 @@ class TensorFlowKerasState(ObjectState):
     def _found(self) -> list[FoundOptimizer]:
         return optimizers_of(self.model, self._given)
 
-    def _variables(self) -> list[Any]:
-        """All variables, each once."""
-        found = list(self.model.variables)
-        for one in self._found():
-            found += one.optimizer.variables
-        return list({variable_key(variable): variable for variable in found}.values())
-
     def _save_variables(self, *, costly: bool) -> None:
-        self._saved_variables = self._copies()
-        self._saved_built = {one.name for one in self._found() if one.optimizer.built}
+        found = self._found()
+        self._copies = Copies(inventory_of(self.model, found))
+        self._saved_built = {one.name for one in found if one.optimizer.built}
         layers = outside_variables.read(self.model, costly=costly)
         if not costly:  # files of `save_assets` don't change while a model is trained
             pairs = zip(self._saved_layers, layers, strict=True)
             layers = [{**(old or {}), **(new or {})} or None for old, new in pairs]
         self._saved_layers = layers
-
-    def _copies(self) -> list[tuple[Any, tf.Tensor]]:
-        # On a CPU this copies nothing: the next update of a variable then makes a new buffer.
-        variables = [*self._variables(), *recurrent_states(self.model)]
-        with tf.device("CPU:0"):
-            return [(v, tf.identity(_raw(v))) for v in variables]
 
 
 class KerasState(TensorFlowKerasState):
@@ -170,7 +134,3 @@ class KerasState(TensorFlowKerasState):
 
     def __init__(self, model: Any, optimizer: Any = None, **kwargs: Any) -> None:
         super().__init__(model, optimizer, **kwargs)
-
-
-def _raw(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable

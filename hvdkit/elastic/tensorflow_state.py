@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from hvdkit.descriptions import dtype_and_shape
+from hvdkit.elastic.copies import Copies
 from hvdkit.elastic.object_state import ObjectState
-from hvdkit.engine import require_same
-from hvdkit.state.broadcast import broadcast_variables
+from hvdkit.engine import global_process_set
+from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.mesh.variable import path_of
+from hvdkit.state.sending import send_variables
 
 
 class TensorFlowState(ObjectState):
@@ -44,17 +45,16 @@ class TensorFlowState(ObjectState):
                 "a list, or hvd.elastic.TensorFlowKerasState a model."
             )
         super().__init__(**kwargs)
-        self._saved_variables = self._copies()
+        self._copies = Copies(self._rows())
 
     def save(self) -> None:
         """Keep a copy of all variables and values in memory (of the host, not of a GPU)."""
-        self._saved_variables = self._copies()
+        self._copies = Copies(self._rows())
         super().save()
 
     def restore(self) -> None:
         """Put the last copy back."""
-        for variable, value in zip(self.variables, self._saved_variables, strict=True):
-            variable.assign(value)
+        self._copies.put_back()
         super().restore()
 
     def receive(self, root_rank: int) -> None:
@@ -67,14 +67,10 @@ class TensorFlowState(ObjectState):
             RankMismatchError: on every rank, when the ranks have different variables.
         """
         super().receive(root_rank)
-        require_same(
-            "the variables of the state",
-            [dtype_and_shape(v.dtype, v.shape) for v in self.variables],
-        )
-        broadcast_variables(self.variables, root_rank)
+        send_variables(self._rows(), root_rank, "the variables of the state")
 
-    def _copies(self) -> list[tf.Tensor]:
-        with tf.device("CPU:0"):
-            return [
-                tf.identity(v.value if isinstance(v, keras.Variable) else v) for v in self.variables
-            ]
+    def _rows(self) -> list[Tracked]:
+        return [
+            Tracked(variable, Role.WEIGHT, path_of(variable), same_on=global_process_set)
+            for variable in self.variables
+        ]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from hvdkit.mesh.variable import variable_key
+
 BUCKET_BYTES = 1 * 2**20
 LARGE_TENSOR_BYTES = 1 * 2**20
 
@@ -95,23 +97,37 @@ class NamedGroups:
     """The user's lists of variables; every other gradient travels alone.
 
     Args:
-        groups: lists of `keras.Variable` or `tf.Variable`.
+        groups: lists of `keras.Variable` or `tf.Variable`, or of their paths.
+
+    Attributes:
+        paths: the groups, by the paths of their variables.
     """
 
     def __init__(self, groups: Sequence[Sequence[object]]) -> None:
-        self.groups = [[variable_key(variable) for variable in group] for group in groups]
+        self.paths = [[_path_of(member) for member in group] for group in groups]
+        self._keys = [[_key_of(member) for member in group] for group in groups]
 
     def plan(self, sizes: Sequence[int], variables: Sequence[object]) -> list[Bucket]:
         """See `BucketPlan.plan`."""
-        places = {variable_key(variable): i for i, variable in enumerate(variables)}
-        buckets = [[places.pop(key) for key in group if key in places] for group in self.groups]
-        alone = [[position] for position in sorted(places.values(), reverse=True)]
+        left = dict(enumerate(variables))
+        buckets: list[Bucket] = []
+        for group in self._keys:
+            bucket: Bucket = []
+            for key in group:
+                same = [i for i, v in left.items() if key in (variable_key(v), _path_of(v))]
+                bucket += same
+                for position in same:
+                    del left[position]
+            buckets.append(bucket)
+        alone = [[position] for position in sorted(left, reverse=True)]
         return [bucket for bucket in buckets if bucket] + alone
 
 
-def variable_key(variable: object) -> int:
-    """What identifies a variable, whether it comes as `keras.Variable` or as `tf.Variable`."""
-    inner = getattr(variable, "_value", None)
-    if inner is not None and hasattr(inner, "_unique_id"):
-        return id(inner)
-    return id(variable)
+def _key_of(member: object) -> int | str:
+    return member if isinstance(member, str) else variable_key(member)
+
+
+def _path_of(member: object) -> str:
+    if isinstance(member, str):
+        return member
+    return str(getattr(member, "path", getattr(member, "name", member)))

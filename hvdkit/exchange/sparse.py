@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from hvdkit.engine import Average, ProcessSet, Sum, ops, topology
-from hvdkit.exchange.compression.casts import Compressor
+from hvdkit.exchange.base import Codec
 
 
 def combine_duplicates(slices: tf.IndexedSlices) -> tf.IndexedSlices:
@@ -24,16 +22,17 @@ def combine_duplicates(slices: tf.IndexedSlices) -> tf.IndexedSlices:
 def allreduce_slices(
     slices: tf.IndexedSlices,
     op: int,
-    compression: Compressor,
+    codec: Codec,
     process_set: ProcessSet,
     name: str = "sparse",
 ) -> tf.IndexedSlices:
     """Average or sum sparse gradients: gather the rows of all ranks, add up equal indices.
 
     Args:
-        slices: this rank's rows; ranks may have different numbers of them.
+        slices: this rank's rows; ranks may have different numbers of them. Fewer travel where
+            indices were combined before.
         op: `Average` or `Sum`.
-        compression: how the rows travel.
+        codec: how the rows travel; an additive one.
         process_set: the ranks that take part.
         name: names the operations between ranks.
 
@@ -45,19 +44,10 @@ def allreduce_slices(
             "sparse gradients can be averaged and summed, nothing else; "
             "pass sparse_as_dense=True for another operation."
         )
-    slices = combine_duplicates(slices)
-    values, context = compression.compress(slices.values)
+    values, context = codec.encode(slices.values)
     values = ops.allgather(values, name=f"{name}.rows", process_set=process_set)
-    gathered = compression.decompress(values, context)
+    gathered = codec.decode(values, context)
     indices = ops.allgather(slices.indices, name=f"{name}.indices", process_set=process_set)
     if op == Average:
         gathered = gathered / tf.cast(topology.ranks_when_run(process_set), gathered.dtype)
     return combine_duplicates(tf.IndexedSlices(gathered, indices, slices.dense_shape))
-
-
-def scaled(gradient: tf.Tensor | tf.IndexedSlices, factor: Any) -> tf.Tensor | tf.IndexedSlices:
-    """A gradient, dense or sparse, times a number."""
-    if isinstance(gradient, tf.IndexedSlices):
-        values = gradient.values * tf.cast(factor, gradient.values.dtype)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return gradient * tf.cast(factor, gradient.dtype)

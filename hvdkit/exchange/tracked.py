@@ -23,27 +23,33 @@ class Role(Enum):
     SLOT = "slot"
     """A variable of an optimizer: its step, its learning rate, its moments."""
     STATISTIC = "statistic"
-    """A float weight that a layer updates from the rows it sees; averaged before it is saved."""
+    """A weight that a layer updates from the rows it sees. Floats are averaged over `same_on` at
+    the end of an epoch and before they are saved; between that each rank has its own."""
     SEED = "seed"
-    """The state of a seed generator; each rank's own."""
+    """The state of a seed generator; each replica's own, derived from the first one's."""
     ACCUMULATOR = "accumulator"
     """Gradients that a rank has summed up and not yet reduced."""
     LOCAL = "local"
     """A variable that is each rank's own for good (`register_local_var`, or the layer says so)."""
+    RECURRENT = "recurrent"
+    """The state of a stateful RNN, of a rank's last rows."""
+    METRIC = "metric"
+    """A sum of a running metric, over the rows that a rank has seen in an epoch."""
     RESIDUAL = "residual"
     """What a rank has not yet sent of its gradients; each rank's own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # variables of Keras are compared by value, into a tensor
 class Tracked:
     """One variable of a training.
 
     Attributes:
         variable: a `keras.Variable` or `tf.Variable`.
         role: what it is.
-        path: its name in files and messages; unique in a training.
-        layout: how it lies over the ranks of a mesh; None if it is whole on each.
-        same_on: the ranks that hold the same value; None if each rank has its own.
+        path: its name in files and messages.
+        layout: how it lies over the ranks of a mesh; None if it is unsharded.
+        same_on: the ranks that hold the same value, or the same shard; None if each rank has its
+            own. Those of a tensor group that hold no shards of it have the same value, too.
     """
 
     variable: Any
@@ -51,3 +57,8 @@ class Tracked:
     path: str
     layout: Layout | None = None
     same_on: ProcessSet | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether ranks hold different shards of it."""
+        return self.layout is not None and self.layout.is_sharded

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Sum, ops
-from hvdkit.exchange.sparse import scaled
+from hvdkit.exchange.gradient import scaled
 from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.mesh.mesh import Mesh
 

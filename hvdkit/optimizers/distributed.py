@@ -1,64 +1,41 @@
-"""DistributedOptimizer: any Keras optimizer, whose gradients are reduced over ranks.
+"""`DistributedOptimizer` and `DistributedGradientTape`, with the arguments that Horovod gave them.
 
-The optimizer becomes an instance of a subclass of its own class: it keeps its variables and
-settings, and since the subclass has the base class's name and module, a `.keras` file saved with
-it names the plain Keras class and loads where hvdkit is not installed.
+The signatures stay as they are; what is new comes in by `exchange=`.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import keras
+import tensorflow as tf
 
-from hvdkit import patches
 from hvdkit.collectives.orders import in_either_order
-from hvdkit.engine import Average, ProcessSet, global_process_set, logger
-from hvdkit.exchange.allreduce_gradients import GradientReduction, ReductionOptions, groups_argument
-from hvdkit.exchange.compression.casts import Compression, Compressor
-from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
-from hvdkit.mesh.layout import is_sharded
-from hvdkit.mesh.mesh import current_mesh, over_replicas
-from hvdkit.optimizers import loss_scaling
-from hvdkit.optimizers.finite import FiniteGuard, Guarded
-from hvdkit.optimizers.mixins import (
-    Distributed,
-    DistributedComposite,
-    DistributedLeaf,
-    inner_optimizers,
-    is_composite,
-    is_distributed,
-    leaves,
-)
+from hvdkit.engine import Average, ProcessSet, global_process_set
+from hvdkit.exchange.base import Exchange
+from hvdkit.exchange.chain import Chain
+from hvdkit.exchange.compression.casts import Compressing, Compression
+from hvdkit.exchange.options import chosen_exchange, groups_argument
+from hvdkit.mesh.mesh import current_mesh
+from hvdkit.optimizers.local_layers import local_variables_of
 from hvdkit.optimizers.nonfinite_policy import Policy
+from hvdkit.optimizers.tape import DistributedTape
+from hvdkit.optimizers.wrapping import distribute, plain_optimizer
+
+_ORDER_OF_TENSORFLOW = """
+    name use_locking device_dense device_sparse compression sparse_as_dense
+    backward_passes_per_step op gradient_predivide_factor average_aggregated_gradients
+    num_groups groups process_set scale_local_gradients
+"""
 
 
-@in_either_order(
-    [
-        "name",
-        "use_locking",
-        "device_dense",
-        "device_sparse",
-        "compression",
-        "sparse_as_dense",
-        "backward_passes_per_step",
-        "op",
-        "gradient_predivide_factor",
-        "average_aggregated_gradients",
-        "num_groups",
-        "groups",
-        "process_set",
-        "scale_local_gradients",
-    ]
-)
+@in_either_order(_ORDER_OF_TENSORFLOW.split())
 def DistributedOptimizer(
     optimizer: Any,
     name: str | None = None,
     device_dense: str = "",
     device_sparse: str = "",
-    compression: Compressor = Compression.none,
+    compression: Compressing = Compression.none,
     sparse_as_dense: bool = False,
     gradient_predivide_factor: float = 1.0,
     op: int = Average,
@@ -70,6 +47,7 @@ def DistributedOptimizer(
     scale_local_gradients: bool = True,
     *,
     nonfinite: Policy | None = None,
+    exchange: Exchange | None = None,
 ) -> Any:
     """Make a Keras optimizer average its gradients over all ranks.
 
@@ -104,144 +82,217 @@ def DistributedOptimizer(
         nonfinite: what happens when gradients hold NaN or Inf: `hvd.nonfinite.Skip()`, `Stop()`
             or `Restore()`; None to apply them, as Keras does. A `LossScaleOptimizer` looks
             for itself before that.
+        exchange: how the ranks stay together, such as `hvd.exchange.AllReduce(...)`; None for that
+            one with the arguments here: `device_dense`, `device_sparse`, `compression`,
+            `gradient_predivide_factor`, `op`, `groups`, `process_set`. The others go with any.
 
     Returns:
         The optimizer, an instance of its own class still, with `register_local_var(var)`.
 
     Raises:
-        TypeError: `optimizer` is not a Keras 3 optimizer.
-        ValueError: an argument is out of range, or the optimizer is distributed already.
+        TypeError: `optimizer` is not a Keras 3 optimizer, or `exchange` no exchange.
+        ValueError: an argument is out of range, the optimizer is distributed already, or both an
+            exchange and arguments of the default one are given.
 
     Example:
         >>> optimizer = hvd.DistributedOptimizer(keras.optimizers.Adam(1e-3 * hvd.size()))
         >>> model.compile(optimizer=optimizer, loss="mse")
     """
-    optimizer = _keras_optimizer(optimizer)
-    if is_distributed(optimizer):
-        raise ValueError(f"this {type(optimizer).__name__} optimizer is distributed already.")
-    options = ReductionOptions(
+    optimizer = plain_optimizer(optimizer)
+    chosen = chosen_exchange(
+        exchange,
         op=op,
+        compression=compression,
+        gradient_predivide_factor=gradient_predivide_factor,
+        groups=groups_argument(num_groups, groups),
+        process_set=process_set,
+        device_dense=device_dense,
+        device_sparse=device_sparse,
+    )
+    chain = Chain(chosen, current_mesh(), sparse_as_dense, scale_local_gradients)
+    return distribute(
+        optimizer,
+        chain,
+        name=name,
+        passes=backward_passes_per_step,
+        average=average_aggregated_gradients,
+        nonfinite=nonfinite,
+    )
+
+
+def PartialDistributedOptimizer(
+    optimizer: Any,
+    name: str | None = None,
+    device_dense: str = "",
+    device_sparse: str = "",
+    compression: Compressing = Compression.none,
+    sparse_as_dense: bool = False,
+    gradient_predivide_factor: float = 1.0,
+    op: int = Average,
+    groups: int | Sequence[Sequence[Any]] | None = None,
+    process_set: ProcessSet = global_process_set,
+    local_layers: Any = None,
+    scale_local_gradients: bool = True,
+    *,
+    backward_passes_per_step: int = 1,
+    average_aggregated_gradients: bool = False,
+    nonfinite: Policy | None = None,
+    exchange: Exchange | None = None,
+) -> Any:
+    """`DistributedOptimizer` that leaves the gradients of some layers on their rank.
+
+    Args:
+        optimizer: as in `DistributedOptimizer`, as all arguments but the two below.
+        name: see `DistributedOptimizer`.
+        device_dense: see `DistributedOptimizer`.
+        device_sparse: see `DistributedOptimizer`.
+        compression: see `DistributedOptimizer`.
+        sparse_as_dense: see `DistributedOptimizer`.
+        gradient_predivide_factor: see `DistributedOptimizer`.
+        op: see `DistributedOptimizer`.
+        groups: see `DistributedOptimizer`.
+        process_set: see `DistributedOptimizer`.
+        local_layers: a built `keras.Layer`, or a list of them, that each rank trains by itself.
+        scale_local_gradients: divide their gradients by the number of ranks.
+        backward_passes_per_step: see `DistributedOptimizer`.
+        average_aggregated_gradients: see `DistributedOptimizer`.
+        nonfinite: see `DistributedOptimizer`.
+        exchange: see `DistributedOptimizer`.
+
+    Raises:
+        ValueError: `local_layers` holds something else than built Keras layers.
+    """
+    variables = local_variables_of(local_layers)
+    distributed = DistributedOptimizer(
+        optimizer,
+        name=name,
+        device_dense=device_dense,
+        device_sparse=device_sparse,
         compression=compression,
         sparse_as_dense=sparse_as_dense,
         gradient_predivide_factor=gradient_predivide_factor,
-        groups=groups_argument(num_groups, groups),
-        process_set=over_replicas(process_set),
+        op=op,
+        backward_passes_per_step=backward_passes_per_step,
+        average_aggregated_gradients=average_aggregated_gradients,
+        groups=groups,
+        process_set=process_set,
         scale_local_gradients=scale_local_gradients,
-        device_dense=device_dense,
-        device_sparse=device_sparse,
-        mesh=current_mesh(),
+        nonfinite=nonfinite,
+        exchange=exchange,
     )
-    reduction = GradientReduction(options)
-    multiplier = _accumulate(optimizer, backward_passes_per_step, average_aggregated_gradients)
-    prefix = _scope_name(name or f"Distributed{type(optimizer).__name__}")
-
-    leaf_mixins = (DistributedLeaf,) if nonfinite is None else (DistributedLeaf, Guarded)
-
-    def make_distributed(one: Any) -> None:
-        if isinstance(one, Distributed):
-            return
-        _require_marked_slots(one)
-        mixins = (DistributedComposite,) if is_composite(one) else leaf_mixins
-        one.__class__ = _distributed_class(mixins, one.__class__)
-        state = vars(one)
-        if Guarded in mixins and nonfinite is not None:
-            state["_hvd_guard"] = FiniteGuard(nonfinite)
-        state["_hvd_reduction"] = reduction
-        state["_hvd_name"] = prefix
-        state["_hvd_multiplier"] = multiplier
-        state["_hvd_variables"] = []
-        state["_hvd_make_distributed"] = make_distributed
-        for inner in inner_optimizers(one):
-            make_distributed(inner)
-
-    patches.install(*loss_scaling.PATCHES)
-    make_distributed(optimizer)
-    return optimizer
-
-
-@functools.cache
-def _distributed_class(mixins: tuple[type, ...], base: type) -> type:
-    """The subclass that a distributed optimizer is an instance of; it is saved as its base.
-
-    Optimizers become instances of it, and none is made of it: `type(optimizer)(...)`, and so
-    `from_config`, copies and pickles make one of the base class, which can be used, or made
-    distributed in turn.
-    """
-
-    def new(_: type, *args: Any, **kwargs: Any) -> Any:
-        return base(*args, **kwargs)
-
-    def reduced(self: Any) -> tuple[Any, ...]:
-        plain: Any = base
-        function, *rest = plain.__reduce__(self)
-        return (getattr(base, function.__name__), *rest)  # a method of the class, in Keras
-
-    attributes = {
-        "__module__": base.__module__,
-        "__doc__": base.__doc__,
-        "__new__": new,
-        "__reduce__": reduced,
-    }
-    distributed = type(base.__name__, (*mixins, base), attributes)
-    save_under_name_of(distributed, base)
+    for variable in variables:
+        distributed.register_local_var(variable)
     return distributed
 
 
-def _keras_optimizer(optimizer: Any) -> Any:
-    if is_keras2_optimizer(optimizer):
-        raise TypeError(
-            f"{type(optimizer).__module__}.{type(optimizer).__name__} is an optimizer of Keras 2 "
-            "or TensorFlow 1; use the one of the same name in keras.optimizers (Keras 3)."
-        )
-    if isinstance(optimizer, (str, dict)):
-        return keras.optimizers.get(optimizer)
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            "DistributedOptimizer takes a Keras 3 optimizer, its name or its config, not "
-            f"{type(optimizer).__module__}.{type(optimizer).__name__}."
-        )
-    return optimizer
+def DistributedGradientTape(
+    gradtape: tf.GradientTape,
+    device_dense: str = "",
+    device_sparse: str = "",
+    compression: Compressing = Compression.none,
+    sparse_as_dense: bool = False,
+    op: int = Average,
+    gradient_predivide_factor: float = 1.0,
+    num_groups: int = 0,
+    groups: int | Sequence[Sequence[Any]] | None = None,
+    process_set: ProcessSet = global_process_set,
+    scale_local_gradients: bool = True,
+    *,
+    exchange: Exchange | None = None,
+) -> Any:
+    """Wrap a `tf.GradientTape` so that `gradient` returns the average over all ranks.
 
+    Args:
+        gradtape: the tape, before or after it has recorded.
+        device_dense: device for the reduction of dense gradients; "" for the gradient's own.
+        device_sparse: device for the reduction of sparse gradients.
+        compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`.
+        sparse_as_dense: reduce the gradients of embeddings as dense tensors.
+        op: `hvd.Average` or `hvd.Sum`.
+        gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
+            size / factor after it.
+        num_groups: Horovod's old name of `groups`.
+        groups: None for buckets in the order of the backward pass, a number of groups, or lists
+            of variables to be reduced together.
+        process_set: the ranks to reduce over. With a mesh (`hvd.set_mesh`), its `data_set`.
+        scale_local_gradients: divide the gradients of local sources by the number of ranks.
+        exchange: how gradients are exchanged; see `DistributedOptimizer`.
 
-def _require_marked_slots(optimizer: Any) -> None:
-    """Refuse an optimizer whose slots were made before anybody noted how they lie over ranks."""
-    if optimizer.built and any(map(is_sharded, optimizer._trainable_variables)):
-        raise ValueError(
-            "the optimizer has been built for variables that are divided over ranks: wrap it with "
-            "hvd.DistributedOptimizer before that, when it is made."
-        )
+    Raises:
+        TypeError: `exchange` is no exchange.
+        ValueError: both an exchange and arguments of the default one are given; or the exchange
+            works on weights, or has variables of its own, so that it belongs to an optimizer.
 
-
-def _accumulate(optimizer: Any, passes: int, average: bool) -> float:
-    """Turn on Keras's accumulation; returns the factor that makes its average a sum."""
-    if not isinstance(passes, int) or passes < 1:
-        raise ValueError(f"backward_passes_per_step is an integer above 0, not {passes!r}.")
-    if passes == 1:
-        return 1.0
-    for leaf in leaves(optimizer):
-        if leaf.gradient_accumulation_steps not in (None, passes):
-            raise ValueError(
-                f"the optimizer has gradient_accumulation_steps="
-                f"{leaf.gradient_accumulation_steps}, which hvdkit honours; it contradicts "
-                f"backward_passes_per_step={passes}. Set one of the two."
-            )
-        if leaf.gradient_accumulation_steps is None and leaf.built:
-            raise ValueError(
-                "backward_passes_per_step needs an optimizer that has not been built yet: "
-                "wrap it before the first step, or give it gradient_accumulation_steps itself."
-            )
-        leaf.gradient_accumulation_steps = passes
-    if average:
-        return 1.0
-    logger.info(
-        "hvdkit: backward_passes_per_step=%d sums the gradients of the %d steps, as in Horovod; "
-        "average_aggregated_gradients=True averages them.",
-        passes,
-        passes,
+    Example:
+        >>> with tf.GradientTape() as tape:
+        ...     loss = loss_fn(y, model(x, training=True))
+        >>> tape = hvd.DistributedGradientTape(tape)
+        >>> gradients = tape.gradient(loss, model.trainable_variables)
+        >>> optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+    """
+    chosen = chosen_exchange(
+        exchange,
+        op=op,
+        compression=compression,
+        gradient_predivide_factor=gradient_predivide_factor,
+        groups=groups_argument(num_groups, groups),
+        process_set=process_set,
+        device_dense=device_dense,
+        device_sparse=device_sparse,
     )
-    return float(passes)
+    return DistributedTape(gradtape, chosen, sparse_as_dense, scale_local_gradients)
 
 
-def _scope_name(name: str) -> str:
-    """A name that TensorFlow accepts as a scope."""
-    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in name).lstrip("_.-") or "hvdkit"
+def PartialDistributedGradientTape(
+    gradtape: tf.GradientTape,
+    device_dense: str = "",
+    device_sparse: str = "",
+    compression: Compressing = Compression.none,
+    sparse_as_dense: bool = False,
+    op: int = Average,
+    gradient_predivide_factor: float = 1.0,
+    num_groups: int = 0,
+    groups: int | Sequence[Sequence[Any]] | None = None,
+    process_set: ProcessSet = global_process_set,
+    local_layers: Any = None,
+    scale_local_gradients: bool = True,
+    *,
+    exchange: Exchange | None = None,
+) -> Any:
+    """`DistributedGradientTape` that leaves the gradients of some layers on their rank.
+
+    Args:
+        gradtape: as in `DistributedGradientTape`, as all arguments but `local_layers`.
+        device_dense: see `DistributedGradientTape`.
+        device_sparse: see `DistributedGradientTape`.
+        compression: see `DistributedGradientTape`.
+        sparse_as_dense: see `DistributedGradientTape`.
+        op: see `DistributedGradientTape`.
+        gradient_predivide_factor: see `DistributedGradientTape`.
+        num_groups: see `DistributedGradientTape`.
+        groups: see `DistributedGradientTape`.
+        process_set: see `DistributedGradientTape`.
+        local_layers: a built `keras.Layer`, or a list of them, that each rank trains by itself.
+        scale_local_gradients: divide their gradients by the number of ranks.
+        exchange: see `DistributedGradientTape`.
+
+    Raises:
+        ValueError: `local_layers` holds something else than built Keras layers.
+    """
+    tape = DistributedGradientTape(
+        gradtape,
+        device_dense,
+        device_sparse,
+        compression,
+        sparse_as_dense,
+        op,
+        gradient_predivide_factor,
+        num_groups,
+        groups,
+        process_set,
+        scale_local_gradients,
+        exchange=exchange,
+    )
+    for variable in local_variables_of(local_layers):
+        tape.register_local_source(variable)
+    return tape

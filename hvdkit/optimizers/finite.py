@@ -9,7 +9,9 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Min, ops
-from hvdkit.exchange.allreduce_gradients import Gradient, GradientReduction
+from hvdkit.exchange.chain import Chain
+from hvdkit.exchange.gradient import Gradient
+from hvdkit.optimizers.composition import Attached, leaves
 from hvdkit.optimizers.nonfinite_policy import Policy, Skipped
 from hvdkit.watch.activity import own_variable
 
@@ -46,24 +48,24 @@ class FiniteGuard:
         gradients: Sequence[Gradient],
         variables: Sequence[Any],
         known: Sequence[Any],
-        reduction: GradientReduction,
+        chain: Chain,
     ) -> None:
-        """Note whether reduced gradients are finite.
+        """Note whether exchanged gradients are finite.
 
         They are the same on all ranks, but for those of local variables and of models that are
         divided over ranks: where there are any, the ranks ask each other.
 
         Args:
-            gradients: the reduced gradients.
+            gradients: the exchanged gradients.
             variables: what they belong to.
             known: all variables of the optimizer.
-            reduction: what reduced them.
+            chain: what they went through.
         """
         each = [_is_finite(gradient) for gradient in gradients]
         finite = tf.reduce_all(each)
-        process_set = reduction.judges
-        if process_set is None and reduction.active and any(map(reduction.is_local, variables)):
-            process_set = reduction.options.process_set
+        process_set = chain.agreed_by
+        if process_set is None and chain.active and any(map(chain.is_local, variables)):
+            process_set = chain.ranks
         if process_set is not None:
             agreed = ops.allreduce(
                 tf.cast(finite, tf.int32), Min, name="hvdkit_nonfinite", process_set=process_set
@@ -104,13 +106,12 @@ class FiniteGuard:
 class Guarded(keras.optimizers.Optimizer):
     """Mixin of a distributed optimizer that leaves out steps that are not finite.
 
-    It stands between the reduction and the Keras class: what Keras calls after the reduction, and
+    It stands between the exchange and the Keras class: what Keras calls after the exchange, and
     what it does after the update, depends on the guard.
     """
 
+    _hvd: Attached
     _hvd_guard: FiniteGuard
-    _hvd_reduction: GradientReduction
-    _hvd_variables: list[Any]
 
     @do_not_convert
     def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
@@ -135,7 +136,7 @@ class Guarded(keras.optimizers.Optimizer):
 
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
         known = self._trainable_variables
-        self._hvd_guard.look(grads, self._hvd_variables, known, self._hvd_reduction)
+        self._hvd_guard.look(grads, self._hvd.variables, known, self._hvd.chain)
         return super()._clip_gradients(grads)
 
     @do_not_convert
@@ -180,14 +181,14 @@ class Guarded(keras.optimizers.Optimizer):
 
 def guards(optimizer: Any) -> list[FiniteGuard]:
     """The guards of an optimizer's parts that update variables; none without a policy."""
-    from hvdkit.optimizers.mixins import leaves  # it builds on this module
-
     if optimizer is None:
         return []
     return [leaf._hvd_guard for leaf in leaves(optimizer) if isinstance(leaf, Guarded)]
 
 
 def _is_finite(gradient: Gradient) -> tf.Tensor:
+    if gradient is None:  # another rank applies it
+        return tf.constant(True)
     values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
     if not values.dtype.is_floating and not values.dtype.is_complex:
         return tf.constant(True)

@@ -10,21 +10,21 @@ import tensorflow as tf
 
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Min, ops
-from hvdkit.optimizers.mixins import Distributed, is_distributed, leaves, reductions
+from hvdkit.optimizers.composition import attached_to, chains, is_distributed, leaves
 from hvdkit.patches import Patch
 
 
 def check_finite(original: Callable[..., Any], optimizer: Any, grads: Any) -> tf.Tensor:
     """Whether the gradients are finite on all ranks that have others."""
     finite = original(optimizer, grads)
-    judges = [
-        r.judges or r.options.process_set
-        for r in reductions(optimizer)
-        if r.judges is not None or r.active
+    asked = [
+        chain.agreed_by or chain.ranks
+        for chain in chains(optimizer)
+        if chain.agreed_by is not None or chain.active
     ]
-    if not judges:
+    if not asked:
         return finite
-    process_set = judges[0]
+    process_set = asked[0]
     everywhere = ops.allreduce(
         tf.cast(finite, tf.int32), Min, name="hvdkit_finite", process_set=process_set
     )
@@ -35,7 +35,7 @@ def scale_loss(original: Callable[..., Any], optimizer: Any, loss: tf.Tensor) ->
     """The loss times the scale, and times what the rows of this rank's batch count."""
     loss = original(optimizer, loss)
     scale = current_scale()
-    if scale is None or isinstance(optimizer, Distributed) or not is_distributed(optimizer):
+    if scale is None or attached_to(optimizer) is not None or not is_distributed(optimizer):
         return loss
     return scale.scaled(loss, leaves(optimizer))
 

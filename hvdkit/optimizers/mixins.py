@@ -1,14 +1,14 @@
-"""What a distributed optimizer has besides its Keras class: the reduction of its gradients.
+"""What a distributed optimizer has besides its Keras class: the exchange with other ranks.
 
 Keras applies gradients in this order: accumulate (`gradient_accumulation_steps`), clip, decay
-weights, update, average (`use_ema`), constrain. The reduction is the first part of "clip": after
-the accumulation, so N micro-steps communicate once, and before everything that has to see the
-gradient of the global batch.
+weights, update, average (`use_ema`), constrain. Gradients are exchanged in the first part of
+"clip": after the accumulation, so N micro-steps communicate once, and before everything that has to
+see the gradient of the global batch. Weights are brought together in the last part of "update".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,45 +16,40 @@ import tensorflow as tf
 
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Max, ProcessSet, ops, topology
-from hvdkit.exchange.allreduce_gradients import Gradient, GradientReduction
-from hvdkit.exchange.sparse import scaled
+from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.mesh.layout import is_sharded, layout_of, set_layout
-from hvdkit.mesh.mesh import Mesh
 from hvdkit.optimizers.clipping import clip_by_global_norm, clip_by_norm
+from hvdkit.optimizers.composition import Attached, inner_optimizers, leaves
 from hvdkit.optimizers.elementwise import require_elementwise
 from hvdkit.optimizers.finite import guards
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
 
-# Older versions of Keras 3 have none; then nothing is an instance of it.
-_MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
-
 
 class Distributed(keras.optimizers.Optimizer):
     """Mixin of a distributed optimizer: what it adds to the Keras optimizer's class."""
 
-    _hvd_reduction: GradientReduction
-    _hvd_name: str
-    _hvd_multiplier: float
-    _hvd_variables: list[Any]
+    _hvd: Attached
 
     def register_local_var(self, var: Any) -> None:
-        """Leave a variable's gradient out of the reduction; each rank keeps its own.
+        """Leave a variable out of the exchange; each rank keeps its own.
+
+        Before the optimizer is built, where its exchange keeps something for each variable.
 
         Args:
             var: a `keras.Variable` or `tf.Variable`.
         """
-        self._hvd_reduction.register_local(var)
+        self._hvd.chain.register_local(var)
 
     def is_local_var(self, var: Any) -> bool:
         """Whether a variable was registered with `register_local_var`."""
-        return self._hvd_reduction.is_local(var)
+        return self._hvd.chain.is_local(var)
 
     @property
     def process_set(self) -> ProcessSet:
-        """The ranks that the gradients are reduced over."""
-        return self._hvd_reduction.options.process_set
+        """The ranks that the gradients are exchanged between."""
+        return self._hvd.chain.ranks
 
     @do_not_convert
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
@@ -73,22 +68,21 @@ class Distributed(keras.optimizers.Optimizer):
         for guard in guards(self):
             guard.react()
 
-    def _hvd_reduce(
-        self, gradients: Sequence[Gradient], variables: Sequence[Any]
-    ) -> list[Gradient]:
-        reduced = self._hvd_reduction.reduce(gradients, variables, name=self._hvd_name)
-        if self._hvd_multiplier == 1.0:
-            return reduced
-        return [g if g is None else scaled(g, self._hvd_multiplier) for g in reduced]
-
 
 class DistributedLeaf(Distributed):
     """Mixin of an optimizer that updates variables itself, which is all but two of Keras's."""
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Build the optimizer, unless it can't update what the ranks hold."""
+        """Build the exchange and the optimizer, unless it can't update what the ranks hold."""
         require_elementwise(self, variables)
+        if not self.built:
+            self._hvd_build_exchange(variables)
         super().build(variables)
+
+    def _hvd_build_exchange(self, variables: Sequence[Any]) -> None:
+        chain = self._hvd.chain
+        with tf.init_scope():
+            self._hvd.tracked = list(chain.exchange.build(chain.shared(variables)))
 
     def add_variable_from_reference(
         self, reference_variable: Any, *args: Any, **kwargs: Any
@@ -102,8 +96,8 @@ class DistributedLeaf(Distributed):
 
     @do_not_convert
     def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
-        """Reduce the gradients and update the variables; as in Keras otherwise."""
-        _refuse_two_kinds_of_replicas(self._hvd_reduction)
+        """Exchange the gradients and update the variables; as in Keras otherwise."""
+        self._hvd_refuse_two_kinds_of_replicas()
         scale = current_scale()
         if scale is not None and not scale.used_for(self):
             grads = [g if g is None else scaled(g, scale.value) for g in grads]
@@ -115,7 +109,7 @@ class DistributedLeaf(Distributed):
         # float8's scales and maxima arrive as gradients; over the global batch a maximum is
         # the maximum over ranks.
         replaced = [i for i, v in enumerate(variables) if self._overwrite_variable_with_gradient(v)]
-        if replaced and self._hvd_reduction.active:
+        if replaced and self._hvd.chain.active:
             grads = list(grads)
             for i in replaced:
                 grads[i] = ops.allreduce(
@@ -126,85 +120,51 @@ class DistributedLeaf(Distributed):
     def _backend_apply_gradients(
         self, grads: Sequence[Gradient], trainable_variables: Sequence[Any]
     ) -> None:
-        # Past Keras's attribute tracking, which would take them for the optimizer's own.
-        self.__dict__["_hvd_variables"] = list(trainable_variables)
+        self._hvd.variables = list(trainable_variables)
         try:
             super()._backend_apply_gradients(grads, trainable_variables)
         finally:
-            self.__dict__["_hvd_variables"] = []
+            self._hvd.variables = []
 
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
-        variables, mesh = self._hvd_variables, self._hvd_reduction.options.mesh
-        reduced = self._hvd_reduce(grads, variables)
+        variables, mesh = self._hvd.variables, self._hvd.chain.mesh
+        exchanged = self._hvd_exchanged(grads, variables)
         if mesh is None or not (mesh.pipeline > 1 or any(map(is_sharded, variables))):
-            return super()._clip_gradients(reduced)
+            return super()._clip_gradients(exchanged)
         if self.clipnorm:
-            return clip_by_norm(reduced, variables, self.clipnorm)
+            return clip_by_norm(exchanged, variables, self.clipnorm)
         if self.global_clipnorm:
-            return clip_by_global_norm(reduced, variables, self.global_clipnorm, mesh)
-        return super()._clip_gradients(reduced)
+            return clip_by_global_norm(exchanged, variables, self.global_clipnorm, mesh)
+        return super()._clip_gradients(exchanged)
+
+    def _hvd_exchanged(
+        self, gradients: Sequence[Gradient], variables: Sequence[Any]
+    ) -> list[Gradient]:
+        exchanged = self._hvd.chain.gradients(gradients, variables, self._hvd.name)
+        if self._hvd.multiplier == 1.0:
+            return exchanged
+        return [g if g is None else scaled(g, self._hvd.multiplier) for g in exchanged]
+
+    def _hvd_refuse_two_kinds_of_replicas(self) -> None:
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        if several and self._hvd.chain.active:
+            raise NotImplementedError(
+                f"a job of {topology.size()} ranks trains inside a tf.distribute strategy with "
+                "several devices. Use one of the two: one rank per device (horovodrun, mpirun), or "
+                "one process with tf.distribute.MirroredStrategy; hvd.strategy() picks the right "
+                "one."
+            )
 
 
 class DistributedComposite(Distributed):
     """Mixin of an optimizer that hands the gradients to others: loss scaling, `MultiOptimizer`.
 
-    The others reduce. Those that `MultiOptimizer` finds only when it is built are made
+    The others exchange them. Those that `MultiOptimizer` finds only when it is built are made
     distributed then.
     """
-
-    _hvd_make_distributed: Callable[[Any], None]
 
     def build(self, variables: Sequence[Any]) -> None:
         """Build the optimizer and the ones it hands gradients to."""
         super().build(variables)
         for inner in inner_optimizers(self):
-            self._hvd_make_distributed(inner)
-
-
-def inner_optimizers(optimizer: Any) -> list[Any]:
-    """The optimizers that `optimizer` hands its gradients to; none for most."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return [optimizer.inner_optimizer]
-    if isinstance(optimizer, _MULTI_OPTIMIZER):
-        return list(optimizer.optimizers)
-    return []
-
-
-def is_composite(optimizer: Any) -> bool:
-    """Whether `optimizer` hands its gradients to other optimizers."""
-    return isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, _MULTI_OPTIMIZER))
-
-
-def leaves(optimizer: Any) -> list[Any]:
-    """The optimizers that update variables: `optimizer` itself, or those inside it."""
-    if not is_composite(optimizer):
-        return [optimizer]
-    return [leaf for inner in inner_optimizers(optimizer) for leaf in leaves(inner)]
-
-
-def is_distributed(optimizer: Any) -> bool:
-    """Whether the gradients given to `optimizer` are reduced over ranks."""
-    return isinstance(optimizer, Distributed) or any(
-        is_distributed(inner) for inner in inner_optimizers(optimizer)
-    )
-
-
-def reductions(optimizer: Any) -> list[GradientReduction]:
-    """The reductions behind an optimizer: several for a `MultiOptimizer`."""
-    found = [optimizer._hvd_reduction] if isinstance(optimizer, DistributedLeaf) else []
-    return found + [r for inner in inner_optimizers(optimizer) for r in reductions(inner)]
-
-
-def mesh_of(optimizer: Any) -> Mesh | None:
-    """The mesh over which an optimizer's variables lie; None if there is none."""
-    found = reductions(optimizer) if optimizer is not None else []
-    return found[0].options.mesh if found else None
-
-
-def _refuse_two_kinds_of_replicas(reduction: GradientReduction) -> None:
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1 and reduction.active:
-        raise NotImplementedError(
-            f"a job of {topology.size()} ranks trains inside a tf.distribute strategy with several "
-            "devices. Use one of the two: one rank per device (horovodrun, mpirun), or one "
-            "process with tf.distribute.MirroredStrategy; hvd.strategy() picks the right one."
-        )
+            self._hvd.make_distributed(inner)

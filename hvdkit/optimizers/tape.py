@@ -8,29 +8,43 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.engine import Average, ProcessSet, global_process_set
-from hvdkit.exchange.allreduce_gradients import (
-    Gradient,
-    GradientReduction,
-    ReductionOptions,
-    groups_argument,
-)
-from hvdkit.exchange.compression.casts import Compression, Compressor
-from hvdkit.mesh.mesh import current_mesh, over_replicas
-from hvdkit.optimizers.partial import local_variables_of
+from hvdkit.exchange.base import Exchange, GradientExchange
+from hvdkit.exchange.chain import Chain
+from hvdkit.exchange.gradient import Gradient
+from hvdkit.mesh.mesh import current_mesh
 
 # A loop makes a new tape for each step; the comparison of gradients between ranks is done once.
 _SEEN: set[tuple[str, ...]] = set()
 
 
-class _DistributedTape:
-    """A `tf.GradientTape` whose `gradient` is reduced over ranks; the rest is the tape's."""
+class DistributedTape:
+    """A `tf.GradientTape` whose `gradient` is exchanged between ranks; the rest is the tape's.
 
-    def __init__(self, tape: tf.GradientTape, reduction: GradientReduction) -> None:
+    Args:
+        tape: the tape.
+        exchange: how gradients are exchanged.
+        sparse_as_dense: see `DistributedGradientTape`.
+        scale_local_gradients: see `DistributedGradientTape`.
+
+    Raises:
+        ValueError: the exchange works on weights, too.
+    """
+
+    def __init__(
+        self,
+        tape: tf.GradientTape,
+        exchange: Exchange,
+        sparse_as_dense: bool,
+        scale_local_gradients: bool,
+    ) -> None:
+        if not isinstance(exchange, GradientExchange):
+            raise ValueError(_belongs_to_an_optimizer(exchange, "works on weights, too"))
         self._tape = tape
-        self._reduction = reduction
+        self._chain = Chain(
+            exchange, current_mesh(), sparse_as_dense, scale_local_gradients, seen=_SEEN
+        )
 
-    def __enter__(self) -> _DistributedTape:
+    def __enter__(self) -> DistributedTape:
         self._tape.__enter__()
         return self
 
@@ -42,7 +56,7 @@ class _DistributedTape:
 
     def register_local_source(self, source: Any) -> None:
         """Leave the gradient of a variable out of the reduction."""
-        self._reduction.register_local(source)
+        self._chain.register_local(source)
 
     @tf.autograph.experimental.do_not_convert
     def gradient(
@@ -53,7 +67,7 @@ class _DistributedTape:
         use_generic_names: bool = False,
         **options: Any,
     ) -> Any:
-        """The gradient of `target`, averaged over ranks.
+        """The gradient of `target`, exchanged between ranks.
 
         Args:
             target: as in `tf.GradientTape.gradient`.
@@ -64,14 +78,19 @@ class _DistributedTape:
 
         Returns:
             Gradients in the structure of `sources`.
+
+        Raises:
+            ValueError: the exchange has variables of its own.
         """
         del use_generic_names
+        flat = keras.tree.flatten(sources)
+        exchange = self._chain.exchange
+        if exchange.build([source for source in flat if _is_variable(source)]):
+            raise ValueError(_belongs_to_an_optimizer(exchange, "has variables of its own"))
         raw = _raw_sources(sources)
         gradients = self._tape.gradient(target, raw, output_gradients, **options)
-        reduced = self._reduction.reduce(
-            keras.tree.flatten(gradients), keras.tree.flatten(sources), name="DistributedTape"
-        )
-        return keras.tree.pack_sequence_as(sources, reduced)
+        exchanged = self._chain.gradients(keras.tree.flatten(gradients), flat, "DistributedTape")
+        return keras.tree.pack_sequence_as(sources, exchanged)
 
     def get_local_and_global_gradients(
         self,
@@ -83,8 +102,8 @@ class _DistributedTape:
         """Gradients as (source, gradient) pairs: those of local sources, and the others."""
         gradients = self.gradient(target, sources, output_gradients, use_generic_names)
         pairs = list(zip(sources, gradients, strict=True))
-        local = [pair for pair in pairs if self._reduction.is_local(pair[0])]
-        others = [pair for pair in pairs if not self._reduction.is_local(pair[0])]
+        local = [pair for pair in pairs if self._chain.is_local(pair[0])]
+        others = [pair for pair in pairs if not self._chain.is_local(pair[0])]
         return local, others
 
 
@@ -94,104 +113,14 @@ def _raw_sources(sources: Any) -> Any:
     )
 
 
-def DistributedGradientTape(
-    gradtape: tf.GradientTape,
-    device_dense: str = "",
-    device_sparse: str = "",
-    compression: Compressor = Compression.none,
-    sparse_as_dense: bool = False,
-    op: int = Average,
-    gradient_predivide_factor: float = 1.0,
-    num_groups: int = 0,
-    groups: int | Sequence[Sequence[Any]] | None = None,
-    process_set: ProcessSet = global_process_set,
-    scale_local_gradients: bool = True,
-) -> Any:
-    """Wrap a `tf.GradientTape` so that `gradient` returns the average over all ranks.
+def _is_variable(source: Any) -> bool:
+    return isinstance(source, (keras.Variable, tf.Variable))
 
-    Args:
-        gradtape: the tape, before or after it has recorded.
-        device_dense: device for the reduction of dense gradients; "" for the gradient's own.
-        device_sparse: device for the reduction of sparse gradients.
-        compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`.
-        sparse_as_dense: reduce the gradients of embeddings as dense tensors.
-        op: `hvd.Average` or `hvd.Sum`.
-        gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
-            size / factor after it.
-        num_groups: Horovod's old name of `groups`.
-        groups: None for buckets in the order of the backward pass, a number of groups, or lists
-            of variables to be reduced together.
-        process_set: the ranks to reduce over. With a mesh (`hvd.set_mesh`), its `data_set`.
-        scale_local_gradients: divide the gradients of local sources by the number of ranks.
 
-    Example:
-        >>> with tf.GradientTape() as tape:
-        ...     loss = loss_fn(y, model(x, training=True))
-        >>> tape = hvd.DistributedGradientTape(tape)
-        >>> gradients = tape.gradient(loss, model.trainable_variables)
-        >>> optimizer.apply_gradients(zip(gradients, model.trainable_variables))
-    """
-    options = ReductionOptions(
-        op=op,
-        compression=compression,
-        sparse_as_dense=sparse_as_dense,
-        gradient_predivide_factor=gradient_predivide_factor,
-        groups=groups_argument(num_groups, groups),
-        process_set=over_replicas(process_set),
-        scale_local_gradients=scale_local_gradients,
-        device_dense=device_dense,
-        device_sparse=device_sparse,
-        mesh=current_mesh(),
+def _belongs_to_an_optimizer(exchange: Exchange, why: str) -> str:
+    kind = type(exchange).__name__
+    return (
+        f"exchange={kind} {why}, which a tape can't do: give it to the optimizer, "
+        f"hvd.DistributedOptimizer(optimizer, exchange={kind}(...)), and it a plain "
+        "tf.GradientTape's gradients."
     )
-    return _DistributedTape(gradtape, GradientReduction(options, seen=_SEEN))
-
-
-def PartialDistributedGradientTape(
-    gradtape: tf.GradientTape,
-    device_dense: str = "",
-    device_sparse: str = "",
-    compression: Compressor = Compression.none,
-    sparse_as_dense: bool = False,
-    op: int = Average,
-    gradient_predivide_factor: float = 1.0,
-    num_groups: int = 0,
-    groups: int | Sequence[Sequence[Any]] | None = None,
-    process_set: ProcessSet = global_process_set,
-    local_layers: Any = None,
-    scale_local_gradients: bool = True,
-) -> Any:
-    """`DistributedGradientTape` that leaves the gradients of some layers on their rank.
-
-    Args:
-        gradtape: as in `DistributedGradientTape`, as all arguments but `local_layers`.
-        device_dense: see `DistributedGradientTape`.
-        device_sparse: see `DistributedGradientTape`.
-        compression: see `DistributedGradientTape`.
-        sparse_as_dense: see `DistributedGradientTape`.
-        op: see `DistributedGradientTape`.
-        gradient_predivide_factor: see `DistributedGradientTape`.
-        num_groups: see `DistributedGradientTape`.
-        groups: see `DistributedGradientTape`.
-        process_set: see `DistributedGradientTape`.
-        local_layers: a built `keras.Layer`, or a list of them, that each rank trains by itself.
-        scale_local_gradients: divide their gradients by the number of ranks.
-
-    Raises:
-        ValueError: `local_layers` holds something else than built Keras layers.
-    """
-    tape = DistributedGradientTape(
-        gradtape,
-        device_dense,
-        device_sparse,
-        compression,
-        sparse_as_dense,
-        op,
-        gradient_predivide_factor,
-        num_groups,
-        groups,
-        process_set,
-        scale_local_gradients,
-    )
-    for variable in local_variables_of(local_layers):
-        tape.register_local_source(variable)
-    return tape

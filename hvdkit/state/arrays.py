@@ -1,4 +1,4 @@
-"""Plain data as arrays of numbers. Text travels as its bytes and the length of each piece."""
+"""Plain data as arrays of numbers. Texts travel as their bytes and lengths."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ def leaves_folder(name: str) -> bool:
 
 def text_of(name: str, texts: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays that stand for an array of text, by name."""
-    pieces = [t if isinstance(t, bytes) else str(t).encode() for t in texts.reshape(-1).tolist()]
-    yield name, np.frombuffer(b"".join(pieces), np.uint8)
-    yield name + LENGTHS, np.array(list(map(len, pieces)), np.int64).reshape(texts.shape)
+    encoded = [t if isinstance(t, bytes) else str(t).encode() for t in texts.reshape(-1).tolist()]
+    yield name, np.frombuffer(b"".join(encoded), np.uint8)
+    yield name + LENGTHS, np.array(list(map(len, encoded)), np.int64).reshape(texts.shape)
 
 
 def texts_in(state: Arrays, name: str) -> np.ndarray:
-    """The pieces of text that a state holds under a name, as bytes."""
+    """The texts that a state holds under a name, as bytes."""
     joined, lengths = state[name].tobytes(), state[name + LENGTHS]
     ends = np.cumsum(lengths.reshape(-1)).tolist()
-    pieces = np.empty(len(ends), object)
-    pieces[:] = [joined[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-    return pieces.reshape(lengths.shape)
+    texts = np.empty(len(ends), object)
+    texts[:] = [joined[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    return texts.reshape(lengths.shape)
 
 
 def digest(value: Any) -> str:
     """A checksum of plain data and arrays, the same on every rank for what is equal."""
     checksum = hashlib.sha256()
 
-    def feed(part: Any) -> None:
-        if isinstance(part, Mapping):
-            feed(sorted(part.items()))
-        elif isinstance(part, (list, tuple)):
-            checksum.update(f"[{len(part)}".encode())
-            for one in part:
+    def feed(item: Any) -> None:
+        if isinstance(item, Mapping):
+            feed(sorted(item.items()))
+        elif isinstance(item, (list, tuple)):
+            checksum.update(f"[{len(item)}".encode())
+            for one in item:
                 feed(one)
-        elif isinstance(part, np.ndarray) or tf.is_tensor(part):
-            array = np.asarray(part)
+        elif isinstance(item, np.ndarray) or tf.is_tensor(item):
+            array = np.asarray(item)
             checksum.update(f"{array.dtype}{array.shape}".encode())
             feed(array.tolist()) if array.dtype.hasobject else checksum.update(array.tobytes())
         else:
-            checksum.update(repr(part).encode() + b";")
+            checksum.update(repr(item).encode() + b";")
 
     feed(value)
     return checksum.hexdigest()[:16]

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import (
     ProcessSet,
     broadcast_object,
@@ -18,18 +17,9 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
+from hvdkit.mesh.variable import can_be_sent, described, raw
 from hvdkit.state.constants import renew_layers_of
 from hvdkit.state.outside_variables import remake_functions, send
-
-
-def can_be_sent(variable: Any) -> bool:
-    """Whether a variable holds numbers."""
-    dtype = tf.as_dtype(variable.dtype)
-    return bool(dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex)
-
-
-def _raw(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def broadcast_variables(
@@ -62,16 +52,16 @@ def broadcast_variables(
         return
     variables = list(variables)
     for position, variable in enumerate(variables):
-        raw = _raw(variable)
+        target = raw(variable)
         value = ops.broadcast(
-            tf.convert_to_tensor(raw),
+            tf.convert_to_tensor(target),
             root_rank,
             name=f"hvdkit.variable.{position}",
             process_set=process_set,
         )
         # In a graph nothing but the assignment may need the value: it would be left out.
         if topology.rank() != root_rank or not tf.executing_eagerly():
-            raw.assign(value)
+            target.assign(value)
     renew_layers_of(variables)
 
 
@@ -118,8 +108,7 @@ def broadcast_layers(
         if shape is not None and not layer.built:
             layer.build_from_config(shape)
     variables = [v for layer in given for v in layer.variables if can_be_sent(v)]
-    described = [dtype_and_shape(v.dtype, v.shape) for v in variables]
-    require_same("the variables of the layers", described, process_set)
+    require_same("the variables of the layers", list(map(described, variables)), process_set)
     broadcast_variables(variables, root_rank, process_set)
     for layer in given:
         if send(layer, root_rank, process_set):
@@ -145,7 +134,7 @@ def broadcast_(
     """
     del name
     broadcast_variables(variables, root_rank, process_set)
-    return [tf.convert_to_tensor(_raw(variable)) for variable in variables]
+    return [tf.convert_to_tensor(raw(variable)) for variable in variables]
 
 
 def broadcast_global_variables(root_rank: int) -> Any:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hvdkit.engine import ProcessSet, allgather_object, global_process_set, topology
-from hvdkit.exchange.buckets import variable_key
-from hvdkit.optimizers.mixins import Distributed, leaves
+from hvdkit.mesh.variable import variable_key
+from hvdkit.optimizers.composition import leaves
+from hvdkit.optimizers.mixins import Distributed
 from hvdkit.state.reachable import COMPILED, FoundOptimizer, steps_by_itself
 
 BuiltWith = dict[str, list[int] | None]
-"""For each optimizer that is built, by name, the places of its variables in `model.variables`; None
-where it trains others."""
+"""For each optimizer that is built, by name, the positions of its variables in `model.variables`;
+None where it trains others."""
 
 
 def build_for_fit(model: Any, found: Sequence[FoundOptimizer]) -> None:
@@ -39,11 +40,11 @@ def _averages(optimizer: Any) -> bool:
 
 def built_with(model: Any, found: Sequence[FoundOptimizer]) -> BuiltWith:
     """What optimizers were built with."""
-    places = {variable_key(variable): place for place, variable in enumerate(model.variables)}
+    positions = {variable_key(variable): i for i, variable in enumerate(model.variables)}
     known: BuiltWith = {}
     for one in found:
         if one.optimizer.built:
-            trained = [places.get(variable_key(v)) for v in one.optimizer._trainable_variables]
+            trained = [positions.get(variable_key(v)) for v in one.optimizer._trainable_variables]
             known[one.name] = None if None in trained else [p for p in trained if p is not None]
     return known
 
@@ -64,11 +65,11 @@ def build_as(model: Any, found: Sequence[FoundOptimizer], known: BuiltWith) -> l
     for one in found:
         if one.optimizer.built or one.name not in known:
             continue
-        places = known[one.name]
-        if places is None or max(places, default=0) >= len(variables):
+        positions = known[one.name]
+        if positions is None or max(positions, default=0) >= len(variables):
             foreign.append(one)
         else:
-            one.optimizer.build([variables[place] for place in places])
+            one.optimizer.build([variables[position] for position in positions])
     return foreign
 
 

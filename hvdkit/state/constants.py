@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from hvdkit import patches
 from hvdkit.engine import logger
-from hvdkit.exchange.buckets import variable_key
+from hvdkit.mesh.variable import variable_key
 from hvdkit.patches import Patch
 from hvdkit.state.arrays import digest
-from hvdkit.state.keepers import is_overridden, loadable, own_variables
+from hvdkit.state.keepers import is_overridden, loadable
 
 # Their finalize_state() makes state of what `adapt` has seen, not of variables.
 ADAPTED = (
@@ -61,7 +61,7 @@ def renew_layers_of(variables: Sequence[Any]) -> bool:
     layers = [
         layer
         for layer in _layers_with_constants()
-        if makes_constants(layer) and any(variable_key(v) in keys for v in own_variables(layer))
+        if makes_constants(layer) and any(variable_key(v) in keys for v in _direct(layer))
     ]
     if layers and not tf.executing_eagerly():
         # A constant that is made in a graph belongs to it.
@@ -96,6 +96,11 @@ def _layers_with_constants() -> list[Any]:
         layers = [each for each in gc.get_objects() if issubclass(type(each), keras.Layer)]
         _with_constants.update(filter(_can_make_constants, layers))
     return list(_with_constants)
+
+
+def _direct(layer: Any) -> list[Any]:
+    """The variables of a layer itself, without those of layers inside it."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def _renew(layers: Sequence[Any]) -> bool:

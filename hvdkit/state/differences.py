@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import ProcessSet, allgather_object, topology
+from hvdkit.mesh.variable import path_of
 from hvdkit.state.outside_variables import described
 
 NAMED = 3
@@ -55,8 +56,7 @@ def find_differences(variables: Sequence[Any], process_set: ProcessSet) -> list[
         own = np.asarray(keras.ops.convert_to_numpy(variable))
         everyone = allgather_object((host, own), name="hvdkit.differences", process_set=process_set)
         hosts, values = zip(*everyone, strict=True)
-        name = getattr(variable, "path", variable.name)
-        differences.append(compare(name, ranks, hosts, values))
+        differences.append(compare(path_of(variable), ranks, hosts, values))
     return differences
 
 
@@ -83,22 +83,22 @@ def compare(
         largest=float(distance.max()) if distance.size else 0.0,
         elements=int(unequal.any(axis=0).sum()),
         size=int(values[0].size),
-        minority=tuple((ranks[place], hosts[place]) for place in minority),
+        minority=tuple((ranks[position], hosts[position]) for position in minority),
     )
 
 
 def _groups(values: Sequence[Any]) -> list[list[int]]:
-    """The places of equal values, the largest group first."""
+    """The positions of equal values, the largest group first."""
     holders: dict[Any, list[int]] = {}
-    for place, value in enumerate(values):
-        holders.setdefault(value, []).append(place)
+    for position, value in enumerate(values):
+        holders.setdefault(value, []).append(position)
     return sorted(holders.values(), key=len, reverse=True)
 
 
 def _minority(groups: Sequence[Sequence[int]]) -> list[int]:
-    """The places outside of the largest group; none where two are as large."""
+    """The positions outside of the largest group; none where two are as large."""
     tied = len(groups) > 1 and len(groups[0]) == len(groups[1])
-    return [] if tied else sorted(place for group in groups[1:] for place in group)
+    return [] if tied else sorted(position for group in groups[1:] for position in group)
 
 
 def _who(minority: Sequence[tuple[int, str]]) -> str:
@@ -138,7 +138,7 @@ def find_other_layers(model: Any, process_set: ProcessSet, *, costly: bool = Tru
     for one in zip(*found, strict=True):
         groups = _groups([checksum for _, checksum in one])
         if len(groups) > 1:
-            where = [(ranks[place], hosts[place]) for place in _minority(groups)]
+            where = [(ranks[position], hosts[position]) for position in _minority(groups)]
             texts.append(f"{one[0][0]}, {_who(where)}")
     more = len(texts) - NAMED
     return "; ".join(texts[:NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import (
     ProcessSet,
     explained_in_graph,
@@ -25,7 +23,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
-from hvdkit.exchange.buckets import variable_key
+from hvdkit.mesh.variable import described, raw, variable_key
 
 _INTEGERS = {1: tf.int8, 2: tf.int16, 4: tf.int32}
 
@@ -56,7 +54,9 @@ class Digests:
 
     def own(self) -> tf.Tensor:
         """This rank's digests, one after the other (int64 vector)."""
-        return tf.concat([digest(_tensor(variable)) for variable in self.variables], 0)
+        return tf.concat(
+            [digest(tf.convert_to_tensor(raw(variable))) for variable in self.variables], 0
+        )
 
     def differing(self) -> list[int]:
         """Compare with the other ranks, which call this, too.
@@ -72,13 +72,13 @@ class Digests:
         if not self.variables or topology.process_set_size(self.process_set) == 1:
             return []
         if not self._same_kinds:
-            kinds = [dtype_and_shape(v.dtype, v.shape) for v in self.variables]
+            kinds = list(map(described, self.variables))
             require_same("the variables of model and optimizer", kinds, self.process_set)
             self._same_kinds = True
         with explained_in_graph("the check that all ranks hold the same variables"):
             rows = self._gathered().numpy()
-        parts = np.split(rows, np.cumsum(self._widths)[:-1], axis=1)
-        return [i for i, part in enumerate(parts) if (part != part[0]).any()]
+        digests = np.split(rows, np.cumsum(self._widths)[:-1], axis=1)
+        return [i for i, each in enumerate(digests) if (each != each[0]).any()]
 
     def _gather(self) -> tf.Tensor:
         return ops.allgather(
@@ -132,8 +132,3 @@ def _words(value: tf.Tensor) -> list[tf.Tensor]:
 
 def _lanes(dtype: tf.DType) -> int:
     return max(1, int(dtype.size) // 4)
-
-
-def _tensor(variable: Any) -> tf.Tensor:
-    raw = variable.value if isinstance(variable, keras.Variable) else variable
-    return tf.convert_to_tensor(raw)

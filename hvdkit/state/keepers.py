@@ -168,7 +168,8 @@ class Stored:
         """See `Keeper`."""
         if not layer.built and not isinstance(layer, keras.Model):
             return {}
-        own = [keras.ops.convert_to_numpy(v) for v in own_variables(layer) if is_number(v.dtype)]
+        variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+        own = [keras.ops.convert_to_numpy(v) for v in variables if is_number(v.dtype)]
         state: Arrays = {}
         for name, value in stored_by(layer).items():
             array = None if isinstance(value, (keras.Variable, tf.Variable)) else np.asarray(value)
@@ -252,9 +253,9 @@ def write_layer(layer: Any, state: Arrays) -> bool:
     changed = False
     for keeper in _KEEPERS:
         start = f"{keeper.name}/"
-        part = {n.removeprefix(start): array for n, array in state.items() if n.startswith(start)}
-        if part and keeper.keeps(layer) and not equal(_read_with(keeper, layer), part):
-            keeper.write(layer, part)
+        stored = {n.removeprefix(start): array for n, array in state.items() if n.startswith(start)}
+        if stored and keeper.keeps(layer) and not equal(_read_with(keeper, layer), stored):
+            keeper.write(layer, stored)
             changed = True
     return changed
 
@@ -294,8 +295,3 @@ def _read_with(keeper: Keeper, layer: Any) -> Arrays:
                 f"{type(error).__name__}: {error}",
             )
         return {}
-
-
-def own_variables(layer: Any) -> list[Any]:
-    """The variables of a layer itself, without those of layers inside it."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]

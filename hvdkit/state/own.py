@@ -18,6 +18,8 @@ from typing import Any
 
 import keras
 
+from hvdkit.mesh.variable import path_of
+
 ATTRIBUTE = "hvd_over_ranks"
 _OWN, _AVERAGE = "own", "average"
 # How batch normalization calls its statistics, Keras's and that of others.
@@ -71,7 +73,7 @@ def doubtful(model: Any, variables: Iterable[Any]) -> list[str]:
     """The names of weights that are averaged, and of which nobody said that this is right."""
     averaged = {id(variable) for variable in variables}
     return [
-        str(getattr(variable, "path", variable.name))
+        path_of(variable)
         for layer in model._flatten_layers()
         for variable in layer._non_trainable_variables
         if id(variable) in averaged

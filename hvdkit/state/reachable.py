@@ -7,14 +7,14 @@ none.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from hvdkit.keras_internals import has_keras_call, is_of_keras
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.composition import is_distributed
 
 COMPILED = "optimizer"
 """The name of the optimizer that was given to `compile`."""
@@ -57,8 +57,8 @@ def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
             taken = any(one.name == name for one in found.values())
             found[id(optimizer)] = FoundOptimizer(f"model.{name}" if taken else name, optimizer)
 
-    for place, optimizer in _optimizers_in(given, COMPILED):
-        add(place, optimizer)
+    for where, optimizer in _optimizers_in(given, COMPILED):
+        add(where, optimizer)
     first = set(found)
     compiled = getattr(model, "optimizer", None)
     if isinstance(compiled, keras.optimizers.Optimizer):
@@ -67,8 +67,8 @@ def optimizers_of(model: Any, given: Any = None) -> list[FoundOptimizer]:
         for name, value in vars(holder).items():
             if name in _bookkeeping() or name.startswith("_self_"):  # TensorFlow's
                 continue
-            for place, optimizer in _optimizers_in(value, f"{path}{name}"):
-                add(place, optimizer)
+            for where, optimizer in _optimizers_in(value, f"{path}{name}"):
+                add(where, optimizer)
     return _without_inner(list(found.values()), first)
 
 
@@ -81,9 +81,13 @@ def leading_optimizer(model: Any, given: Any = None) -> Any:
         model: a model.
         given: more optimizers, as in `optimizers_of`.
     """
-    found = [one.optimizer for one in optimizers_of(model, given)]
-    distributed = [one for one in found if is_distributed(one)]
-    return next(iter([*distributed, *found]), None)
+    return leading(optimizers_of(model, given))
+
+
+def leading(found: Sequence[FoundOptimizer]) -> Any:
+    """The one of some optimizers that `leading_optimizer` names."""
+    optimizers = [one.optimizer for one in found]
+    return next((one for one in optimizers if is_distributed(one)), next(iter(optimizers), None))
 
 
 def steps_by_itself(model: Any) -> bool:
@@ -145,8 +149,8 @@ def _holders(holder: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]
     for name, value in vars(holder).items():
         if id(value) in inner:
             yield from _holders(value, f"{path}{name}.", seen)
-    for place, layer in enumerate(holder._layers):
-        yield from _holders(layer, f"{path}layers[{place}].", seen)
+    for position, layer in enumerate(holder._layers):
+        yield from _holders(layer, f"{path}layers[{position}].", seen)
 
 
 def _optimizers_in(value: Any, path: str, depth: int = 4) -> Iterator[tuple[str, Any]]:

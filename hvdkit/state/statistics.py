@@ -10,7 +10,8 @@ import tensorflow as tf
 from hvdkit.engine import Average, is_initialized, logger, ops, topology
 from hvdkit.state.constants import renew_layers_of
 from hvdkit.state.digest import digests_of
-from hvdkit.state.inventory import moving_statistics, ranks_of_optimizer
+from hvdkit.state.groups import ranks_of_optimizer
+from hvdkit.state.inventory import averaged, inventory
 from hvdkit.state.outside_variables import remake_functions
 from hvdkit.state.own import ATTRIBUTE, doubtful
 from hvdkit.state.reachable import leading_optimizer
@@ -35,7 +36,7 @@ def average_statistics(model: Any) -> None:
     process_set = ranks_of_optimizer(leading_optimizer(model))
     if process_set is None or not topology.in_process_set(process_set):
         return
-    variables = moving_statistics(model)
+    variables = [row.variable for row in averaged(inventory(model))]
     digests = digests_of(model, "statistics", variables, process_set)
     differing = [variables[i] for i in digests.differing()]
     if not differing:

@@ -24,7 +24,7 @@ from hvdkit.engine import (
 )
 from hvdkit.engine.run_settings import ranks_are_compared
 from hvdkit.mesh.mesh import current_mesh, replica_of
-from hvdkit.optimizers.mixins import reductions
+from hvdkit.optimizers.composition import chains
 from hvdkit.state.reachable import optimizers_of
 from hvdkit.training.even_steps import (
     may_differ_later,
@@ -235,10 +235,9 @@ def _ranks_of(model: Any) -> ProcessSet | None:
     """The ranks that make each step of a model together; None if this rank trains alone."""
     if not is_initialized() or topology.size() == 1:
         return None
-    found = [r for one in optimizers_of(model) for r in reductions(one.optimizer)]
-    for reduction in found:
-        if reduction.judges is not None:
-            return reduction.judges
-        if reduction.active:
-            return reduction.options.process_set
+    for chain in [chain for one in optimizers_of(model) for chain in chains(one.optimizer)]:
+        if chain.agreed_by is not None:
+            return chain.agreed_by
+        if chain.active:
+            return chain.ranks
     return None

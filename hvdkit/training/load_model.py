@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from hvdkit.exchange.compression.casts import Compression, Compressor
+from hvdkit.optimizers.composition import is_distributed
 from hvdkit.optimizers.distributed import DistributedOptimizer
-from hvdkit.optimizers.mixins import is_distributed
 from hvdkit.state.outside_variables import renew
 from hvdkit.state.reachable import optimizers_of
 

@@ -20,8 +20,8 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.keras_internals import is_of_keras
-from hvdkit.optimizers.mixins import mesh_of
-from hvdkit.state.inventory import ranks_of_optimizer
+from hvdkit.optimizers.composition import mesh_of
+from hvdkit.state.groups import ranks_of_optimizer
 from hvdkit.training.features import Call, Feature
 
 _WRITES = {

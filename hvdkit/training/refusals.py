@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvdkit.data.sharded import ShardedData
 from hvdkit.mesh.layout import is_partial, is_sharded
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.composition import is_distributed
 from hvdkit.parallel.devices.layer_split import LayerSplit
 from hvdkit.parallel.pipeline.model import PipelineModel
 from hvdkit.state.reachable import leading_optimizer

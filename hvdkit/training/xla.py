@@ -13,7 +13,7 @@ from hvdkit.engine import logger, topology
 from hvdkit.keras_internals import TensorFlowTrainer
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics.weighted_steps import Step
-from hvdkit.optimizers.mixins import is_distributed
+from hvdkit.optimizers.composition import is_distributed
 from hvdkit.state.reachable import leading_optimizer
 
 

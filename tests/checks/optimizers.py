@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp
 
 import hvdkit as hvd
@@ -23,6 +24,7 @@ def _same(make: Callable[[], Any], build: Callable[[int], keras.Model] = mlp, **
     )
 
 
+@long
 def check_sgd() -> None:
     _same(lambda: O.SGD(0.1))
 
@@ -35,6 +37,7 @@ def check_adam_by_name() -> None:
     compare_with_one_process(mlp, lambda: "adam", lambda: hvd.DistributedOptimizer("adam"))
 
 
+@long
 def check_adam_by_config() -> None:
     config = keras.optimizers.serialize(O.Adam(0.02))
     compare_with_one_process(
@@ -42,20 +45,25 @@ def check_adam_by_config() -> None:
     )
 
 
-def check_every_optimizer_that_keras_ships() -> None:
+def shipped_optimizers() -> list[type[O.Optimizer]]:
+    """The optimizers of Keras that are not made of others."""
     special = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"}
-    names = [
-        name
+    classes = [
+        cls
         for name, cls in vars(keras.optimizers).items()
         if isinstance(cls, type) and issubclass(cls, O.Optimizer) and name not in special
     ]
-    assert len(names) >= 10, names
-    for name in names:
-        cls = getattr(O, name)
+    assert len(classes) >= 10, classes
+    return classes
+
+
+@long
+def check_every_optimizer_that_keras_ships() -> None:
+    for cls in shipped_optimizers():
         try:
             _same(lambda cls=cls: cls(learning_rate=0.02), steps=3)
         except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from error
+            raise AssertionError(f"{cls.__name__}: {error}") from error
 
 
 def check_multi_optimizer() -> None:
@@ -67,6 +75,7 @@ def check_multi_optimizer() -> None:
         _same(make)
 
 
+@long
 def check_clipnorm() -> None:
     _same(lambda: O.SGD(0.1, clipnorm=0.05))
 
@@ -75,18 +84,22 @@ def check_global_clipnorm() -> None:
     _same(lambda: O.Adam(0.02, global_clipnorm=0.05))
 
 
+@long
 def check_clipvalue() -> None:
     _same(lambda: O.SGD(0.1, clipvalue=0.01))
 
 
+@long
 def check_weight_decay() -> None:
     _same(lambda: O.AdamW(0.02, weight_decay=0.1))
 
 
+@long
 def check_ema() -> None:
     _same(lambda: O.Adam(0.02, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2))
 
 
+@long
 def check_learning_rate_schedule() -> None:
     _same(lambda: O.SGD(O.schedules.CosineDecay(0.2, 10)))
 
@@ -169,10 +182,12 @@ def check_sparse_as_dense() -> None:
     )
 
 
+@long
 def check_gradient_accumulation_of_keras() -> None:
     _same(lambda: O.Adam(0.02, gradient_accumulation_steps=2, global_clipnorm=0.1), steps=6)
 
 
+@long
 def check_backward_passes_averaged() -> None:
     compare_with_one_process(
         mlp,
@@ -184,6 +199,7 @@ def check_backward_passes_averaged() -> None:
     )
 
 
+@long
 def check_backward_passes_summed() -> None:
     compare_with_one_process(
         mlp,
@@ -193,6 +209,7 @@ def check_backward_passes_summed() -> None:
     )
 
 
+@long
 def check_op_sum() -> None:
     size = hvd.size()
     compare_with_one_process(
@@ -202,6 +219,7 @@ def check_op_sum() -> None:
     )
 
 
+@long
 def check_predivide_factor() -> None:
     compare_with_one_process(
         mlp,
@@ -210,6 +228,7 @@ def check_predivide_factor() -> None:
     )
 
 
+@long
 def check_groups_by_number() -> None:
     for groups in (1, 2, 100):
         compare_with_one_process(
@@ -233,6 +252,7 @@ def check_groups_of_variables() -> None:
     compare_with_one_process(build, lambda: O.SGD(0.1), distributed)
 
 
+@long
 def check_compression_fp16() -> None:
     compare_with_one_process(
         mlp,
@@ -243,6 +263,7 @@ def check_compression_fp16() -> None:
     )
 
 
+@long
 def check_compression_bf16() -> None:
     compare_with_one_process(
         mlp,
@@ -342,6 +363,7 @@ def check_xla() -> None:
     _same(lambda: O.Adam(0.02), compile_options={"jit_compile": True})
 
 
+@long
 def check_xla_with_clipping_and_accumulation() -> None:
     _same(
         lambda: O.Adam(0.02, global_clipnorm=0.05, gradient_accumulation_steps=2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import checks.parallel_devices.devices  # noqa: F401  (before TensorFlow starts)
 import keras
 import numpy as np
 from checks.parallel_devices.comparing import (
@@ -14,6 +13,7 @@ from checks.parallel_devices.layer_split import split, whole
 
 import hvdkit as hvd
 
+ENVIRONMENT = {"CHECKS_CPU_DEVICES": "4"}
 layers, optimizers = keras.layers, keras.optimizers
 DEVICES = ["CPU:1", "CPU:2", "CPU:3"]
 RNG = np.random.default_rng(0)

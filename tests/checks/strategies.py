@@ -1,4 +1,4 @@
-"""hvd.strategy: the same training as one process, on two local devices, and on ranks."""
+"""hvd.strategy: the same training as one process, on local devices, and on ranks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from checks.reference import data, mlp
 
 import hvdkit as hvd
 
-_CPU = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+ENVIRONMENT = {"CHECKS_CPU_DEVICES": "4"}
 
 
 def _train(strategy: tf.distribute.Strategy, batch_size: int) -> list[np.ndarray]:

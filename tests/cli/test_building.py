@@ -19,6 +19,8 @@ from hvdkit_cli.building.progress import BuildProgress, parse_percent
 from hvdkit_cli.errors import CommandError
 from hvdkit_cli.record import BuildRecord, read_record, write_record
 
+pytestmark = pytest.mark.quick
+
 replace = dataclasses.replace
 
 

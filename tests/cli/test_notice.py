@@ -11,6 +11,8 @@ from support import fake_distribution
 
 from hvdkit_cli.building import notice
 
+pytestmark = pytest.mark.quick
+
 SOURCE = '''hvd = None
 
 

@@ -11,6 +11,8 @@ from hvdkit_cli.building import disk, mpi, toolchain
 from hvdkit_cli.errors import CommandError
 from hvdkit_cli.installed import find_tensorflow, require_supported
 
+pytestmark = pytest.mark.quick
+
 
 def test_no_compiler(tmp_path):
     with pytest.raises(CommandError, match=r"no C\+\+ compiler") as caught:

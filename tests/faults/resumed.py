@@ -9,6 +9,7 @@ a rank has trained on.
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import signal
 import time
@@ -71,7 +72,7 @@ class Wait(keras.callbacks.Callback):
 
 def kill_while_saving(rank: int) -> None:
     """Let a rank die when it has written its second file, before anyone knows."""
-    original, count = saver.write_whole, 0
+    original, count = saver.write_atomically, 0
 
     def write(path: Path, pieces: Any) -> Any:
         nonlocal count
@@ -82,7 +83,7 @@ def kill_while_saving(rank: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(path, pieces)
 
-    saver.write_whole = write
+    saver.write_atomically = write
 
 
 def build(record: Any) -> Recording:
@@ -128,6 +129,9 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true")
     arguments = parser.parse_args()
     hvd.init()
+    if arguments.wait:
+        # As srun does to ranks that are still leaving when the first has left.
+        atexit.register(os.kill, os.getpid(), signal.SIGTERM)
     tf.config.experimental.enable_op_determinism()
     callbacks: list[Any] = [Wait()] if arguments.wait else []
     if arguments.kill:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from launch import LIKE_A_USER, Finished, run_elastic, run_ranks
-from rank_jobs import Jobs
+from rank_checks import Check
+from rank_pool import RankPools
 
 JOBS = [("elastic", "gloo", 2)]
 LONG_JOBS = [("elastic", "mpi", 3)]
@@ -22,8 +23,8 @@ LOSS_TOLERANCE = 0.03
 Line = dict[str, object]
 
 
-def test_on_ranks(jobs: Jobs, module: str, launcher: str, ranks: int, check: str) -> None:
-    jobs.get(module, launcher, ranks).require(check)
+def test_on_ranks(pools: RankPools, check: Check) -> None:
+    pools.require(check)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from hvdkit.watch.judge import (
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.report import Who, numbers
 
+pytestmark = pytest.mark.quick
+
 LIMIT = 10.0
 
 

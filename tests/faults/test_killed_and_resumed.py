@@ -109,7 +109,7 @@ def _told_to_end(launcher: str, folder: Path, number: int, whom: str) -> tuple[i
     ("launcher", "number", "whom", "status"),
     [
         ("mpi", signal.SIGUSR1, "launcher", 75),
-        ("mpi", signal.SIGTERM, "rank", 75),
+        pytest.param("mpi", signal.SIGTERM, "rank", 75, marks=pytest.mark.long),
         ("gloo", signal.SIGUSR1, "launcher", 75),
         pytest.param("horovodrun", signal.SIGUSR1, "launcher", 75, marks=pytest.mark.long),
     ],

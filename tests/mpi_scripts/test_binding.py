@@ -8,6 +8,8 @@ import re
 import pytest
 from wrapper_sandbox import FLAVOURS, OPEN_MPI, VERSIONS, Sandbox, has
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("cores", "ranks", "expected"),

@@ -16,6 +16,8 @@ from wrapper_sandbox import (
     tools_without_mpi,
 )
 
+pytestmark = pytest.mark.quick
+
 
 def test_open_mpi_4(sandbox: Sandbox):
     sandbox.launcher(VERSIONS["openmpi4"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from wrapper_sandbox import OPEN_MPI, VERSIONS, Sandbox, has
 
+pytestmark = pytest.mark.quick
+
 
 def test_open_mpi_5_gives_its_daemons_the_interface(sandbox: Sandbox):
     names = sorted(path.name for path in Path("/sys/class/net").iterdir() if path.name != "lo")

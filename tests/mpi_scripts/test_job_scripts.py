@@ -9,6 +9,8 @@ import subprocess
 import pytest
 from wrapper_sandbox import MPI, VERSIONS, Sandbox, write_executable
 
+pytestmark = pytest.mark.quick
+
 SLURM = {
     "SLURM_JOB_ID": "1",
     "SLURM_NTASKS": "8",

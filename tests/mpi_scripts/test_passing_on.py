@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from wrapper_sandbox import FLAVOURS, OPEN_MPI, VERSIONS, Sandbox, write_executable
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_what_the_user_chose_stays(sandbox: Sandbox, flavour: str):

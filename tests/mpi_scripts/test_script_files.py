@@ -13,6 +13,8 @@ import pytest
 import yaml
 from wrapper_sandbox import FLAVOURS, MPI, ROOT, VERSIONS, WRAPPER, Sandbox
 
+pytestmark = pytest.mark.quick
+
 SCRIPTS = sorted(path for path in MPI.iterdir() if path.suffix in (".sh", ".sbatch"))
 SOURCED = sorted((MPI / "lib").iterdir())
 

@@ -9,6 +9,8 @@ import subprocess
 import pytest
 from wrapper_sandbox import WRAPPER, Sandbox, write_executable
 
+pytestmark = pytest.mark.quick
+
 _LAUNCHER = """#!/bin/bash
 if [[ $1 == --version ]]; then echo "mpirun (Open MPI) 5.0.11"; exit; fi
 [[ $DEAF ]] || trap 'echo early; [[ $ONCE ]] || exit 75' USR1

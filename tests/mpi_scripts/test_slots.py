@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from wrapper_sandbox import FLAVOURS, VERSIONS, Sandbox, has, hosts_of
 
+pytestmark = pytest.mark.quick
+
 
 def test_slots_of_hosts_add_up(sandbox: Sandbox):
     sandbox.launcher(VERSIONS["openmpi5"])

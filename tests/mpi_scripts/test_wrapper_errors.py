@@ -8,6 +8,8 @@ import shutil
 import pytest
 from wrapper_sandbox import OPEN_MPI, VERSIONS, WRAPPER, Sandbox, tools_without_mpi
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("arguments", "message", "remedy"),

@@ -1,10 +1,66 @@
-"""Fewer bytes between ranks: gradients travel in a smaller type."""
+"""Fewer bytes between ranks: tensors travel in a smaller type.
+
+`Cast` is the codec; `Compression` has the names that Horovod gives it, and `codec_of` takes
+Horovod's compressors and one's own for codecs.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+import keras
 import tensorflow as tf
+
+from hvdkit.exchange.base import Codec
+
+
+class AsIs:
+    """Tensors travel as they are."""
+
+    additive = True
+
+    def encode(self, tensor: tf.Tensor) -> tuple[tf.Tensor, None]:
+        """Return the tensor itself."""
+        return tensor, None
+
+    def decode(self, payload: tf.Tensor, context: None) -> tf.Tensor:
+        """Return the tensor itself."""
+        del context
+        return payload
+
+
+@keras.saving.register_keras_serializable("hvdkit")
+class Cast:
+    """Floats travel as a smaller type; what is as small stays.
+
+    Args:
+        dtype: `tf.float16` (half the bytes of float32, 11 bits of precision, at most 65504),
+            `tf.bfloat16` (half the bytes, 8 bits, the range of float32), or their names.
+    """
+
+    additive = True
+
+    def __init__(self, dtype: tf.DType | str) -> None:
+        self.dtype = tf.as_dtype(dtype)
+
+    def encode(self, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
+        """Cast a wider float tensor; others stay."""
+        if tensor.dtype.is_floating and tensor.dtype.size > self.dtype.size:
+            return tf.cast(tensor, self.dtype), tensor.dtype
+        return tensor, tensor.dtype
+
+    def decode(self, payload: tf.Tensor, context: tf.DType) -> tf.Tensor:
+        """Cast back."""
+        return tf.cast(payload, context)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as plain data."""
+        return {"dtype": self.dtype.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cast:
+        """A codec with the arguments of `get_config`."""
+        return cls(**config)
 
 
 class Compressor(Protocol):
@@ -39,7 +95,7 @@ class FP16Compressor:
     @staticmethod
     def compress(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
         """Cast a float tensor to float16; others stay."""
-        return _narrow(tensor, tf.float16)
+        return Cast(tf.float16).encode(tensor)
 
     @staticmethod
     def decompress(tensor: tf.Tensor, ctx: tf.DType) -> tf.Tensor:
@@ -53,7 +109,7 @@ class BF16Compressor:
     @staticmethod
     def compress(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
         """Cast a float tensor to bfloat16; others stay."""
-        return _narrow(tensor, tf.bfloat16)
+        return Cast(tf.bfloat16).encode(tensor)
 
     @staticmethod
     def decompress(tensor: tf.Tensor, ctx: tf.DType) -> tf.Tensor:
@@ -69,7 +125,47 @@ class Compression:
     bf16 = BF16Compressor
 
 
-def _narrow(tensor: tf.Tensor, dtype: tf.DType) -> tuple[tf.Tensor, tf.DType]:
-    if tensor.dtype.is_floating and tensor.dtype.size > dtype.size:
-        return tf.cast(tensor, dtype), tensor.dtype
-    return tensor, tensor.dtype
+class OfCompressor:
+    """A compressor as a codec: its tensors are summed, as Horovod does.
+
+    Args:
+        compressor: one of Horovod's, or of one's own.
+    """
+
+    additive = True
+
+    def __init__(self, compressor: Compressor) -> None:
+        self.encode = compressor.compress
+        self.decode = compressor.decompress
+
+
+Compressing: TypeAlias = Compressor | Codec
+"""What `compression=` takes."""
+
+_CODECS: dict[type, Codec] = {
+    Compression.none: AsIs(),
+    Compression.fp16: Cast(tf.float16),
+    Compression.bf16: Cast(tf.bfloat16),
+}
+
+
+def codec_of(compression: Any) -> Codec:
+    """The codec that `compression=` means.
+
+    Args:
+        compression: one of `Compression`, a codec, or anything with `compress` and `decompress`.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(compression, type) and compression in _CODECS:
+        return _CODECS[compression]
+    if all(hasattr(compression, name) for name in ("additive", "encode", "decode")):
+        codec: Codec = compression
+        return codec
+    if all(callable(getattr(compression, name, None)) for name in ("compress", "decompress")):
+        return OfCompressor(compression)
+    raise TypeError(
+        "compression is hvd.Compression.none, fp16 or bf16, or something with compress() and "
+        f"decompress(), or encode() and decode(); not {compression!r}."
+    )

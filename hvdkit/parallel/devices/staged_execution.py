@@ -23,11 +23,10 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import record
 
+from hvdkit.exchange.gradient import Gradient, total
 from hvdkit.keras_internals import get_keras_mask, set_keras_mask
 from hvdkit.parallel.devices.placed_part import PlacedPart
 from hvdkit.parallel.micro_batches import MicroBatch, joined, micro_batches_of
-
-Gradient = Any
 
 
 @dataclass(frozen=True)
@@ -204,20 +203,6 @@ def _record(
     record.record_operation(
         "LayerSplit", results, [given[i] for i in sources] + handles, gradient_function
     )
-
-
-def total(gradients: Sequence[Gradient]) -> Gradient:
-    """The sum of gradients, of which some may be None or sparse."""
-    there = [g for g in gradients if g is not None]
-    if len(there) < 2:
-        return there[0] if there else None
-    if all(isinstance(g, tf.IndexedSlices) for g in there):
-        return tf.IndexedSlices(
-            tf.concat([g.values for g in there], axis=0),
-            tf.concat([g.indices for g in there], axis=0),
-            there[0].dense_shape,
-        )
-    return tf.add_n([tf.convert_to_tensor(g) for g in there])
 
 
 def _total_of(variable: tf.Variable, gradients: list[Gradient]) -> Gradient:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.exchange.gradient import Gradient
+from hvdkit.mesh.variable import is_seed_state
 from hvdkit.parallel.pipeline.links import Ends
 from hvdkit.parallel.pipeline.losses import LossHead
-from hvdkit.state.inventory import is_seed_state
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from hvdkit.engine import ops
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.metrics.rows import TEST, TRAINING
 from hvdkit.metrics.weighted_steps import with_sharded_batches
+from hvdkit.optimizers.composition import is_distributed, mesh_of
 from hvdkit.optimizers.distributed import DistributedOptimizer
-from hvdkit.optimizers.mixins import is_distributed, mesh_of
 from hvdkit.parallel.pipeline.batch import PipelineBatch
 from hvdkit.parallel.pipeline.gathered_weights import raise_on_all
 from hvdkit.parallel.pipeline.losses import Share, share_on_all

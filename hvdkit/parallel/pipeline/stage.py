@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
-from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.exchange.gradient import Gradient, added
 from hvdkit.parallel.pipeline.batch import PipelineBatch
 from hvdkit.parallel.pipeline.chunk import Arguments, Chunk, Pass
-from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.links import Signature
 from hvdkit.parallel.pipeline.losses import Share
 from hvdkit.parallel.pipeline.trace import Clock

@@ -11,12 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import raise_everywhere
-from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.exchange.gradient import Gradient, added
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.optimizers.mixins import leaves
+from hvdkit.optimizers.composition import leaves
 from hvdkit.parallel.pipeline.batch import PipelineBatch, as_tensors, require_same_batch
 from hvdkit.parallel.pipeline.chunk import Chunk, KeptPass, RecomputedPass
-from hvdkit.parallel.pipeline.gradients import added
 from hvdkit.parallel.pipeline.links import (
     NUMBERS_OF_TENSOR,
     signatures_as_numbers,

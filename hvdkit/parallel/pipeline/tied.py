@@ -16,9 +16,8 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, require_same
 from hvdkit.engine.point_to_point import PointToPoint
-from hvdkit.exchange.allreduce_gradients import Gradient
+from hvdkit.exchange.gradient import Gradient, added
 from hvdkit.graph.layer_sequence import Part, variables_of
-from hvdkit.parallel.pipeline.gradients import added
 
 _TAG = 0
 

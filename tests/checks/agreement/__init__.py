@@ -2,6 +2,7 @@
 
 MODULES = (
     "digests",
+    "inventory",
     "at_start",
     "outside_variables",
     "own_weights",

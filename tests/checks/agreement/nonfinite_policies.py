@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checks.agreement.at_start import START
 from checks.agreement.during_training import logged
+from checks.marks import long
 from checks.reference import data, mlp, same_on_all_ranks
 
 import hvdkit as hvd
@@ -55,6 +56,7 @@ def check_skip_counts_and_reports() -> None:
         assert len(reports) == (hvd.rank() == 0), lines
 
 
+@long
 def check_skip_has_a_limit() -> None:
     _fit(hvd.nonfinite.Skip(limit=1), bad=(0, 2))
     with pytest.raises(hvd.NonfiniteGradientError, match="in 2 steps in a row"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 from checks.checkpoints.runs import require_same_end, rows, shared_folder, train
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -21,6 +22,7 @@ def _callbacks() -> list[Any]:
     ]
 
 
+@long
 def check_plateaus_and_warm_up() -> None:
     options = {"epochs": 6, "validation_data": hvd.shard(rows(), 4)}
     never, folder = train(shared_folder(), callbacks=_callbacks(), **options), shared_folder()

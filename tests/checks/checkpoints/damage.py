@@ -129,11 +129,11 @@ def check_no_code_is_run() -> None:
 
 def _replace_shared(folder: Path, data: bytes) -> None:
     """Put other contents into the newest checkpoint, as an attacker who can compute checksums."""
-    from hvdkit.checkpoint.files import write_whole
+    from hvdkit.checkpoint.files import write_atomically
     from hvdkit.checkpoint.store import _checksum
 
     newest = _newest(folder)
-    digest = write_whole(newest / "shared.bin", [data])
+    digest = write_atomically(newest / "shared.bin", [data])
     manifest = json.loads((newest / "manifest.json").read_text())
     manifest["checkpoint"]["files"]["shared.bin"] = digest.as_json()
     manifest["sha256"] = _checksum(manifest["checkpoint"])

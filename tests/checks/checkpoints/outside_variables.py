@@ -23,8 +23,8 @@ from checks.checkpoints.runs import shared_folder
 
 import hvdkit as hvd
 from hvdkit.checkpoint.arrays import Contents, parse
-from hvdkit.checkpoint.files import digest_of, write_whole
-from hvdkit.checkpoint.reshard import resplit
+from hvdkit.checkpoint.files import digest_of, write_atomically
+from hvdkit.checkpoint.reshard import reshard
 from hvdkit.checkpoint.store import MANIFEST, _checksum
 
 Backup = hvd.callbacks.BackupAndRestore
@@ -56,7 +56,7 @@ def _rewrite(checkpoint: Path, change: Any) -> None:
     for name in written["checkpoint"]["files"]:
         contents = parse((checkpoint / name).read_bytes(), name)
         change(contents)
-        write_whole(checkpoint / name, contents.pieces())
+        write_atomically(checkpoint / name, contents.buffers())
         written["checkpoint"]["files"][name] = digest_of(checkpoint / name).as_json()
     written["sha256"] = _checksum(written["checkpoint"])
     (checkpoint / MANIFEST).write_text(json.dumps(written))
@@ -148,7 +148,7 @@ def check_own_weights_come_back_by_rank() -> None:
         return parse((newest / f"rank-{rank}.bin").read_bytes(), "")
 
     for rank in range(5):  # on more ranks
-        arrays = resplit(rank, hvd.size(), read).arrays
+        arrays = reshard(rank, hvd.size(), read).arrays
         assert arrays["state/0"].item() == rank % hvd.size()
         np.testing.assert_allclose(arrays["state/1"].item(), 10 + (hvd.size() - 1) / 2)
 

@@ -12,6 +12,7 @@ from checks.checkpoints.runs import (
     shared_folder,
     train,
 )
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -26,6 +27,7 @@ def check_stopped_at_random_steps() -> None:
     require_same_end(never_stopped(), train(folder))
 
 
+@long
 def check_saved_between_epochs() -> None:
     options = {"save_freq": "epoch", "validation_data": hvd.shard(rows(), 4)}
     never, folder = train(shared_folder(), **options), shared_folder()

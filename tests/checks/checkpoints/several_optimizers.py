@@ -9,6 +9,7 @@ import numpy as np
 from checks.agreement.own_weights import logged
 from checks.checkpoints.runs import StopAt, Stopped, shared_folder
 from checks.gans import GAN, gan, rows, state
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -39,6 +40,7 @@ def require_that_a_gan_goes_on_to_the_bit(*, built: bool) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+@long
 def check_a_gan_goes_on_to_the_bit() -> None:
     require_that_a_gan_goes_on_to_the_bit(built=True)
 

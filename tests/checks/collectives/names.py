@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 from checks.collectives.reference import all_ranks, assert_equal, of_all_ranks, of_rank
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -57,6 +59,17 @@ class Scoped(keras.layers.Layer):
 
 
 def check_collectives_inside_layers_that_are_numbered_differently() -> None:
+    """Each collective in one of the places, in turn."""
+    places = itertools.cycle((1, 2, 3, 0))
+    _require_right_inside_layers(lambda layers: [list(layers)[next(places)]])
+
+
+@long
+def check_collectives_in_every_place_of_layers_that_are_numbered_differently() -> None:
+    _require_right_inside_layers(list)
+
+
+def _require_right_inside_layers(places: Callable[[dict[str, Scoped]], list[str]]) -> None:
     if hvd.rank() == 0:
         for _ in range(2):
             keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).compile("adam", "mse")
@@ -80,10 +93,10 @@ def check_collectives_inside_layers_that_are_numbered_differently() -> None:
                 )[1]
             ),
         }
-        for where, layer in layers.items():
+        for where in places(layers):
 
             @tf.function(autograph=False)
-            def graph(v: tf.Tensor, layer: Scoped = layer) -> tuple[tf.Tensor, tf.Tensor]:
+            def graph(v: tf.Tensor, layer: Scoped = layers[where]) -> tuple[tf.Tensor, tf.Tensor]:
                 if hvd.rank() == 0:
                     v = tf.function(tf.identity)(v)
                 return _with_gradient(layer, v)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 from checks.tensor_parallel.models import loss, text
 
 import hvdkit as hvd
@@ -33,6 +34,7 @@ def _fit(model: keras.Model, *callbacks: keras.callbacks.Callback) -> None:
     model.fit(hvd.shard(text(16), 2, shuffle=False), verbose=0, callbacks=list(callbacks))
 
 
+@long
 def check_a_changed_whole_variable_is_named_on_every_rank() -> None:
     for _ in made.each():
         check = hvd.callbacks.ConsistencyCheck(every_n_steps=2)
@@ -50,6 +52,7 @@ def check_a_changed_part_is_named_on_every_rank() -> None:
             _fit(made.language_model(1), _Changes(1, split=True), check)
 
 
+@long
 def check_broadcast_from_the_last_rank() -> None:
     for mesh in made.each():
         if mesh.data == 1:

@@ -37,9 +37,9 @@ def using(sizes: tuple[int, int, int]) -> Iterator[hvd.Mesh]:
         hvd.set_mesh(None)
 
 
-def each() -> Iterator[hvd.Mesh]:
-    """Each mesh of the job in turn."""
-    for sizes in SIZES[hvd.size()]:
+def each(*some: tuple[int, int, int]) -> Iterator[hvd.Mesh]:
+    """Each mesh of the job in turn, or some of them."""
+    for sizes in some or SIZES[hvd.size()]:
         with using(sizes) as mesh:
             yield mesh
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.tensor_parallel.models import loss, text
 
 import hvdkit as hvd
@@ -50,17 +51,23 @@ def fit_divided(mesh: Mesh, optimizer: Any, **options: Any) -> tuple[keras.Model
     return model, fitted.history["loss"]
 
 
-def compare(optimizer: Callable[[], Any], **options: Any) -> None:
-    """Train on each mesh, and on rank 0 alone, without a mesh."""
+def compare(optimizer: Callable[[], Any], *some: tuple[int, int, int], **options: Any) -> None:
+    """Train on each mesh, or on some, and on rank 0 alone, without a mesh."""
     weights, expected = hvd.broadcast_object(
         train_undivided(optimizer()) if hvd.rank() == 0 else None
     )
     keras.backend.clear_session()  # rank 0 has counted layers that others have not
-    for mesh in made.each():
+    for mesh in made.each(*some):
         model, losses = fit_divided(mesh, optimizer(), **options)
         np.testing.assert_allclose(losses, expected, rtol=1e-4, err_msg=str(mesh))
         made.require_weights(model, weights, rtol=1e-3, atol=2e-4)
 
 
+def check_adam_on_stages_and_replicas() -> None:
+    adam = lambda: keras.optimizers.AdamW(0.01, epsilon=1e-3, global_clipnorm=0.5)  # noqa: E731
+    compare(adam, made.SIZES[hvd.size()][0])
+
+
+@long
 def check_adam_with_a_clipped_global_norm() -> None:
     compare(lambda: keras.optimizers.AdamW(0.01, epsilon=1e-3, global_clipnorm=0.5))

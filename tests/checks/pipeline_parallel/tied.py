@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.pipeline_parallel.comparison import (
     pipeline_model,
     require_same_training,
@@ -43,6 +44,7 @@ def compile_model(model: keras.Model) -> None:
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
+@long
 def check_a_tied_embedding_trains_as_in_one_process() -> None:
     x = IDS[:32]
     for schedule, given in (

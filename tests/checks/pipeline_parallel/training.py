@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.pipeline_parallel.comparison import (
     require_same_training,
     seeded,
@@ -71,6 +72,7 @@ def check_sgd_with_skip_connections() -> None:
     assert len({path for each in everywhere for path in each}) == len(seeded(with_skips).weights)
 
 
+@long
 def check_adam_of_a_sequential_model() -> None:
     x, _ = data()
     labels = np.arange(ROWS) % 3

@@ -3,3 +3,5 @@
 Each file is a job of its own, and holds the models and what is done with them; `training` has what
 all of them share.
 """
+
+ENVIRONMENT = {"CHECKS_CPU_DEVICES": "2"}

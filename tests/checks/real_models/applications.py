@@ -50,11 +50,17 @@ def mobilenet() -> keras.Model:
 
 
 def efficientnet() -> keras.Model:
-    """A frozen base, which normalizes with what it has learned of images, and a head to train."""
+    """A frozen base, which normalizes with what it has learned of images, and a head to train.
+
+    Keras passes `training` of the outer model on in spite of `training=False`, so the base's
+    dropout would draw, on each rank for its own rows.
+    """
     base = applications.EfficientNetB0(input_shape=SHAPE, weights=None, include_top=False)
     for layer in base.layers:
         if isinstance(layer, layers.Normalization):
             layer.adapt(np.random.uniform(-0.5, 1.5, size=(40, *SHAPE)))
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
     base = keras.Model(base.input, base.get_layer("block2b_add").output, name="base")
     base.trainable = False
     x = keras.Input(SHAPE)

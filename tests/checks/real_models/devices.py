@@ -1,10 +1,3 @@
-"""Divides the CPU into two logical devices when it is imported, before TensorFlow starts."""
-
-import tensorflow as tf
+"""The logical CPU devices that the ranks of these checks have."""
 
 DEVICES = ["CPU:0", "CPU:1"]
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * len(DEVICES),
-)

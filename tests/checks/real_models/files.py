@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,15 @@ for path in json.load(open(sys.argv[1])):
 _written: list[str] = []
 
 
-def write(real: RealModel, trained: Trained) -> None:
+def write(real: RealModel, trained: Trained, build: Callable[[], Any] | None = None) -> None:
     """Let every rank write a trained model to the same files, and read its weights back.
 
     The models are read by `require_plain_keras_reads_them`, all in one process.
+
+    Args:
+        real: the model.
+        trained: what the training ended with.
+        build: makes a model of the layers that were trained, where those are not `real.build`'s.
     """
     folder = shared_folder()
     trained.model.save_weights(folder / "model.weights.h5")
@@ -47,7 +53,7 @@ def write(real: RealModel, trained: Trained) -> None:
     hvd.barrier()
     if hvd.rank() > 0:
         return
-    other = real.made(9)
+    other = real.made(9, build)
     other.load_weights(folder / "model.weights.h5")
     for variable, mine in zip(other.weights, trained.weights or [], strict=True):
         np.testing.assert_array_equal(variable.numpy(), mine, err_msg=variable.path)

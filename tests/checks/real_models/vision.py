@@ -73,6 +73,7 @@ UNET = RealModel(
     segmenting,
     over_ranks=lambda: with_sync_batch_normalization(unet()),
     portable=False,
+    atol=3e-3,  # of 1792 pixels some are between two classes, and roundings decide
 )
 VIT = RealModel(vit, images, classifying(adam, from_logits=True))
 

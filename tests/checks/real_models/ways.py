@@ -50,7 +50,7 @@ class Steps(keras.callbacks.Callback):
 def over_ranks(real: RealModel) -> Trained:
     """Each rank trains on its part of each global batch, and starts with weights of its own."""
     trained = trained_over_ranks(real)
-    files.write(real, trained)
+    files.write(real, trained, real.over_ranks)
     return trained
 
 

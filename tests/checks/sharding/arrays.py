@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import (
     classifier,
@@ -17,10 +18,18 @@ from checks.sharding.reference import (
 import hvdkit as hvd
 
 
+def _compare_arrays(extra: int) -> None:
+    x, y = labelled_rows(number_of_rows(extra))
+    compare(global_batches(x, y), hvd.shard((x, y), BATCH, shuffle=False))
+
+
 def check_arrays_uneven() -> None:
-    for extra in (1, 2 * hvd.size() + 1):
-        x, y = labelled_rows(number_of_rows(extra))
-        compare(global_batches(x, y), hvd.shard((x, y), BATCH, shuffle=False))
+    _compare_arrays(2 * hvd.size() + 1)
+
+
+@long
+def check_arrays_with_a_last_row_for_one_rank() -> None:
+    _compare_arrays(1)
 
 
 def check_arrays_with_sample_weight() -> None:
@@ -29,6 +38,7 @@ def check_arrays_with_sample_weight() -> None:
     compare(global_batches(x, y, weights), hvd.shard((x, y, weights), BATCH, shuffle=False))
 
 
+@long
 def check_class_weight() -> None:
     x, y = labelled_rows(number_of_rows(1))
     compare(

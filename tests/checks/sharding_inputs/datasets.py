@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import compare, global_batches, labelled_rows, number_of_rows
 
@@ -19,9 +20,16 @@ def check_dataset_of_batches() -> None:
     x, y = labelled_rows(number_of_rows(1))
     batched = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).prefetch(1)
     compare(global_batches(x, y), hvd.shard(batched))
+
+
+@long
+def check_dataset_of_batches_of_a_size() -> None:
+    x, y = labelled_rows(number_of_rows(1))
+    batched = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).prefetch(1)
     compare(global_batches(x, y), hvd.shard(batched, BATCH))
 
 
+@long
 def check_dataset_of_unknown_length() -> None:
     x, y = labelled_rows(number_of_rows(1))
     spec = (tf.TensorSpec((6,), tf.float32), tf.TensorSpec((), tf.int32))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH, same_on_all_ranks
 from checks.sharding.reference import number_of_rows
 
@@ -155,6 +156,7 @@ def check_types_and_none() -> None:
             hvd.shard(wrong, BATCH)
 
 
+@long
 def check_ragged_and_sparse_tensors() -> None:
     rows = number_of_rows(1)
     y = numbers(rows, 1).astype("float32")

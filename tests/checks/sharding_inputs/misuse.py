@@ -37,6 +37,7 @@ def check_sentences_with_the_remedy() -> None:
         ("from_generator", lambda: hvd.shard((row for row in x), BATCH)),
         ("from_generator", lambda: hvd.shard(lambda: iter(x), BATCH)),
         ("DistributedSampler", lambda: hvd.shard(DataLoader(), BATCH)),
+        ("from hvd.shard already", lambda: hvd.shard(data, BATCH)),
         (together, lambda: model.fit(data, y)),
         ("batch_size to hvd.shard", lambda: model.fit(data, batch_size=4)),
         ("split the arrays before", lambda: model.fit(data, validation_split=0.1)),

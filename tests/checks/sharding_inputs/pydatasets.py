@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import (
     Batches,
@@ -15,11 +16,20 @@ from checks.sharding.reference import (
 import hvdkit as hvd
 
 
+def _compare_batches(extra: int, workers: int) -> None:
+    x, y = labelled_rows(number_of_rows(extra))
+    shard = hvd.shard(Batches(x, y, workers=workers), shuffle=False)
+    compare(global_batches(x, y), shard, epochs=1)
+
+
 def check_pydataset() -> None:
-    for extra, workers in ((0, 3), (1, 1), (BATCH + 1, 3)):
-        x, y = labelled_rows(number_of_rows(extra))
-        shard = hvd.shard(Batches(x, y, workers=workers), shuffle=False)
-        compare(global_batches(x, y), shard, epochs=1)
+    _compare_batches(BATCH + 1, workers=3)
+
+
+@long
+def check_pydataset_of_full_batches_and_of_one_row_more() -> None:
+    _compare_batches(0, workers=3)
+    _compare_batches(1, workers=1)
 
 
 def check_pydataset_shuffled_reads_every_row_once() -> None:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import number_of_rows
 from checks.sharding_inputs.kinds import compare, global_batches, linear, numbers, same
@@ -93,6 +94,7 @@ class Groups(keras.utils.PyDataset):
         return self.batches[index]
 
 
+@long
 def check_pydataset_with_batches_of_any_rows_and_shapes() -> None:
     sizes = [4, 3, 1, 4, 4, 2, 5]
     batches = [(np.ones((n, i % 3 + 2)) * (i - 3), numbers(n, 1)) for i, n in enumerate(sizes)]

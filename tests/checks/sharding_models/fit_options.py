@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import compare, global_batches, labelled_rows, number_of_rows
 
@@ -18,6 +19,7 @@ def check_validation_data() -> None:
     )
 
 
+@long
 def check_steps_per_execution() -> None:
     x, y = labelled_rows(number_of_rows(1))
     compare(
@@ -37,6 +39,7 @@ def check_run_eagerly() -> None:
     )
 
 
+@long
 def check_xla() -> None:
     x, y = labelled_rows(number_of_rows(1))
     compare(

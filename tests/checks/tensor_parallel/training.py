@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
@@ -66,6 +67,7 @@ def _adam() -> keras.optimizers.Optimizer:
     return keras.optimizers.AdamW(0.01, weight_decay=0.01, epsilon=1e-3)
 
 
+@long
 def check_sgd_with_a_clipped_norm() -> None:
     for _ in meshes.each():
         sgd = lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)  # noqa: E731
@@ -81,23 +83,28 @@ def check_adam() -> None:
             meshes.close(one, other, rtol=1e-3, atol=2e-4)
 
 
+@long
 def check_sequence_parallel() -> None:
     for mesh in meshes.each():
         models = _trained(_adam, sequence_parallel=True, dropout=_rate(mesh))
         same_weights(*models, rtol=1e-3, atol=2e-4)
 
 
-def check_mixed_precision() -> None:
+def _train_in(policy: str, *, sequence_parallel: bool) -> None:
+    keras.config.set_dtype_policy(policy)
+    set_mesh(meshes.made()[-1])
     sgd = lambda: keras.optimizers.SGD(0.1, momentum=0.9)  # noqa: E731
-    for policy, on_parts in (("mixed_float16", True), ("mixed_bfloat16", False)):
-        keras.config.set_dtype_policy(policy)
-        set_mesh(meshes.made()[-1])
-        try:
-            models = _trained(sgd, sequence_parallel=on_parts, steps=4)
-            same_weights(*models, rtol=0.05, atol=0.02)
-        finally:
-            keras.config.set_dtype_policy("float32")
-            set_mesh(None)
+    models = _trained(sgd, sequence_parallel=sequence_parallel, steps=4)
+    same_weights(*models, rtol=0.05, atol=0.02)
+
+
+def check_mixed_float16() -> None:
+    _train_in("mixed_float16", sequence_parallel=True)
+
+
+@long
+def check_mixed_bfloat16() -> None:
+    _train_in("mixed_bfloat16", sequence_parallel=False)
 
 
 def check_own_loop_run_eagerly() -> None:

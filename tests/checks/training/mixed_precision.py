@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH, STEPS, compare_with_one_process, data
 from keras import optimizers
 
@@ -55,17 +56,25 @@ def check_mixed_float16_wrapped_by_compile() -> None:
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
 
 
+def _wrap_by_hand(*, jit_compile: bool) -> None:
+    compare_with_one_process(
+        _build_half,
+        lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.02)),
+        lambda: hvd.DistributedOptimizer(optimizers.LossScaleOptimizer(optimizers.Adam(0.02))),
+        rows=_small_rows(),
+        rtol=2e-2,
+        atol=2e-3,
+        compile_options={"jit_compile": jit_compile},
+    )
+
+
 def check_mixed_float16_wrapped_by_the_user() -> None:
-    for jit in (False, True):
-        compare_with_one_process(
-            _build_half,
-            lambda: optimizers.LossScaleOptimizer(optimizers.Adam(0.02)),
-            lambda: hvd.DistributedOptimizer(optimizers.LossScaleOptimizer(optimizers.Adam(0.02))),
-            rows=_small_rows(),
-            rtol=2e-2,
-            atol=2e-3,
-            compile_options={"jit_compile": jit},
-        )
+    _wrap_by_hand(jit_compile=False)
+
+
+@long
+def check_mixed_float16_wrapped_by_the_user_with_xla() -> None:
+    _wrap_by_hand(jit_compile=True)
 
 
 def _apply_step(optimizer: Any, variable: keras.Variable, *, eager: bool) -> Any:

@@ -1,0 +1,178 @@
+"""What happens to gradients around an exchange, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from hvdkit.descriptions import dtype_and_shape
+from hvdkit.engine import (
+    ProcessSet,
+    global_process_set,
+    require_initialized,
+    require_same,
+    topology,
+)
+from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
+from hvdkit.exchange.base import Exchange
+from hvdkit.exchange.gradient import Gradient, scaled
+from hvdkit.exchange.sparse import combine_duplicates
+from hvdkit.exchange.suspension import is_suspended
+from hvdkit.exchange.tensor_partial import summed_over_tensor_group
+from hvdkit.mesh.mesh import Mesh
+from hvdkit.mesh.variable import variable_key
+
+
+class Chain:
+    """From a rank's gradients to those that it applies; one for each distributed optimizer.
+
+    Sparse gradients get each index once, or become dense; ranks compare what they exchange; parts
+    of a tensor group are summed; gradients of local variables stay on their rank; and the exchange
+    gets the others.
+
+    The first call compares the gradients' shapes and types between ranks, so that ranks with
+    different models get an error instead of waiting for each other; and the first after the ranks
+    of an elastic job have changed.
+
+    Args:
+        exchange: how the ranks stay together.
+        mesh: where the ranks hold parts of the model.
+        sparse_as_dense: let `tf.IndexedSlices` become dense tensors first.
+        scale_local_gradients: divide the gradients of local variables by the number of ranks.
+        seen: what has been compared between ranks already.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        mesh: Mesh | None = None,
+        sparse_as_dense: bool = False,
+        scale_local_gradients: bool = True,
+        *,
+        seen: set[tuple[str, ...]] | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.mesh = mesh
+        self._sparse_as_dense = sparse_as_dense
+        self._scale_local_gradients = scale_local_gradients
+        self._local: set[int] = set()
+        self._seen: set[tuple[str, ...]] = set() if seen is None else seen
+
+    def register_local(self, variable: Any) -> None:
+        """Leave `variable` to each rank."""
+        self._local.add(variable_key(variable))
+
+    def is_local(self, variable: Any) -> bool:
+        """Whether `variable` was registered as local."""
+        return variable_key(variable) in self._local
+
+    def shared(self, variables: Sequence[Any]) -> list[Any]:
+        """Those of some variables that are not local."""
+        return [variable for variable in variables if not self.is_local(variable)]
+
+    @property
+    def ranks(self) -> ProcessSet:
+        """The ranks that stay together."""
+        return self.exchange.ranks
+
+    @property
+    def active(self) -> bool:
+        """Whether this rank has another one to stay with, or may have when a graph runs."""
+        require_initialized("reducing gradients")
+        if is_suspended():
+            return False
+        if self._outlives_its_ranks and not self.ranks.process_set_id:
+            return True
+        return topology.process_set_size(self.ranks) > 1 and topology.in_process_set(self.ranks)
+
+    @property
+    def _outlives_its_ranks(self) -> bool:
+        """Whether what is made now may run with other ranks: a graph of an elastic job.
+
+        Ranks that join make it later than the others, so there is nothing to compare meanwhile.
+        """
+        return is_elastic() and not tf.executing_eagerly()
+
+    @property
+    def agreed_by(self) -> ProcessSet | None:
+        """The ranks that apply different gradients, once exchanged; None if all have the same."""
+        if self.mesh is not None and self.mesh.is_model_parallel:
+            return global_process_set
+        return self.exchange.agreed_by()
+
+    def gradients(
+        self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str
+    ) -> list[Gradient]:
+        """Exchange gradients.
+
+        Args:
+            gradients: one for each variable: a tensor, `tf.IndexedSlices`, or None.
+            variables: the variables (`keras.Variable` or `tf.Variable`), in the same order.
+            name: names the operations on the timeline; the same on all ranks.
+
+        Returns:
+            The gradients in the same order; None stays None.
+
+        Raises:
+            RankMismatchError: on every rank, when shapes, types or exchanges differ between ranks.
+        """
+        prepared = [self._prepared(gradient) for gradient in gradients]
+        if not self._outlives_its_ranks and self.active:
+            self._compare_once(prepared, variables)
+        prepared = summed_over_tensor_group(prepared, variables, name)
+        if self._outlives_its_ranks and self.ranks.process_set_id:
+            prepared = of_this_world(prepared)
+        if not self.active:
+            return prepared
+        local = [self.is_local(variable) for variable in variables]
+        shared = [None if own else g for g, own in zip(prepared, local, strict=True)]
+        exchanged = self.exchange.gradients(shared, variables, name)
+        return [self._of_local(prepared[i]) if own else exchanged[i] for i, own in enumerate(local)]
+
+    def _prepared(self, gradient: Gradient) -> Gradient:
+        if not isinstance(gradient, tf.IndexedSlices):
+            return gradient
+        if self._sparse_as_dense:
+            return tf.convert_to_tensor(gradient)
+        return combine_duplicates(gradient)
+
+    def _of_local(self, gradient: Gradient) -> Gradient:
+        if gradient is None or not self._scale_local_gradients:
+            return gradient
+        ranks = topology.ranks_when_run(self.ranks)
+        return scaled(gradient, 1.0 / tf.cast(ranks, tf.float32))
+
+    def _compare_once(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> None:
+        kind = type(self.exchange).__name__
+        described = tuple(map(self._described, gradients, variables))
+        signature = (f"{kind} on ranks {world_number()}", *described)
+        if signature in self._seen:
+            return
+        settings = [kind, *_settings(self.exchange.get_config())]
+        require_same("the exchange and its settings", settings, self.ranks)
+        require_same("the gradients of the trainable variables", described, self.ranks)
+        self._seen.add(signature)
+
+    def _described(self, gradient: Gradient, variable: Any) -> str:
+        if self.is_local(variable):  # nothing has to agree
+            return "local"
+        if gradient is None:
+            return "no gradient"
+        kind = "sparse " if isinstance(gradient, tf.IndexedSlices) else ""
+        return f"{kind}{dtype_and_shape(gradient.dtype, variable.shape)}"
+
+
+def _settings(config: Any, path: str = "") -> list[str]:
+    """The numbers and texts of a config.
+
+    Not its lists: ranks, and names of variables, which differ where a rank has made more layers.
+    """
+    if isinstance(config, dict):
+        return [
+            line
+            for key in sorted(config)
+            for line in _settings(config[key], f"{path}.{key}" if path else key)
+        ]
+    return [] if isinstance(config, (list, tuple)) else [f"{path}={config}"]

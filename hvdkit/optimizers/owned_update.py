@@ -1,0 +1,94 @@
+"""The update of an optimizer whose exchange works on weights, and not on gradients only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.exchange.gradient import Gradient
+from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.mesh.layout import layout_of, set_layout
+from hvdkit.mesh.variable import variable_key
+from hvdkit.optimizers.composition import Attached
+
+do_not_convert = tf.autograph.experimental.do_not_convert
+
+# What Keras keeps for each variable besides the slots of its rule: it adds up gradients before they
+# are exchanged, and averages weights after that, so these are unsharded.
+_ACCUMULATOR = "gradient_accumulator"
+_UNSHARDED = (_ACCUMULATOR, "average")
+
+
+class OwnedUpdate(keras.optimizers.Optimizer):
+    """Mixin of a distributed optimizer: this rank updates what it owns, then weights are exchanged.
+
+    It stands next to the Keras class, so that a step that is left out is left out with its
+    exchange. An exchange that changes gradients only needs none of it.
+    """
+
+    _hvd: Attached
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Build the optimizer, with slots for what this rank owns."""
+        owned = zip(self._hvd_owned(variables), variables, strict=True)
+        self._hvd.unsharded = {
+            self._var_key(own): variable for own, variable in owned if own is not None
+        }
+        super().build(variables)
+
+    def _get_variable_index(self, variable: Any) -> int:
+        place: int = super()._get_variable_index(
+            self._hvd.unsharded.get(self._var_key(variable), variable)
+        )
+        return place
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Any:
+        """A slot is as large as what this rank owns of a variable; None where that is nothing."""
+        (own,) = self._hvd_owned([reference_variable])
+        described = reference_variable if name in _UNSHARDED else own
+        if described is None:
+            return None
+        slot = super().add_variable_from_reference(described, name, initializer)
+        layout = layout_of(described)
+        if layout is not None:
+            set_layout(slot, layout)
+        differs = described is not reference_variable or self._hvd_differs(reference_variable)
+        if differs and name != _ACCUMULATOR:  # which is no slot
+            self._hvd.tracked.append(Tracked(slot, Role.SLOT, slot.path, layout))
+        return slot
+
+    def _hvd_differs(self, variable: Any) -> bool:
+        """Whether the exchange lets the ranks hold different values of a variable."""
+        key = variable_key(variable)
+        rows = [row for row in self._hvd.tracked if variable_key(row.variable) == key]
+        return any(row.role is Role.WEIGHT and row.same_on is None for row in rows)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        owned = self._hvd_owned(variables)
+        super()._apply_weight_decay([own for own in owned if own is not None])
+
+    @do_not_convert
+    def _backend_update_step(
+        self, grads: Sequence[Gradient], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        owned = self._hvd_owned(trainable_variables)
+        pairs = [(g, own) for g, own in zip(grads, owned, strict=True) if own is not None]
+        if pairs:
+            gradients, own_variables = map(list, zip(*pairs, strict=True))
+            super()._backend_update_step(gradients, own_variables, learning_rate)
+        chain = self._hvd.chain
+        if chain.active:
+            updates = tf.convert_to_tensor(self.iterations)
+            chain.exchange.weights(chain.shared(trainable_variables), updates)
+
+    def _hvd_owned(self, variables: Sequence[Any]) -> list[Any]:
+        """What this rank updates in place of each variable: local ones themselves."""
+        chain = self._hvd.chain
+        shared = chain.shared(variables)
+        owned = dict(zip(map(variable_key, shared), chain.exchange.owned(shared), strict=True))
+        return [owned.get(variable_key(variable), variable) for variable in variables]
