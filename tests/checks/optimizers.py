@@ -284,6 +284,7 @@ class _Halved:
         return tf.cast(tensor, ctx)
 
 
+@long
 def check_compressors_of_horovod_and_of_ones_own() -> None:
     from horovod.tensorflow.compression import Compression, Compressor
 

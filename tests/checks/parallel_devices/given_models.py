@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.parallel_devices.comparing import devices_of, require_slots_in_place, rows
 
 import hvdkit as hvd
@@ -139,6 +140,7 @@ def check_tied_weights_are_on_one_device_and_train_as_undivided():
         layer.get_config()
 
 
+@long
 def check_flags_constants_and_functions_of_layers_are_kept():
     x, y = rows(20)
     whole = seeded(own_model)
@@ -192,6 +194,7 @@ def check_methods_of_a_class_of_ones_own_are_kept():
         )
 
 
+@long
 def check_the_given_model_and_the_divided_one_are_trained_in_turns():
     """They share weights, wherever these are; functions that were traced before are made anew."""
 
