@@ -142,6 +142,7 @@ def check_divided_dense_and_embedding_layers_train_as_undivided_ones():
             require_saved_for_any_number(models[1], inputs)
 
 
+@long
 def check_divided_attention_trains_as_undivided():
     mask = np.random.default_rng(0).random((20, 4, 4)) > 0.3
     inputs = [SEQUENCES, SEQUENCES[::-1].copy(), mask]

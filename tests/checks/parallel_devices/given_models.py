@@ -108,6 +108,7 @@ def fit(model, x, y, loss="mse"):
     return model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
 
 
+@long
 def check_tied_weights_are_on_one_device_and_train_as_undivided():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     y = np.roll(IDS, 1, axis=1)
@@ -165,6 +166,7 @@ def check_flags_constants_and_functions_of_layers_are_kept():
             )
 
 
+@long
 def check_methods_of_a_class_of_ones_own_are_kept():
     x, y = rows(20)
     whole = seeded(lambda: own_model(TenTimes, factor=7.0))
