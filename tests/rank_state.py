@@ -10,20 +10,17 @@ import sys
 import threading
 import warnings
 import zlib
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import hvdkit as hvd
-from hvdkit import randomness
-from hvdkit.optimizers import tape
-from hvdkit.training import comparison
 
 _LOGGERS = ("", "hvdkit", "tensorflow")
 _MAX_BYTES = 3 << 30
-_SEEN_ONCE: tuple[set[Any], ...] = (comparison._said, tape._SEEN)
+# What hvdkit says or looks at once in a process. Modules that no check has loaded stay unloaded.
+_ONCE = (("hvdkit.training.comparison", "_said"), ("hvdkit.optimizers.tape", "_SEEN"))
 
 
 class RankState:
@@ -47,11 +44,15 @@ class RankState:
 
     def restore(self) -> None:
         """Put back what a check has changed, and forget what it has made."""
-        os.environ.clear()
-        os.environ.update(self._environ)
+        # One by one: threads of Horovod and MPI may read the others meanwhile.
+        for name in {*os.environ} - {*self._environ}:
+            del os.environ[name]
+        for name, value in self._environ.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
         os.chdir(self._folder)
         sys.path[:], sys.argv[:] = self._path, self._arguments
-        warnings.filters[:] = self._filters  # type: ignore[index]
+        warnings.filters[:] = self._filters
         sys.excepthook, threading.excepthook = self._hooks
         for name, (level, propagate, handlers) in self._loggers.items():
             logger = logging.getLogger(name)
@@ -61,10 +62,7 @@ class RankState:
         keras.config.set_epsilon(self._epsilon)
         keras.config.set_image_data_format(self._image_format)
         tf.config.run_functions_eagerly(False)
-        hvd.set_mesh(None)
-        randomness._seed = None
-        for seen in _SEEN_ONCE:
-            seen.clear()
+        _forget_what_hvdkit_was_told()
         # The default precision, the names of layers, and TensorFlow's default graph.
         keras.backend.clear_session(free_memory=False)
         gc.collect()
@@ -75,6 +73,17 @@ class RankState:
         random.seed(seed)  # Keras's default seeds come from it
         np.random.seed(seed)
         tf.random.set_seed(None)
+
+
+def _forget_what_hvdkit_was_told() -> None:
+    """The mesh, the seed, and what it has said once."""
+    if "hvdkit.mesh.mesh" in sys.modules:
+        hvd.set_mesh(None)
+    if "hvdkit.randomness" in sys.modules:
+        sys.modules["hvdkit.randomness"]._seed = None
+    for module, name in _ONCE:
+        if module in sys.modules:
+            getattr(sys.modules[module], name).clear()
 
 
 def is_reusable() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from checks.optimizers import shipped_optimizers
+from checks.optimizers import Halved, shipped_optimizers
 
 import hvdkit as hvd
 
@@ -74,12 +74,17 @@ def check_options_of_keras_apply_to_the_mean_gradient() -> None:
 
 
 def check_options_of_distributed_optimizers_apply_to_the_mean_gradient() -> None:
+    from horovod.tensorflow.compression import Compression
+
     half, brief = {"rtol": 5e-3, "atol": 2e-3}, {"rtol": 3e-2, "atol": 1e-2}
     sgd = lambda rate=0.1, **options: O.SGD(rate, **options)  # noqa: E731
     cases: list[tuple[Any, dict[str, Any], dict[str, float]]] = [
         (sgd(), {"gradient_predivide_factor": 2.0}, {}),
         *((sgd(), {"groups": groups}, {}) for groups in (1, 2, 100)),
-        (sgd(), {"compression": hvd.Compression.fp16}, half),
+        *(
+            (sgd(), {"compression": compression}, half)
+            for compression in (hvd.Compression.fp16, Compression.fp16, Compression.none, Halved())
+        ),
         (sgd(), {"compression": hvd.Compression.bf16}, brief),
         (sgd(0.1 * hvd.size()), {"op": hvd.Sum}, {}),
         (sgd(0.2, gradient_accumulation_steps=2), {"backward_passes_per_step": 2}, {}),

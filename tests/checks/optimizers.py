@@ -274,7 +274,7 @@ def check_compression_bf16() -> None:
     )
 
 
-class _Halved:
+class Halved:
     """A compressor of one's own, as an object."""
 
     def compress(self, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
@@ -284,6 +284,7 @@ class _Halved:
         return tf.cast(tensor, ctx)
 
 
+@long
 def check_compressors_of_horovod_and_of_ones_own() -> None:
     from horovod.tensorflow.compression import Compression, Compressor
 
@@ -298,7 +299,7 @@ def check_compressors_of_horovod_and_of_ones_own() -> None:
 
     own = tf.constant([hvd.rank() + 1.0])
     mean = np.mean([r + 1.0 for r in range(hvd.size())])
-    for compression in (Compression.fp16, Compression.none, Scaled, _Halved()):
+    for compression in (Compression.fp16, Compression.none, Scaled, Halved()):
         np.testing.assert_allclose(hvd.allreduce(own, compression=compression), [mean])
         with tf.GradientTape() as tape:
             variable = tf.Variable([1.0])

@@ -34,6 +34,7 @@ def test_all_is_well_here():
     assert checks["two ranks, Gloo"]["detail"] == "allreduce over 2 ranks is right"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(290)
 def test_horovod_built_for_another_tensorflow(tmp_path):
     fake_tensorflow(tmp_path, version="2.21.9")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from checks.agreement.at_start import START, fit
+from checks.marks import long
 from checks.reference import mlp
 
 import hvdkit as hvd
@@ -57,6 +58,7 @@ def check_only_the_ranks_of_a_process_set_are_compared() -> None:
     assert hvd.remove_process_set(first)
 
 
+@long
 def check_dropout_and_batch_normalization_pass() -> None:
     keras.utils.set_random_seed(hvd.rank())
     model = keras.Sequential(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks.agreement.at_start import START
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -140,6 +141,7 @@ def check_broadcast_sends_all_that_layers_compute_with() -> None:
     assert len(set(map(str, hvd.allgather_object(text.get_vocabulary())))) == 1
 
 
+@long
 def check_functions_that_were_traced_before_are_made_anew() -> None:
     model = tabular(hvd.rank())
     fit(model, Check(at_start=False))

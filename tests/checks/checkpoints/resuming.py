@@ -17,6 +17,7 @@ from checks.marks import long
 import hvdkit as hvd
 
 
+@long
 def check_stopped_at_random_steps() -> None:
     rng = np.random.default_rng(hvd.size())
     folder = shared_folder()

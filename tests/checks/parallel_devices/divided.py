@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.parallel_devices.comparing import crossing, devices_of, partitions, rows, train_step_of
 
 import hvdkit as hvd
@@ -141,6 +142,7 @@ def check_divided_dense_and_embedding_layers_train_as_undivided_ones():
             require_saved_for_any_number(models[1], inputs)
 
 
+@long
 def check_divided_attention_trains_as_undivided():
     mask = np.random.default_rng(0).random((20, 4, 4)) > 0.3
     inputs = [SEQUENCES, SEQUENCES[::-1].copy(), mask]
@@ -260,6 +262,7 @@ def check_divided_layers_refuse_what_they_cannot_do():
             make()
 
 
+@long
 def check_training_goes_on_with_any_number_of_devices():
     ids = keras.Input((4,), dtype="int32")
     x = parallel.SplitEmbedding(10, 8, DEVICES, "rows")(ids)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.parallel_devices.comparing import devices_of, require_slots_in_place, rows
 from checks.tied_layers import Reversible
 
@@ -89,6 +90,7 @@ def fit(model, x, y, loss="mse"):
     return model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
 
 
+@long
 def check_tied_weights_are_on_one_device_and_train_as_undivided():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     y = np.roll(IDS, 1, axis=1)
@@ -121,6 +123,7 @@ def check_tied_weights_are_on_one_device_and_train_as_undivided():
         layer.get_config()
 
 
+@long
 def check_flags_constants_and_functions_of_layers_are_kept():
     x, y = rows(20)
     whole = seeded(own_model)
@@ -145,6 +148,7 @@ def check_flags_constants_and_functions_of_layers_are_kept():
             )
 
 
+@long
 def check_methods_of_a_class_of_ones_own_are_kept():
     x, y = rows(20)
     whole = seeded(lambda: own_model(TenTimes, factor=7.0))
@@ -174,6 +178,7 @@ def check_methods_of_a_class_of_ones_own_are_kept():
         )
 
 
+@long
 def check_the_given_model_and_the_divided_one_are_trained_in_turns():
     """They share weights, wherever these are; functions that were traced before are made anew."""
 

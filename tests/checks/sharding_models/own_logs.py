@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from checks.hearing import heard
+from checks.marks import long
 from checks.reference import BATCH, data, mlp
 from checks.sharding.reference import global_batches, number_of_rows
 
@@ -200,6 +201,7 @@ def compare(
     return texts
 
 
+@long
 def check_nested_logs() -> None:
     assert not compare(functional(Guide))
 
@@ -208,6 +210,7 @@ def check_trackers_of_a_model() -> None:
     assert not compare(functional(Trackers))
 
 
+@long
 def check_trackers_inside_and_what_is_no_mean() -> None:
     texts = compare(functional(Inner), differing=("ratio", "root"), metrics=lambda: None)
     names = ["critic/plain", "a_ratio", "a_root"] if hvd.rank() == 0 and hvd.size() > 1 else []
