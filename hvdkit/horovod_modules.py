@@ -14,7 +14,7 @@ from hvdkit import lazy
 
 _OF_FUNCTIONS = "allgather_object broadcast_object broadcast_object_fn"
 _NOT_OF_MPI_OPS = (
-    f"Compression DistributedGradientTape DistributedOptimizer SyncBatchNormalization "
+    "Compression DistributedGradientTape DistributedOptimizer SyncBatchNormalization "
     f"broadcast_variables load_model {_OF_FUNCTIONS} "
     "callbacks checkpoint elastic exchange nonfinite parallel"  # modules
 ).split()
