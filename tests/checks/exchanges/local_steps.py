@@ -119,7 +119,7 @@ def check_slots_of_weights_that_differ_are_each_ranks_own() -> None:
     assert sum(row.same_on is hvd.global_process_set for row in rows.values()) == 2
 
 
-def check_in_fit_in_graphs_and_eagerly() -> None:
+def check_local_steps_in_fit_in_graphs_and_eagerly() -> None:
     x, y = data(24, seed=hvd.rank())
     alone = hvd.callbacks.ConsistencyCheck(at_start=False, every_n_epochs=1)
     ends: list[Any] = []
