@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hvdkit.checkpoint.arrays import Contents
-from hvdkit.checkpoint.variables import ACCUMULATORS, DIFFERING, RESIDUALS, SEEDS, STATE, kind_of
+from hvdkit.checkpoint.variables import (
+    ACCUMULATORS,
+    DIFFERING,
+    OWN_EXCHANGE,
+    RESIDUALS,
+    SEEDS,
+    STATE,
+    kind_of,
+)
+from hvdkit.errors import CheckpointError
 
 # What becomes of the arrays of a group; the others are taken from rank r % (old number of ranks).
 _AVERAGED = (STATE, ACCUMULATORS, RESIDUALS, DIFFERING)
@@ -32,9 +41,17 @@ def reshard(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
         rank: the new rank; of a sharded model, the new replica.
         old_ranks: how many ranks, or replicas, wrote the checkpoint.
         read: the contents of an old rank's file.
+
+    Raises:
+        CheckpointError: an exchange keeps something on each rank that nobody can divide anew.
     """
     files = [read(old) for old in range(old_ranks)]
     template = files[rank % old_ranks]
+    if any(_kind(name) == OWN_EXCHANGE for name in template.arrays):
+        raise CheckpointError(
+            f"the checkpoint was written by {old_ranks} ranks, on each of which the optimizer's "
+            f"exchange keeps state of its own: go on with {old_ranks} ranks."
+        )
     kept = {f"{STATE}/{position}" for position in template.values.get(KEPT, [])}
     arrays = {
         name: template.arrays[name]
@@ -47,7 +64,7 @@ def reshard(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
 
 
 def _array(name: str, old: Sequence[np.ndarray], rank: int) -> np.ndarray:
-    kind = kind_of(name.split("/")[0])  # "accumulators of critic.optimizer"
+    kind = _kind(name)
     first = old[0]
     floating = first.dtype.kind not in "biu"
     if kind in _AVERAGED and floating:
@@ -61,3 +78,7 @@ def _array(name: str, old: Sequence[np.ndarray], rank: int) -> np.ndarray:
         derived = np.random.SeedSequence([seed, rank]).generate_state(1)[0]
         return np.array([derived, counter], first.dtype)
     return old[rank % len(old)]
+
+
+def _kind(name: str) -> str:
+    return kind_of(name.split("/")[0])  # "accumulators of critic.optimizer"

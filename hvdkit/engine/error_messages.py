@@ -14,7 +14,7 @@ import tensorflow as tf
 from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine.native import ProcessSet, global_process_set, mpi_ops
 from hvdkit.engine.tensorflow_errors import CollectiveError, RankMismatchError
-from hvdkit.engine.topology import may_have_company, process_set_ranks, rank
+from hvdkit.engine.topology import process_set_ranks, rank
 from hvdkit.errors import HvdkitError
 from hvdkit.watch.activity import activity
 
@@ -74,13 +74,14 @@ def _counted(
     if tf.executing_eagerly():
         with activity.doing(what, ranks) if activity.on else contextlib.nullcontext():
             yield results
-    elif tf.inside_function() and may_have_company():
+    elif tf.inside_function():
         # The counters let TensorFlow run the collective in each rank's graph, whether or not its
-        # result is used there, and one after another where functions that are called hold some.
+        # result is used there, and one after another where functions that are called hold some:
+        # they may have the same names, also on one rank.
         with tf.control_dependencies([activity.enters(tensors, what, ranks)]):
             yield results
         activity.leaves(results, ranks)
-    else:  # one process; or a graph of TensorFlow 1, which has no variables of ours
+    else:  # a graph of TensorFlow 1, which has no variables of ours
         yield results
 
 

@@ -116,11 +116,6 @@ def process_set_size(process_set: ProcessSet = global_process_set) -> int:
     return int(process_set.size())
 
 
-def may_have_company() -> bool:
-    """Whether there are other ranks, or there may be some later."""
-    return bool(mpi_ops.size() > 1 or read_launch().is_elastic)
-
-
 def _asks_when_run() -> bool:
     """Whether a graph that is made now may run with other ranks: that of an elastic job."""
     return read_launch().is_elastic and not tf.executing_eagerly()

@@ -14,6 +14,7 @@ from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp
 
 import hvdkit as hvd
+from hvdkit.engine.process_sets import process_set_of_ranks
 
 O = keras.optimizers  # noqa: E741
 
@@ -373,10 +374,10 @@ def check_xla_with_clipping_and_accumulation() -> None:
 
 
 def check_process_set_of_one_rank_each() -> None:
-    sets = [hvd.add_process_set([r]) for r in range(hvd.size())] if hvd.size() > 1 else []
-    if not sets:
+    if hvd.size() == 1:
         return
-    mine = sets[hvd.rank()]
+    # An earlier check's mesh may have made them already.
+    mine = [process_set_of_ranks([r]) for r in range(hvd.size())][hvd.rank()]
     x, y = data(8, seed=hvd.rank())
     models = []
     alone = hvd.callbacks.ConsistencyCheck(at_start=False)
@@ -387,6 +388,3 @@ def check_process_set_of_one_rank_each() -> None:
         models.append(model)
     for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
-    hvd.barrier()
-    for process_set in sets:
-        assert hvd.remove_process_set(process_set)

@@ -112,4 +112,6 @@ def check_models_whose_shapes_differ() -> None:
     x, y = np.ones((8, 4)), np.ones((8, units))
     with pytest.raises(hvd.RankMismatchError, match=r"differ between ranks") as raised:
         model.fit(x, y, batch_size=4, verbose=0, callbacks=start)
-    assert re.search(r"float32 4x2 on rank 0, but float32 4x3 on rank 1", str(raised.value))
+    assert re.search(
+        r"float32 \(4, 2\) on rank 0, but float32 \(4, 3\) on rank 1", str(raised.value)
+    )
