@@ -32,7 +32,8 @@ def _weights(launcher: str, mode: str, *seeds: int) -> list[str]:
     return hashes
 
 
-@pytest.mark.parametrize("launcher", ["mpi", pytest.param("gloo", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["mpi", "gloo"])
 def test_two_runs_are_equal_to_the_bit(launcher: str) -> None:
     first, other = _weights(launcher, "deterministic", 1, 2)
     (second,) = _weights(launcher, "deterministic", 1)

@@ -19,10 +19,10 @@ SMALL = (
 )  # fmt: skip
 
 MESHES = [
-    ("gloo", 2, "--tensor 2 --sequence-parallel"),
     ("mpi", 2, "--pipeline 2 --micro-batches 2"),
 ]
 LONG_MESHES = [
+    ("gloo", 2, "--tensor 2 --sequence-parallel"),
     ("mpi", 2, "--data 2"),
     ("mpi", 2, "--tensor 2"),
     ("mpi", 4, "--data 2 --tensor 2"),

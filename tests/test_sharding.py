@@ -5,9 +5,10 @@ from __future__ import annotations
 from rank_checks import Check
 from rank_pool import RankPools
 
-JOBS = [("sharding", "mpi", 3), ("sharding_models", "mpi", 2), ("sharding_inputs", "mpi", 2)]
+JOBS = [("sharding", "mpi", 2), ("sharding_models", "mpi", 2), ("sharding_inputs", "mpi", 2)]
 LONG_JOBS = [
     ("sharding", "mpi", 1),
+    ("sharding", "mpi", 3),
     ("sharding", "gloo", 2),
     ("sharding_models", "mpi", 1),
     ("sharding_models", "gloo", 3),

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import psutil
 import tensorflow as tf
+from checks.marks import long
 from launch import ROOT
 
 import hvdkit as hvd
@@ -113,6 +114,7 @@ def check_a_rank_holds_its_share_of_the_blocks() -> None:
         close(held / whole, 1 / (mesh.tensor * mesh.pipeline), 0.05)
 
 
+@long
 def check_the_graph_keeps_the_planned_activations() -> None:
     """What a function gives its backward function, a second layer's part of it."""
     for mesh in meshes():

@@ -148,13 +148,10 @@ def test_fault(launcher: str, ranks: int, name: str, victim: int) -> None:
     require_gone(job, ranks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "ranks", "what"),
-    [
-        ("mpi", 2, "pause"),
-        pytest.param("gloo", 3, "pause", marks=pytest.mark.long),
-        pytest.param("gloo", 2, "nothing", marks=pytest.mark.long),
-    ],
+    [("mpi", 2, "pause"), ("gloo", 3, "pause"), ("gloo", 2, "nothing")],
 )
 def test_no_fault(launcher: str, ranks: int, what: str) -> None:
     """A declared pause that is longer than the limit, and a job in which nothing happens."""

@@ -55,8 +55,9 @@ def test_killed_and_started_again(launcher: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("launcher", "before", "after"),
-    [("mpi", 3, 2), pytest.param("gloo", 2, 3, marks=pytest.mark.long)],
+    [("mpi", 3, 2), ("gloo", 2, 3)],
 )
+@pytest.mark.long
 def test_another_number_of_ranks(launcher: str, before: int, after: int, tmp_path: Path) -> None:
     """Every row of the epoch is seen once, by one of the two jobs."""
     killed = train(launcher, before, tmp_path, "--record", "--kill", "all:4")
