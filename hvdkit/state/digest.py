@@ -9,8 +9,9 @@ of the words as a matrix, so the words are read twice and multiplied never.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -54,9 +55,8 @@ class Digests:
 
     def own(self) -> tf.Tensor:
         """This rank's digests, one after the other (int64 vector)."""
-        return tf.concat(
-            [digest(tf.convert_to_tensor(raw(variable))) for variable in self.variables], 0
-        )
+        values = [tf.convert_to_tensor(raw(variable)) for variable in self.variables]
+        return tf.concat([_digest_of(v.dtype, tuple(v.shape))(v) for v in values], 0)
 
     def differing(self) -> list[int]:
         """Compare with the other ranks, which call this, too.
@@ -76,14 +76,12 @@ class Digests:
             require_same("the variables of model and optimizer", kinds, self.process_set)
             self._same_kinds = True
         with explained_in_graph("the check that all ranks hold the same variables"):
-            rows = self._gathered().numpy()
+            rows = self._gathered(self.own()).numpy()
         digests = np.split(rows, np.cumsum(self._widths)[:-1], axis=1)
         return [i for i, each in enumerate(digests) if (each != each[0]).any()]
 
-    def _gather(self) -> tf.Tensor:
-        return ops.allgather(
-            self.own()[tf.newaxis], name="hvdkit_digests", process_set=self.process_set
-        )
+    def _gather(self, own: tf.Tensor) -> tf.Tensor:
+        return ops.allgather(own[tf.newaxis], name="hvdkit_digests", process_set=self.process_set)
 
 
 def digests_of(
@@ -103,6 +101,16 @@ def digests_of(
     if found is None or not found.covers(variables, process_set):
         found = kept[purpose] = Digests(variables, process_set)
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest_of(dtype: tf.DType, shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`digest`, traced once for all variables, of any model, that have this type and shape."""
+    function = tf.function(digest, autograph=False)
+    return cast(
+        Callable[[tf.Tensor], tf.Tensor],
+        function.get_concrete_function(tf.TensorSpec(shape, dtype)),
+    )
 
 
 def digest(value: tf.Tensor) -> tf.Tensor:
