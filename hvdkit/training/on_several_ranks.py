@@ -22,6 +22,7 @@ from hvdkit.engine import (
 from hvdkit.keras_internals import is_of_keras
 from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.groups import ranks_of_optimizer
+from hvdkit.state.reachable import leading_optimizer
 from hvdkit.training.features import Call, Feature
 
 _WRITES = {
@@ -72,7 +73,7 @@ class AgreedCallbacks(Feature):
             RankMismatchError: on every rank: a callback of hvdkit is missing on some.
             ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
         """
-        optimizer = call.model.optimizer
+        optimizer = leading_optimizer(call.model)
         process_set = ranks_of_optimizer(optimizer) if several_ranks() else None
         if process_set is None or not topology.in_process_set(process_set):
             return
