@@ -5,7 +5,12 @@ from __future__ import annotations
 from rank_checks import Check
 from rank_pool import RankPools
 
-JOBS = [("optimizers", "mpi", 2), ("optimizer_steps", "mpi", 2), ("exchanges", "mpi", 2)]
+JOBS = [
+    ("optimizers", "mpi", 2),
+    ("optimizer_steps", "mpi", 2),
+    ("exchanges", "mpi", 2),
+    ("exchanges.sharded_rows", "mpi", 1),
+]
 LONG_JOBS = [("optimizers", "gloo", 3), ("optimizer_steps", "gloo", 3), ("exchanges", "gloo", 3)]
 
 

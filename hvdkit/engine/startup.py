@@ -89,6 +89,7 @@ def init(
             start.
         ValueError: an argument is out of range.
     """
+    patches.need(patches.FIT)
     if mpi_ops.is_initialized():
         require_deterministic(deterministic)
         return
@@ -98,7 +99,6 @@ def init(
             "in a process. Leave hvd.shutdown() out; or start the job over Gloo (horovodrun "
             "--gloo); or import mpi4py.MPI before the first hvd.init(), which keeps MPI running."
         )
-    patches.need(patches.FIT)
     launch = read_launch()
     environment = dict(os.environ)
     mpi_was_started = _mpi_was_started()

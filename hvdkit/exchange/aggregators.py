@@ -28,12 +28,12 @@ class Summed:
         self._codec = codec or AsIs()
         self._op = op
         self._factor = predivide_factor
-        self._ranks = global_process_set
+        self._ranks: ProcessSet | None = None
 
     def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
         """See `Aggregator.build`; nothing is kept."""
         del variables
-        self._ranks = ranks
+        self._ranks = _same_ranks(self, self._ranks, ranks)
         return ()
 
     def aggregate(
@@ -48,7 +48,7 @@ class Summed:
             name=name,
             prescale=1.0 / self._factor,
             postscale=self._factor,
-            process_set=self._ranks,
+            process_set=self._ranks or global_process_set,
         )
         mean = [
             self._codec.decode(payload, context)
@@ -71,12 +71,12 @@ class Gathered:
     def __init__(self, codec: Codec, op: int = Average) -> None:
         self._codec = codec
         self._op = op
-        self._ranks = global_process_set
+        self._ranks: ProcessSet | None = None
 
     def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
         """See `Aggregator.build`; nothing is kept."""
         del variables
-        self._ranks = ranks
+        self._ranks = _same_ranks(self, self._ranks, ranks)
         return ()
 
     def aggregate(
@@ -89,7 +89,7 @@ class Gathered:
         gathered = ops.grouped_allgather(
             [tensor[tf.newaxis] for tensor in tf.nest.flatten(payloads)],
             name=name,
-            process_set=self._ranks,
+            process_set=self._ranks or global_process_set,
         )
         mean = [
             self._mean(tensor, payload, context)
@@ -114,3 +114,17 @@ class Gathered:
 def plain_aggregator(codec: Codec, op: int, predivide_factor: float) -> Aggregator:
     """The aggregator for a codec."""
     return Summed(codec, op, predivide_factor) if codec.additive else Gathered(codec, op)
+
+
+def _same_ranks(aggregator: Any, before: ProcessSet | None, ranks: ProcessSet) -> ProcessSet:
+    """The ranks of an aggregator, which is for one exchange.
+
+    Raises:
+        ValueError: it was given to an exchange over other ranks before.
+    """
+    if before is not None and before is not ranks:
+        raise ValueError(
+            f"a {type(aggregator).__name__} was given to exchanges over different ranks: make one "
+            "for each."
+        )
+    return ranks

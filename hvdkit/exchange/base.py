@@ -136,6 +136,16 @@ class GradientExchange(ABC):
         return None
 
 
+def leaves_weights(exchange: Exchange) -> bool:
+    """Whether an exchange changes gradients only, and leaves weights to the optimizer."""
+    kind = type(exchange)
+    return (
+        isinstance(exchange, GradientExchange)
+        and kind.weights is GradientExchange.weights
+        and kind.owned is GradientExchange.owned
+    )
+
+
 @dataclass(frozen=True)
 class Aggregated:
     """One bucket, aggregated.
@@ -206,4 +216,11 @@ class Codec(Protocol):
         ...
 
 
-__all__ = ["Aggregated", "Aggregator", "Codec", "Exchange", "GradientExchange"]
+__all__ = [
+    "Aggregated",
+    "Aggregator",
+    "Codec",
+    "Exchange",
+    "GradientExchange",
+    "leaves_weights",
+]

@@ -16,7 +16,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
-from hvdkit.exchange.base import Exchange
+from hvdkit.exchange.base import Exchange, leaves_weights
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.exchange.sparse import combine_duplicates
 from hvdkit.exchange.suspension import is_suspended
@@ -53,6 +53,7 @@ class Chain:
         *,
         seen: set[tuple[str, ...]] | None = None,
     ) -> None:
+        _require_replicas(exchange, mesh)
         self.exchange = exchange
         self.mesh = mesh
         self._sparse_as_dense = sparse_as_dense
@@ -85,7 +86,9 @@ class Chain:
             return False
         if self._outlives_its_ranks and not self.ranks.process_set_id:
             return True
-        return topology.process_set_size(self.ranks) > 1 and topology.in_process_set(self.ranks)
+        # One that works on weights is needed by a single rank, too: it may update shards.
+        has_work = topology.process_set_size(self.ranks) > 1 or not leaves_weights(self.exchange)
+        return has_work and topology.in_process_set(self.ranks)
 
     @property
     def _outlives_its_ranks(self) -> bool:
@@ -147,7 +150,8 @@ class Chain:
     def _compare_once(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> None:
         kind = type(self.exchange).__name__
         described = tuple(map(self._described, gradients, variables))
-        signature = (f"{kind} on ranks {world_number()}", *described)
+        ranks = topology.process_set_ranks(self.ranks)
+        signature = (f"{kind} of {ranks} in world {world_number()}", *described)
         if signature in self._seen:
             return
         settings = [kind, *_settings(self.exchange.get_config())]
@@ -164,15 +168,36 @@ class Chain:
         return f"{kind}{dtype_and_shape(gradient.dtype, variable.shape)}"
 
 
+def _require_replicas(exchange: Exchange, mesh: Mesh | None) -> None:
+    """Refuse ranks that hold other shards of the model: an exchange made before the mesh was set.
+
+    Raises:
+        ValueError: it says what to do.
+    """
+    if mesh is None or not mesh.is_model_parallel:
+        return
+    replicas = topology.process_set_ranks(mesh.data_set)
+    if topology.in_process_set(exchange.ranks) and not (
+        set(topology.process_set_ranks(exchange.ranks)) <= set(replicas)
+    ):
+        raise ValueError(
+            f"{type(exchange).__name__} is for ranks that hold other shards of the model than "
+            f"rank {topology.rank()}, whose replicas are ranks {replicas}: make the exchange after "
+            "hvd.set_mesh(...)."
+        )
+
+
 def _settings(config: Any, path: str = "") -> list[str]:
     """The numbers and texts of a config.
 
     Not its lists: ranks, and names of variables, which differ where a rank has made more layers.
+    And not devices, which are each rank's own.
     """
     if isinstance(config, dict):
         return [
             line
             for key in sorted(config)
+            if not key.startswith("device")
             for line in _settings(config[key], f"{path}.{key}" if path else key)
         ]
     return [] if isinstance(config, (list, tuple)) else [f"{path}={config}"]

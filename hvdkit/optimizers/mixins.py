@@ -90,7 +90,8 @@ class DistributedLeaf(Distributed):
         """A slot lies over the ranks as the variable that it belongs to."""
         slot = super().add_variable_from_reference(reference_variable, *args, **kwargs)
         layout = layout_of(reference_variable)
-        if layout is not None:
+        # A slot of a shard of it that an exchange keeps has another one, or none.
+        if layout is not None and slot is not None and slot.shape == reference_variable.shape:
             set_layout(slot, layout)
         return slot
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.engine import topology
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.layout import layout_of, set_layout
@@ -68,6 +69,11 @@ class OwnedUpdate(keras.optimizers.Optimizer):
         rows = [row for row in self._hvd.tracked if variable_key(row.variable) == key]
         return any(row.role is Role.WEIGHT and row.same_on is None for row in rows)
 
+    def _use_weight_decay(self, variable: Any) -> bool:
+        # What is left out is said of variables, by their names or themselves.
+        unsharded = self._hvd.unsharded.get(self._var_key(variable), variable)
+        return bool(super()._use_weight_decay(unsharded))
+
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         owned = self._hvd_owned(variables)
         super()._apply_weight_decay([own for own in owned if own is not None])
@@ -89,6 +95,8 @@ class OwnedUpdate(keras.optimizers.Optimizer):
     def _hvd_owned(self, variables: Sequence[Any]) -> list[Any]:
         """What this rank updates in place of each variable: local ones themselves."""
         chain = self._hvd.chain
+        if not topology.in_process_set(chain.ranks):
+            return list(variables)
         shared = chain.shared(variables)
         owned = dict(zip(map(variable_key, shared), chain.exchange.owned(shared), strict=True))
         return [owned.get(variable_key(variable), variable) for variable in variables]

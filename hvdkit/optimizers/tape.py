@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.exchange.base import Exchange, GradientExchange
+from hvdkit.exchange.base import Exchange, leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.mesh.mesh import current_mesh
@@ -37,7 +37,7 @@ class DistributedTape:
         sparse_as_dense: bool,
         scale_local_gradients: bool,
     ) -> None:
-        if not isinstance(exchange, GradientExchange):
+        if not leaves_weights(exchange):
             raise ValueError(_belongs_to_an_optimizer(exchange, "works on weights, too"))
         self._tape = tape
         self._chain = Chain(

@@ -14,7 +14,7 @@ import keras
 
 from hvdkit import patches
 from hvdkit.engine import logger
-from hvdkit.exchange.base import GradientExchange
+from hvdkit.exchange.base import leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
 from hvdkit.mesh.layout import is_sharded
@@ -64,7 +64,7 @@ def distribute(
     leaf_mixins: tuple[type, ...] = (DistributedLeaf,)
     if nonfinite is not None:
         leaf_mixins += (Guarded,)
-    if not isinstance(chain.exchange, GradientExchange):
+    if not leaves_weights(chain.exchange):
         leaf_mixins += (OwnedUpdate,)
 
     def make_distributed(one: Any) -> None:

@@ -31,6 +31,7 @@ ADAPTED = (
     keras.layers.Discretization,
 )
 
+_looked = False
 _with_constants: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -90,8 +91,11 @@ NOTE_CONSTANTS = Patch(
 
 
 def _layers_with_constants() -> list[Any]:
-    """All of this process's, also those that were made before anybody asked."""
-    if patches.install(NOTE_CONSTANTS):
+    """All of this process's, also those that were made before they were noted."""
+    global _looked
+    patches.install(NOTE_CONSTANTS)
+    if not _looked:
+        _looked = True
         # By class: asked itself, a proxy that is no layer would answer for another object.
         layers = [each for each in gc.get_objects() if issubclass(type(each), keras.Layer)]
         _with_constants.update(filter(_can_make_constants, layers))

@@ -10,10 +10,13 @@ import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
+
+_in_call: ContextVar[bool] = ContextVar("_in_call", default=False)
 
 
 @dataclass
@@ -92,10 +95,16 @@ def with_features(
     for feature in made:
         feature.before(call)
     with contextlib.ExitStack() as stack:
+        stack.callback(_in_call.reset, _in_call.set(True))
         for feature in made:
             stack.enter_context(feature.around(call))
         call.result = original(model, **call.arguments)
     return call.result
+
+
+def in_call() -> bool:
+    """Whether Keras reads data for a method that has features."""
+    return _in_call.get()
 
 
 def _by_name(original: Callable[..., Any], model: Any, args: Any, kwargs: Any) -> dict[str, Any]:

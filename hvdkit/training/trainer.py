@@ -14,18 +14,19 @@ from hvdkit import patches
 from hvdkit.data import autotuning
 from hvdkit.data.fit_position import current_position
 from hvdkit.data.sharded import ShardedAdapter
-from hvdkit.engine import several_ranks
+from hvdkit.engine import logger, several_ranks, topology
 from hvdkit.keras_internals import TensorFlowTrainer, TFEpochIterator, is_of_keras
 from hvdkit.metrics import kinds
 from hvdkit.metrics.logs import logs_of_pass
 from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.metrics.weighted_steps import Step, with_sharded_batches
 from hvdkit.patches import Patch
+from hvdkit.state.constants import NOTE_CONSTANTS
 from hvdkit.state.statistics import average_statistics
 from hvdkit.training import complete_files
 from hvdkit.training.build import BuiltFirst
 from hvdkit.training.comparison import SameSteps, current_comparison
-from hvdkit.training.features import Call, Feature, with_features
+from hvdkit.training.features import Call, Feature, in_call, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
 from hvdkit.training.on_several_ranks import AgreedCallbacks
@@ -107,6 +108,8 @@ def _make_function(original: Callable[..., Any], model: Any, step_function: Step
 
 
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:
+    if several_ranks() and not in_call():
+        _say_unpatched()
     autotuning.leave_out(iterator)
     steps = original(iterator)
     follower = rows_being_read() or current_position()
@@ -116,6 +119,17 @@ def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator
         steps = iterator.data_adapter.counted(steps)
     comparison = current_comparison()
     return steps if comparison is None else comparison.follow(iterator, steps)
+
+
+@functools.cache
+def _say_unpatched() -> None:
+    """Once: somebody holds Keras's own method, taken before hvdkit changed it."""
+    logger.warning(
+        "hvdkit: rank %d: Keras's fit, evaluate or predict runs as it was before hvd.init(), so "
+        "ranks do not agree on steps, files and statistics. Call hvd.init() before a class or a "
+        "tool takes the method from keras.Model.",
+        topology.rank(),
+    )
 
 
 def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
@@ -177,4 +191,4 @@ PATCHES = (
 
 def install() -> None:
     """Put in place what a training of several ranks needs; calling it again does nothing."""
-    patches.install(*PATCHES, *kinds.PATCHES, *complete_files.PATCHES)
+    patches.install(*PATCHES, *kinds.PATCHES, *complete_files.PATCHES, NOTE_CONSTANTS)

@@ -12,7 +12,7 @@ from checks.reference import data, mlp, same_on_all_ranks
 from keras import optimizers
 
 import hvdkit as hvd
-from hvdkit.exchange import Role
+from hvdkit.exchange import AllReduce, Role
 from hvdkit.optimizers.composition import tracked_of
 
 
@@ -117,6 +117,21 @@ def check_slots_of_weights_that_differ_are_each_ranks_own() -> None:
     assert {id(row.variable) for row in own} == {id(v) for v in (variable, *slots)}
     assert [row.role for row in own] == [Role.WEIGHT, Role.SLOT, Role.SLOT]
     assert sum(row.same_on is hvd.global_process_set for row in rows.values()) == 2
+
+
+class Restless(AllReduce):
+    """An all-reduce of gradients after which the weights are changed."""
+
+    def weights(self, variables: Any, iteration: Any) -> None:
+        for variable in variables:
+            variable.assign(variable.value + 1.0)
+
+
+def check_weights_of_a_subclass_of_the_default_exchange() -> None:
+    optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(1.0), exchange=Restless())
+    variable = keras.Variable(0.0)
+    optimizer.apply([tf.constant(float(hvd.rank()))], [variable])
+    assert float(variable.numpy()) == 1.0 - (hvd.size() - 1) / 2
 
 
 def check_local_steps_in_fit_in_graphs_and_eagerly() -> None:

@@ -13,7 +13,8 @@ from checks.exchanges.kinds import ErrorFeedback, LocalSteps, ShardedRows, Signs
 from keras import optimizers
 
 import hvdkit as hvd
-from hvdkit.exchange import AllReduce
+from hvdkit.engine.process_sets import process_set_of_ranks
+from hvdkit.exchange import AllReduce, Summed
 
 
 def _optimizer(exchange: Any, **options: Any) -> Any:
@@ -109,3 +110,25 @@ def _require_refused(make: Callable[[], Any], kind: type[Exception], parts: list
         make()
     for part in parts:
         assert part in str(caught.value), (part, str(caught.value))
+
+
+def check_an_aggregator_of_two_exchanges() -> None:
+    if hvd.size() == 1:
+        return
+    shared = Summed()
+    some = process_set_of_ranks([0])
+    _optimizer(AllReduce(shared)).build([keras.Variable(1.0)])
+    other = _optimizer(AllReduce(shared, process_set=some))
+    _require_refused(
+        lambda: other.build([keras.Variable(1.0)]), ValueError, ["Summed", "different ranks"]
+    )
+
+
+def check_an_exchange_that_was_made_before_the_mesh() -> None:
+    if hvd.size() % 2:
+        return
+    before = AllReduce()
+    hvd.set_mesh(hvd.Mesh(data=hvd.size() // 2, tensor=2))
+    _require_refused(lambda: _optimizer(before), ValueError, ["AllReduce", "after hvd.set_mesh"])
+    _optimizer(AllReduce()).build([keras.Variable(1.0)])
+    hvd.set_mesh(None)

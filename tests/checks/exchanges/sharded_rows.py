@@ -19,9 +19,15 @@ KINDS: dict[str, Callable[[], Any]] = {
     "momentum": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
     "adam": lambda: optimizers.Adam(0.1, clipvalue=0.5),
     "decay": lambda: optimizers.AdamW(0.1, weight_decay=0.1),
+    "some_decay": lambda: _decays_some(optimizers.AdamW(0.1, weight_decay=0.5)),
     "averaged": lambda: optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=2),
     "accumulated": lambda: optimizers.Adam(0.1, gradient_accumulation_steps=2),
 }
+
+
+def _decays_some(optimizer: Any) -> Any:
+    optimizer.exclude_from_weight_decay(var_names=["left_out"])
+    return optimizer
 
 
 def check_equal_to_the_plain_optimizer() -> None:
@@ -34,7 +40,11 @@ def _compare(name: str, make: Callable[[], Any], compile_step: Callable[[Any], A
     rows = 2 * hvd.size()
     start = [np.arange(rows * 3.0).reshape(rows, 3) / 10, np.arange(3.0), np.ones((rows + 1, 2))]
     norm = keras.constraints.MaxNorm(2.0)
-    plain, sharded = ([keras.Variable(value, dtype="float32") for value in start] for _ in range(2))
+    names = ["left_out", "vector", "matrix"]
+    plain, sharded = (
+        [keras.Variable(v, dtype="float32", name=n) for v, n in zip(start, names, strict=True)]
+        for _ in range(2)
+    )
     for variable in (plain[0], sharded[0]):
         variable.constraint = norm
     reference = make()
