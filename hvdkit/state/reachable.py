@@ -135,7 +135,9 @@ def _will_make_variables(layer: Any) -> bool:
 def _bookkeeping() -> frozenset[str]:
     """The attributes that any model of Keras has; some are long lists."""
     inputs = keras.Input((1,), name="hvdkit")
-    models = [keras.Model(inputs, inputs, name="hvdkit"), keras.Sequential(name="hvdkit")]
+    # Keras 3.13 wants a layer between the two.
+    outputs = keras.layers.Identity(name="between")(inputs)
+    models = [keras.Model(inputs, outputs, name="hvdkit"), keras.Sequential(name="hvdkit")]
     return frozenset(name for model in models for name in vars(model)) - {COMPILED}
 
 
