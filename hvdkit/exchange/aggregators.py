@@ -13,7 +13,35 @@ from hvdkit.exchange.compression.casts import AsIs
 from hvdkit.exchange.tracked import Tracked
 
 
-class Summed:
+class _OfCodec:
+    """What an aggregator over a codec is made of; it keeps nothing in variables."""
+
+    def __init__(self, codec: Codec, op: int) -> None:
+        self._codec = codec
+        self._op = op
+        self._built_for: ProcessSet | None = None
+
+    def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
+        """See `Aggregator.build`.
+
+        Raises:
+            ValueError: it was given to an exchange over other ranks before.
+        """
+        del variables
+        if self._built_for is not None and self._built_for is not ranks:
+            raise ValueError(
+                f"a {type(self).__name__} was given to exchanges over different ranks: make one "
+                "for each."
+            )
+        self._built_for = ranks
+        return ()
+
+    @property
+    def _ranks(self) -> ProcessSet:
+        return global_process_set if self._built_for is None else self._built_for
+
+
+class Summed(_OfCodec):
     """Encode, all-reduce a bucket in one operation, decode.
 
     Args:
@@ -25,16 +53,8 @@ class Summed:
     def __init__(
         self, codec: Codec | None = None, op: int = Average, predivide_factor: float = 1.0
     ) -> None:
-        self._codec = codec or AsIs()
-        self._op = op
+        super().__init__(codec or AsIs(), op)
         self._factor = predivide_factor
-        self._ranks: ProcessSet | None = None
-
-    def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
-        """See `Aggregator.build`; nothing is kept."""
-        del variables
-        self._ranks = _same_ranks(self, self._ranks, ranks)
-        return ()
 
     def aggregate(
         self, bucket: Sequence[tf.Tensor], variables: Sequence[Any], name: str
@@ -48,7 +68,7 @@ class Summed:
             name=name,
             prescale=1.0 / self._factor,
             postscale=self._factor,
-            process_set=self._ranks or global_process_set,
+            process_set=self._ranks,
         )
         mean = [
             self._codec.decode(payload, context)
@@ -57,7 +77,7 @@ class Summed:
         return Aggregated(mean, lambda: [self._codec.decode(*pair) for pair in encoded])
 
 
-class Gathered:
+class Gathered(_OfCodec):
     """Encode, gather the payloads of all ranks, decode each and add them up.
 
     For codecs whose payloads have no sum, such as signs with a scale. Each rank receives the
@@ -69,15 +89,7 @@ class Gathered:
     """
 
     def __init__(self, codec: Codec, op: int = Average) -> None:
-        self._codec = codec
-        self._op = op
-        self._ranks: ProcessSet | None = None
-
-    def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
-        """See `Aggregator.build`; nothing is kept."""
-        del variables
-        self._ranks = _same_ranks(self, self._ranks, ranks)
-        return ()
+        super().__init__(codec, op)
 
     def aggregate(
         self, bucket: Sequence[tf.Tensor], variables: Sequence[Any], name: str
@@ -89,7 +101,7 @@ class Gathered:
         gathered = ops.grouped_allgather(
             [tensor[tf.newaxis] for tensor in tf.nest.flatten(payloads)],
             name=name,
-            process_set=self._ranks or global_process_set,
+            process_set=self._ranks,
         )
         mean = [
             self._mean(tensor, payload, context)
@@ -114,17 +126,3 @@ class Gathered:
 def plain_aggregator(codec: Codec, op: int, predivide_factor: float) -> Aggregator:
     """The aggregator for a codec."""
     return Summed(codec, op, predivide_factor) if codec.additive else Gathered(codec, op)
-
-
-def _same_ranks(aggregator: Any, before: ProcessSet | None, ranks: ProcessSet) -> ProcessSet:
-    """The ranks of an aggregator, which is for one exchange.
-
-    Raises:
-        ValueError: it was given to an exchange over other ranks before.
-    """
-    if before is not None and before is not ranks:
-        raise ValueError(
-            f"a {type(aggregator).__name__} was given to exchanges over different ranks: make one "
-            "for each."
-        )
-    return ranks

@@ -89,32 +89,32 @@ class NoneCompressor:
         return tensor
 
 
-class FP16Compressor:
+class _CastCompressor:
+    """`Cast` in the form of Horovod's compressors, which are classes and not instances."""
+
+    _codec: Cast
+
+    @classmethod
+    def compress(cls, tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
+        """Cast a wider float tensor; others stay."""
+        return cls._codec.encode(tensor)
+
+    @classmethod
+    def decompress(cls, tensor: tf.Tensor, ctx: tf.DType) -> tf.Tensor:
+        """Cast back."""
+        return cls._codec.decode(tensor, ctx)
+
+
+class FP16Compressor(_CastCompressor):
     """Floats travel as float16: half the bytes, 11 bits of precision, at most 65504."""
 
-    @staticmethod
-    def compress(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
-        """Cast a float tensor to float16; others stay."""
-        return Cast(tf.float16).encode(tensor)
-
-    @staticmethod
-    def decompress(tensor: tf.Tensor, ctx: tf.DType) -> tf.Tensor:
-        """Cast back."""
-        return tf.cast(tensor, ctx)
+    _codec = Cast(tf.float16)
 
 
-class BF16Compressor:
+class BF16Compressor(_CastCompressor):
     """Floats travel as bfloat16: half the bytes, 8 bits of precision, the range of float32."""
 
-    @staticmethod
-    def compress(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.DType]:
-        """Cast a float tensor to bfloat16; others stay."""
-        return Cast(tf.bfloat16).encode(tensor)
-
-    @staticmethod
-    def decompress(tensor: tf.Tensor, ctx: tf.DType) -> tf.Tensor:
-        """Cast back."""
-        return tf.cast(tensor, ctx)
+    _codec = Cast(tf.bfloat16)
 
 
 class Compression:
