@@ -30,7 +30,7 @@ def pools(_pools: RankPools) -> RankPools:
 @pytest.fixture(autouse=True)
 def _no_ranks_beside_other_tests(request: pytest.FixtureRequest, _pools: RankPools) -> None:
     """Ranks that wait would take cores from the jobs that a test starts itself."""
-    if "check" not in request.fixturenames:
+    if "pools" not in request.fixturenames:
         _pools.close()
 
 

@@ -53,8 +53,8 @@ class Check:
 
     Attributes:
         module: the module or package in `tests/checks`, or "package.file".
-        file: the module that holds it, below `checks`.
-        name: the function's name.
+        file: the module that holds it, below `checks`; or the path of a script.
+        name: the function's name; or "script".
         ranks: what runs it.
         is_long: whether only `make test-long` runs it.
     """

@@ -9,8 +9,15 @@ from launch import run_ranks
 from rank_checks import Check
 from rank_pool import RankPools
 
-JOBS = [("agreement", "mpi", 3), ("agreement.several_optimizers", "mpi", 2)]
+JOBS = [
+    ("agreement", "mpi", 2),
+    ("agreement.several_optimizers", "mpi", 2),
+    # Which rank is wrong shows with three.
+    ("agreement.digests", "mpi", 3),
+    ("agreement.during_training", "mpi", 3),
+]
 LONG_JOBS = [
+    ("agreement", "mpi", 3),
     ("agreement", "gloo", 3),
     ("agreement.several_optimizers", "gloo", 3),
     ("agreement_models", "mpi", 2),

@@ -26,7 +26,7 @@ CASES = [
         "before_init.py",
         ("NotInitializedError: reducing gradients needs", "call hvd.init() once"),
         ("fit",),
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "different_models.py",
@@ -71,7 +71,7 @@ CASES = [
         error=("ranks 0, 2 waited", "in allreduce (the limit is 3 s", *MISSING),
         named="rank 1 stopped taking part:",
         traceback=False,
-        long=("mpi",),
+        long=LAUNCHERS,
     ),
     Case(
         "missing_rank.py",
@@ -161,7 +161,7 @@ CASES = [
     Case(
         "few_rows_in_batches.py",
         error=("the data has fewer rows than the 2 ranks: start fewer ranks, or give more",),
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "other_optimizer.py",

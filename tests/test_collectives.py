@@ -5,8 +5,17 @@ from __future__ import annotations
 from rank_checks import Check
 from rank_pool import RankPools
 
-JOBS = [("collectives", "mpi", 4), ("collectives", "gloo", 2)]
+JOBS = [
+    ("collectives", "mpi", 3),
+    # What goes other ways over Gloo.
+    ("collectives.operations", "gloo", 2),
+    ("collectives.moving", "gloo", 2),
+    ("collectives.objects", "gloo", 2),
+    ("collectives.process_sets", "gloo", 2),
+]
 LONG_JOBS = [
+    ("collectives", "gloo", 2),
+    ("collectives", "mpi", 4),
     ("collectives", "mpi", 1),
     ("collectives", "mpi", 2),
     ("collectives", "gloo", 1),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from launch import LIKE_A_USER, ROOT, run_ranks
+from rank_checks import Check, Ranks
+from rank_pool import RankPools
 
 FOLDERS = ("docs", "mpi", "examples", "benchmarks", "tests", "hvdkit", "hvdkit_cli")
 PAGES = sorted(
@@ -37,13 +41,14 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def _examples() -> list:
-    """The code blocks that are whole scripts."""
+def _examples(wanted: Callable[[str], bool]) -> list:
+    """The code blocks that are whole scripts, of those that are wanted."""
     return [
         pytest.param(code, id=f"{page}-{number}")
         for page in PAGES
         for number, code in enumerate(_PYTHON.findall((ROOT / page).read_text()))
-        if ("hvd.init()\n" in code or "hvd.init()  #" in code)
+        if wanted(code)
+        and ("hvd.init()\n" in code or "hvd.init()  #" in code)
         and "hvd.run(" not in code  # starts the ranks itself, with functions of a notebook
     ]
 
@@ -88,13 +93,39 @@ def test_readme_starts_with_the_two_commands() -> None:
     assert re.findall(r"(?m)^make (\w+)", first_block) == ["demo", "test"]
 
 
-@pytest.mark.parametrize(
-    ("launcher", "ranks"), [pytest.param("python", 1, marks=pytest.mark.long), ("mpi", 2)]
-)
-@pytest.mark.parametrize("code", _examples())
-def test_example_runs(code: str, launcher: str, ranks: int, tmp_path: Path) -> None:
+# One after another on the same ranks, with all packages that are installed.
+RANKS = Ranks("mpi", 2, (("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")])),))
+# What is set before TensorFlow starts needs a process of its own.
+_NEEDS_A_START = "set_logical_device_configuration"
+
+
+@pytest.mark.parametrize("code", _examples(lambda code: _NEEDS_A_START not in code))
+def test_example_runs(code: str, pools: RankPools, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(code)
-    command = [str(script)]
-    job = run_ranks(launcher, ranks, command, cwd=tmp_path, env=LIKE_A_USER, forked=True)
+    pools.require(Check("docs", str(script), "script", RANKS))
+
+
+@pytest.mark.parametrize(
+    ("launcher", "ranks"),
+    [("mpi", 2), pytest.param("python", 1, marks=pytest.mark.long)],
+)
+@pytest.mark.parametrize("code", _examples(lambda code: _NEEDS_A_START in code))
+def test_example_that_needs_a_start_runs(
+    code: str, launcher: str, ranks: int, tmp_path: Path
+) -> None:
+    _require_runs(code, launcher, ranks, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("launcher", "ranks"), [("python", 1), ("mpi", 2)])
+@pytest.mark.parametrize("code", _examples(lambda code: _NEEDS_A_START not in code))
+def test_example_runs_by_itself(code: str, launcher: str, ranks: int, tmp_path: Path) -> None:
+    _require_runs(code, launcher, ranks, tmp_path)
+
+
+def _require_runs(code: str, launcher: str, ranks: int, folder: Path) -> None:
+    script = folder / "train.py"
+    script.write_text(code)
+    job = run_ranks(launcher, ranks, [str(script)], cwd=folder, env=LIKE_A_USER, forked=True)
     job.require_success()

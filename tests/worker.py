@@ -13,6 +13,7 @@ import importlib
 import json
 import logging
 import os
+import runpy
 import sys
 import time
 import traceback
@@ -24,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 DEVICES = "CHECKS_CPU_DEVICES"
+SCRIPT = "script"
 
 
 def main(module_name: str, report_folder: str, *only: str) -> None:
@@ -68,7 +70,11 @@ def serve(address: str, init: str) -> None:
 
 
 def run_check(file: str, name: str) -> None:
-    """Import a file of checks, which may fail too, and run one of them."""
+    """Import a file of checks, which may fail too, and run one of them; or run a script."""
+    if name == SCRIPT:
+        os.chdir(Path(file).parent)
+        runpy.run_path(file, run_name="__main__")
+        return
     getattr(importlib.import_module(f"checks.{file}"), name)()
 
 

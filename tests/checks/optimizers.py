@@ -30,10 +30,12 @@ def check_sgd() -> None:
     _same(lambda: O.SGD(0.1))
 
 
+@long
 def check_sgd_momentum_nesterov() -> None:
     _same(lambda: O.SGD(0.1, momentum=0.9, nesterov=True))
 
 
+@long
 def check_adam_by_name() -> None:
     compare_with_one_process(mlp, lambda: "adam", lambda: hvd.DistributedOptimizer("adam"))
 
@@ -105,6 +107,7 @@ def check_learning_rate_schedule() -> None:
     _same(lambda: O.SGD(O.schedules.CosineDecay(0.2, 10)))
 
 
+@long
 def check_constraint() -> None:
     _same(
         lambda: O.SGD(0.5),
@@ -112,10 +115,12 @@ def check_constraint() -> None:
     )
 
 
+@long
 def check_regularizer() -> None:
     _same(lambda: O.SGD(0.1), lambda seed: mlp(seed, kernel_regularizer="l2"))
 
 
+@long
 def check_variables_without_gradients() -> None:
     class Idle(keras.layers.Layer):
         def build(self, shape: Any) -> None:
@@ -151,6 +156,7 @@ def _tokens(steps: int = 4) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 12, size=(len(y), 6)).astype("int32"), y
 
 
+@long
 def check_sparse_gradients_linear_optimizer() -> None:
     # SGD is linear in the gradient, so Keras alone is right about repeated rows, too.
     _same(lambda: O.SGD(0.5), _embedding_model, rows=_tokens())
@@ -239,6 +245,7 @@ def check_groups_by_number() -> None:
         )
 
 
+@long
 def check_groups_of_variables() -> None:
     found: list[keras.Model] = []
 
@@ -316,6 +323,7 @@ def check_compressors_of_horovod_and_of_ones_own() -> None:
         )
 
 
+@long
 def check_what_is_made_from_a_distributed_optimizer_is_plain() -> None:
     """From its class, its config, a copy, a pickle, a saved model: it can be used, and wrapped."""
     kinds = [lambda: O.SGD(0.1, momentum=0.9), lambda: O.LossScaleOptimizer(O.Adam(0.01))]
@@ -349,6 +357,7 @@ def check_what_is_made_from_a_distributed_optimizer_is_plain() -> None:
         _same(lambda w=wrapped: type(w).from_config(w.get_config()))
 
 
+@long
 def check_mixed_bfloat16() -> None:
     _same(lambda: O.SGD(0.1), lambda seed: mlp(seed, dtype="mixed_bfloat16"), rtol=5e-2, atol=2e-2)
 
@@ -373,6 +382,7 @@ def check_xla_with_clipping_and_accumulation() -> None:
     )
 
 
+@long
 def check_process_set_of_one_rank_each() -> None:
     if hvd.size() == 1:
         return

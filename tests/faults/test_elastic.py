@@ -89,12 +89,13 @@ def one_joins_one_dies(tmp_path_factory: pytest.TempPathFactory) -> Diary:
     return _run(folder, hosts, "--join", "LOCALHOST", "10", "--die", "127.0.0.1", "70")
 
 
-@pytest.fixture(params=["rank_0_dies", "one_joins_one_dies"])
+@pytest.fixture(params=[pytest.param("rank_0_dies", marks=pytest.mark.long), "one_joins_one_dies"])
 def diary(request: pytest.FixtureRequest) -> Diary:
     """Each of the jobs."""
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.long
 def test_training_goes_on_when_rank_0_dies(rank_0_dies: Diary) -> None:
     (end,) = rank_0_dies.ends()
     assert end["resets"] == [1], rank_0_dies.job.describe()
@@ -165,6 +166,7 @@ def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
             assert other["batch"] == one["batch"] + 1
 
 
+@pytest.mark.long
 def test_a_step_made_outside_is_right_for_any_number_of_ranks(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("localhost:1\n127.0.0.1:1\n")
     job = run_elastic(2, tmp_path / "hosts", ["tests/faults/elastic_step.py", str(tmp_path)])

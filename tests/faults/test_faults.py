@@ -98,15 +98,16 @@ FAULTS = {
 
 # (launcher, ranks, fault, the rank that fails)
 USUAL = (
-    ("mpi", 3, "exception", 1),
-    ("mpi", 3, "kill", 0),
-    ("horovodrun", 2, "segfault", 1),
+    ("mpi", 2, "exception", 0),
+    ("mpi", 2, "kill", 0),
     ("gloo", 2, "exit", 1),
-    ("gloo", 2, "interrupt", 1),
     ("mpi", 2, "data_exception", 1),
     ("mpi", 3, "stop", 0),
 )
 LONG = (
+    ("mpi", 3, "kill", 0),
+    ("horovodrun", 2, "segfault", 1),
+    ("gloo", 2, "interrupt", 1),
     ("gloo", 2, "raised_exit", 1),
     ("mpi", 2, "data_loop", 1),
     *(

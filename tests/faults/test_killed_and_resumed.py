@@ -111,7 +111,7 @@ def _told_to_end(launcher: str, folder: Path, number: int, whom: str) -> tuple[i
     [
         ("mpi", signal.SIGUSR1, "launcher", 75),
         pytest.param("mpi", signal.SIGTERM, "rank", 75, marks=pytest.mark.long),
-        ("gloo", signal.SIGUSR1, "launcher", 75),
+        pytest.param("gloo", signal.SIGUSR1, "launcher", 75, marks=pytest.mark.long),
         pytest.param("horovodrun", signal.SIGUSR1, "launcher", 75, marks=pytest.mark.long),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import pytest
+from checks.marks import long
 from checks.reference import data, mlp, same_on_all_ranks
 
 import hvdkit as hvd
@@ -42,12 +43,14 @@ def check_plain_optimizer_is_caught_after_the_first_update() -> None:
         assert "by at most" in text
 
 
+@long
 def check_epochs_of_one_step_are_caught_too() -> None:
     model = mlp(hvd.rank())
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
     assert "after the first update" in _error(model, START(0), batch_size=16)
 
 
+@long
 def check_plain_accumulating_optimizer_is_caught_when_it_updates() -> None:
     model = mlp(hvd.rank())
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
@@ -88,6 +91,7 @@ def check_right_training_passes_in_every_mode_and_twice() -> None:
         same_on_all_ranks(model)
 
 
+@long
 def check_model_that_is_built_by_its_first_batch() -> None:
     def batches() -> Any:
         x, y = data(16, seed=hvd.rank())

@@ -30,6 +30,7 @@ def check_local_layers_and_their_slots() -> None:
     assert not _differ(model.get_weights()[0])
 
 
+@long
 def check_variables_that_the_broadcast_leaves_out() -> None:
     model = mlp(hvd.rank())
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")

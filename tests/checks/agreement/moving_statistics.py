@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 from checks.agreement.at_start import START, fit
+from checks.marks import long
 from checks.reference import data, same_on_all_ranks
 
 import hvdkit as hvd
@@ -56,6 +57,7 @@ def check_validation_uses_the_average() -> None:
     np.testing.assert_array_equal(model.layers[0].kernel.numpy(), frozen)
 
 
+@long
 def check_a_rank_may_validate_alone() -> None:
     model = _model(keras.layers.BatchNormalization())
     validation = data(8) if hvd.rank() == 0 else None

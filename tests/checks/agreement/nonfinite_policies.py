@@ -37,6 +37,7 @@ def _fit(policy: Any, *callbacks: Any, bad: tuple[int, ...] = (2,), **compiling:
     return model, history.history
 
 
+@long
 def check_skip_counts_and_reports() -> None:
     for mode in ({"steps_per_execution": 2}, {"run_eagerly": True}, {"jit_compile": True}):
         found: list[Any] = []

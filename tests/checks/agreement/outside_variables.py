@@ -132,6 +132,7 @@ def require_outputs_of(model: keras.Model, rank: int) -> None:
     np.testing.assert_allclose(outputs(model), expected, rtol=1e-5)
 
 
+@long
 def check_broadcast_sends_all_that_layers_compute_with() -> None:
     root = hvd.size() - 1
     model = tabular(hvd.rank())
@@ -183,6 +184,7 @@ def check_vocabularies_of_other_rows_are_an_error_before_the_first_step() -> Non
     fit(words_model(WORDS[:3]))
 
 
+@long
 def check_repair_sends_the_vocabulary() -> None:
     model = words_model(WORDS[hvd.rank() :][:3])
     fit(model, Check(repair=True))

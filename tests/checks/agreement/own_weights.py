@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from checks.agreement.at_start import START, fit
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -65,6 +66,7 @@ def _values(variable: Any) -> list[float]:
     return [float(v) for v in hvd.allgather_object(np.asarray(variable).item())]
 
 
+@long
 def check_what_may_be_no_statistic_is_said_once_by_name() -> None:
     layer = Last(name="memory")
     _, said = _train(layer)
@@ -97,6 +99,7 @@ def check_other_words_are_refused() -> None:
         _train(layer)
 
 
+@long
 def check_frozen_statistics_are_compared() -> None:
     """Nothing changes them, so ranks that hold others would stay apart."""
     keras.utils.set_random_seed(0)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import data, same_on_all_ranks
 
 import hvdkit as hvd
@@ -63,6 +64,7 @@ def check_a_seed_gives_the_same_and_the_different() -> None:
     assert set(first) == {*SAME, *OWN}
 
 
+@long
 def check_the_broadcast_keeps_what_the_seed_gave() -> None:
     try:
         hvd.set_random_seed(5)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from checks.agreement.at_start import START
 from checks.gans import GAN, gan, rows, state
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -75,6 +76,7 @@ def check_an_optimizer_that_is_not_distributed_is_named() -> None:
     assert "RMSprop" not in text, "compile's default, which is not used"
 
 
+@long
 def check_statistics_are_averaged_and_losses_scaled() -> None:
     """Each of two optimizers asks all ranks whether its gradients are finite."""
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import data, mlp, same_on_all_ranks
 
 import hvdkit as hvd
@@ -76,6 +77,7 @@ def check_broadcast_keeps_dropout_different() -> None:
         assert not np.array_equal(everyone[0], everyone[rank])
 
 
+@long
 def check_broadcast_sends_lookup_tables() -> None:
     words = np.array([["a"], ["b"]])
     vocabulary = ["a", "b"] if hvd.rank() == 0 else ["b", "a"]
@@ -149,6 +151,7 @@ def check_warmup_follows_horovods_formula() -> None:
     np.testing.assert_allclose(history["lr"][-1], 0.4, rtol=1e-6)
 
 
+@long
 def check_schedule_staircase_and_constant_multiplier() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.4)), loss="mse")
@@ -203,6 +206,7 @@ def check_early_stopping_decides_alike() -> None:
     assert len(history["loss"]) < 6
 
 
+@long
 def check_reduce_lr_on_plateau_decides_alike() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.4)), loss="mse")
@@ -240,6 +244,7 @@ def check_config_free_verbose_auto_is_quiet_on_other_ranks() -> None:
     assert bool(printed.getvalue()) == (hvd.rank() == 0), printed.getvalue()
 
 
+@long
 def check_checkpoints_within_an_epoch() -> None:
     folder = shared_folder()
     model = mlp(0)

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from checks.callbacks.of_hvdkit import fit, shared_folder
 from checks.hearing import heard
+from checks.marks import long
 from checks.reference import data, mlp
 
 import hvdkit as hvd
@@ -17,6 +18,7 @@ import hvdkit as hvd
 O = keras.optimizers  # noqa: E741
 
 
+@long
 def check_keras_callbacks_that_write_one_file_do_it_once() -> None:
     folder = shared_folder()
     model = mlp(0)
@@ -46,6 +48,7 @@ class _OwnLogger(keras.callbacks.CSVLogger):
     pass
 
 
+@long
 def check_callbacks_that_can_not_write_once_are_said() -> None:
     folder = shared_folder()
     model = mlp(0)

@@ -20,6 +20,7 @@ from checks.agreement.outside_variables import (
 )
 from checks.agreement.own_weights import OwnLast
 from checks.checkpoints.runs import shared_folder
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.checkpoint.arrays import Contents, parse
@@ -37,6 +38,7 @@ def _fit(model: keras.Model, folder: Path, *callbacks: Any, epochs: int = 1) -> 
     model.fit(data, epochs=epochs, verbose=0, callbacks=[*callbacks, Backup(folder)])
 
 
+@long
 def check_restored_layers_compute_as_before() -> None:
     """A run that only restores has adapted nothing to the rows of the first one."""
     folder, first = shared_folder(), tabular(1)
@@ -70,6 +72,7 @@ def _as_of_old(contents: Contents) -> None:
         del contents.arrays[name]
 
 
+@long
 def check_an_old_checkpoint_is_still_read() -> None:
     folder, first = shared_folder(), tabular(1)
     first.layers[-1].bias.assign([7.0])

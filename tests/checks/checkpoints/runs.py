@@ -76,7 +76,10 @@ def build(**options: Any) -> keras.Model:
     optimizer = options.pop("optimizer", None) or keras.optimizers.Adam(0.01)
     settings = options.pop("distributed", {})
     model.compile(
-        hvd.DistributedOptimizer(optimizer, **settings), "mse", metrics=["mae"], **options
+        hvd.DistributedOptimizer(optimizer, **settings),
+        "mse",
+        metrics=[keras.metrics.MeanAbsoluteError(name="mae")],
+        **options,
     )
     return model
 

@@ -45,6 +45,7 @@ def check_a_gan_goes_on_to_the_bit() -> None:
     require_that_a_gan_goes_on_to_the_bit(built=True)
 
 
+@long
 def check_optimizers_of_a_loop() -> None:
     folder = shared_folder()
     layers = [keras.layers.Dense(1), keras.layers.Dense(1)]

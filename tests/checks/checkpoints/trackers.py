@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.checkpoint.arrays import Contents
@@ -45,6 +46,7 @@ def _results(model: _Outer) -> list[float]:
     return [float(m.result()) for m in (model.listed, model.unlisted, model.inner.tracker)]
 
 
+@long
 def check_trackers_that_keras_does_not_list_go_on() -> None:
     groups = {"metrics": metric_variables(_model(1.0))}
     own = Contents(copies(groups), {PATHS: paths(groups)})

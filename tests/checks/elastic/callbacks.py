@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks.elastic.models import compiled, train
+from checks.marks import long
 from checks.reference import data, mlp
 
 import hvdkit as hvd
@@ -81,6 +82,7 @@ def check_fit_passes_over_batches_that_are_done() -> None:
         assert (state.epoch, state.batch) == (3, 0)
 
 
+@long
 def check_training_in_two_parts_reads_the_rows_that_are_left() -> None:
     """In data from hvd.shard: as if it had never stopped."""
     x, y = data(16 * hvd.size(), seed=3)

@@ -12,6 +12,7 @@ from checks.elastic.models import compiled, require_equal, train, trained, value
 from checks.gans import gan
 from checks.gans import rows as gan_rows
 from checks.gans import state as gan_state
+from checks.marks import long
 from checks.reference import mlp, same_on_all_ranks
 
 import hvdkit as hvd
@@ -127,6 +128,7 @@ def check_reset_makes_keras_trace_its_steps_anew() -> None:
     train(model)
 
 
+@long
 def check_all_optimizers_of_a_model_and_of_a_loop() -> None:
     model = gan(hvd.rank())
     more = [hvd.DistributedOptimizer(O.Adagrad())]
@@ -151,6 +153,7 @@ def check_all_optimizers_of_a_model_and_of_a_loop() -> None:
     require_equal(values(more[0].variables), values(fresh.variables))
 
 
+@long
 def check_what_layers_keep_is_restored_and_sent() -> None:
     model = tabular(hvd.rank())
     root, own = outputs(tabular(0)), outputs(model)

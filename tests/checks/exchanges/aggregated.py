@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from checks.exchanges.kinds import ErrorFeedback, Signs
+from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp, same_on_all_ranks
 from keras import optimizers
 
@@ -81,6 +82,7 @@ def check_error_feedback_in_fit_in_graphs_and_eagerly() -> None:
             np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
 
 
+@long
 def check_under_accumulation_loss_scaling_and_several_optimizers() -> None:
     def scaled() -> Any:
         return optimizers.LossScaleOptimizer(

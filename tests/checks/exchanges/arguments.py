@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from checks.checkpoints.runs import shared_folder
 from checks.exchanges.kinds import ErrorFeedback, LocalSteps
+from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp
 from keras import optimizers
 
@@ -17,6 +18,7 @@ from hvdkit.exchange import AllReduce, Cast
 from hvdkit.optimizers.composition import tracked_of
 
 
+@long
 def check_arguments_of_horovod_are_those_of_the_default_exchange() -> None:
     def sgd() -> Any:
         return optimizers.SGD(0.1)
@@ -82,6 +84,7 @@ def check_configs_make_the_same_exchange() -> None:
     assert config["process_set"] is None
 
 
+@long
 def check_files_and_copies_of_an_optimizer_are_plain() -> None:
     """As with the default exchange: they hold the optimizer, and the exchange is given anew."""
     x, y = data(16, seed=hvd.rank())

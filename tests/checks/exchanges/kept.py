@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checks.checkpoints.runs import build, require_same_end, shared_folder, train
 from checks.exchanges.kinds import ErrorFeedback, LocalSteps
+from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp, same_on_all_ranks
 from keras import optimizers
 
@@ -41,6 +42,7 @@ def check_residuals_are_saved_and_resumed() -> None:
     _require_resumed(lambda: AllReduce(ErrorFeedback()))
 
 
+@long
 def check_local_steps_are_saved_and_resumed_between_two_meetings() -> None:
     _require_resumed(lambda: LocalSteps(2, 0.5))  # the last checkpoint is after step 3
 

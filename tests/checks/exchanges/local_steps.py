@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from checks.exchanges.kinds import LocalSteps
+from checks.marks import long
 from checks.reference import data, mlp, same_on_all_ranks
 from keras import optimizers
 
@@ -134,6 +135,7 @@ def check_weights_of_a_subclass_of_the_default_exchange() -> None:
     assert float(variable.numpy()) == 1.0 - (hvd.size() - 1) / 2
 
 
+@long
 def check_local_steps_in_fit_in_graphs_and_eagerly() -> None:
     x, y = data(24, seed=hvd.rank())
     alone = hvd.callbacks.ConsistencyCheck(at_start=False, every_n_epochs=1)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from checks.exchanges.kinds import ShardedRows
+from checks.marks import long
 from checks.reference import BATCH, data, mlp, my_rows, same_on_all_ranks
 from keras import optimizers
 
@@ -84,6 +85,7 @@ def check_slots_are_as_large_as_what_a_rank_owns() -> None:
     assert [v.shape for v in own] == [(2, 3)] * 3  # the shard, and its two slots
 
 
+@long
 def check_in_fit_and_in_a_loop() -> None:
     steps = 4
     x, y = data(hvd.size() * BATCH * steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.parallel.pipeline.model import PipelineModel
@@ -12,6 +13,7 @@ from . import made
 from .folders import shared_folder
 
 
+@long
 def check_a_saved_model_loads_whole_and_with_any_mesh() -> None:
     with shared_folder() as folder:
         for mesh in made.each():

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.engine import topology
@@ -60,6 +61,7 @@ def check_ranks_with_other_sizes_are_an_error_on_all() -> None:
         hvd.Mesh(tensor=1 if hvd.rank() else 2)
 
 
+@long
 def check_replicas_read_other_rows_and_draw_other_numbers() -> None:
     rows = np.arange(24)
     for mesh in made.each():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import pytest
+from checks.marks import long
 from checks.tensor_parallel.models import loss, text
 
 import hvdkit as hvd
@@ -24,6 +25,7 @@ def check_optimizers_that_look_at_whole_variables() -> None:
                 hvd.DistributedOptimizer(own).build(model.trainable_variables)
 
 
+@long
 def check_constraints_that_look_at_whole_variables() -> None:
     with made.using(_divided()):
         inputs = keras.Input((4,))

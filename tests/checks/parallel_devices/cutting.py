@@ -8,6 +8,7 @@ import checks.parallel_devices.devices  # noqa: F401  (before TensorFlow starts)
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 
 from hvdkit.graph.balance import balance
 from hvdkit.graph.flattening import flattened
@@ -45,6 +46,7 @@ def run_parts(models, inputs):
     return tensors
 
 
+@long
 def check_every_cut_of_a_model_with_skips_gives_its_outputs():
     model = skipping_model()
     rng = np.random.default_rng(0)
@@ -79,6 +81,7 @@ def check_copies_are_other_layers_with_the_same_names_weights_and_random_states(
     assert same.layers[1] is model.layers[0]
 
 
+@long
 def check_models_that_are_called_twice_stay_together():
     inputs = keras.Input((4,))
     twice = keras.Sequential(
@@ -143,6 +146,7 @@ def block(name):
     return keras.Model([b, a], Minus(name="minus")(x, a), name=name)
 
 
+@long
 def check_nested_models_get_what_they_are_called_with():
     """By name, with masks and `training`, and without what is optional."""
     ids, other = keras.Input((5,), dtype="int32"), keras.Input((5, 3), optional=True)
@@ -169,6 +173,7 @@ def check_nested_models_get_what_they_are_called_with():
         sequence.point_after("lstm")
 
 
+@long
 def check_nested_models_that_convert_stay_whole():
     inner = keras.Sequential([keras.Input((), dtype="int32"), layers.Embedding(5, 3)])
     inputs = keras.Input((1,))

@@ -161,6 +161,7 @@ def check_divided_attention_trains_as_undivided():
     require_saved_for_any_number(models[1], inputs)
 
 
+@long
 def check_divided_attention_gives_scores_and_uses_masks():
     whole = layers.MultiHeadAttention(3, 2)
     x = tf.constant(SEQUENCES)
@@ -213,6 +214,7 @@ def check_products_are_on_their_devices_and_no_weight_moves():
     assert not [name for name, shape in moved if shape == (6, 3)], moved
 
 
+@long
 def check_divided_layers_in_parts_of_a_split_model_stay_divided():
     def build(divided):
         options = {"activation": "tanh", "kernel_regularizer": "l2"}

@@ -208,6 +208,7 @@ def check_the_given_model_and_the_divided_one_are_trained_in_turns():
         np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
+@long
 def check_shapes_that_are_not_true_and_optional_inputs():
     class Twice(layers.Layer):
         def call(self, x):
@@ -233,6 +234,7 @@ def check_shapes_that_are_not_true_and_optional_inputs():
             np.testing.assert_allclose(divided([data, each]), value, rtol=1e-6)
 
 
+@long
 def check_layers_of_nested_models_may_have_one_name():
     x = inputs = keras.Input((6,), name="x")
     for i in range(2):

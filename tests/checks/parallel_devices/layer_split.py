@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.parallel_devices.comparing import (
     crossing,
     devices_of,
@@ -64,6 +65,7 @@ def check_trains_as_on_one_device_with_slots_on_the_parts_device():
         require_slots_in_place(model)
 
 
+@long
 def check_last_batches_of_any_size_train_as_on_one_device():
     for count in (11, 17):  # last batches of 3 and 1 rows in 4 micro-batches
         require_same_training(
@@ -126,6 +128,7 @@ def check_micro_batches_are_on_different_devices_at_the_same_time():
     np.testing.assert_allclose(pipeline(tf.zeros((6, 2))), np.ones((6, 2)))
 
 
+@long
 def check_embeddings_masks_and_integers_go_through():
     def make():
         return [
@@ -148,6 +151,7 @@ def check_embeddings_masks_and_integers_go_through():
     np.testing.assert_array_equal(layer(ids)._keras_mask, ids != 0)
 
 
+@long
 def check_losses_that_layers_add_count_as_on_one_device():
     def make():
         return parts(activity_regularizer="l2", kernel_regularizer=keras.regularizers.L2(0.02))
@@ -177,6 +181,7 @@ def check_batch_normalization_stays_finite_with_fewer_rows_than_micro_batches():
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+@long
 def check_several_inputs_and_outputs_and_gradients_of_inputs():
     class Two(layers.Layer):
         def call(self, inputs):
@@ -205,6 +210,7 @@ def check_several_inputs_and_outputs_and_gradients_of_inputs():
         np.testing.assert_allclose(of_b, 2 * a**2 * (b + 1) + 1 - tf.tanh(b) ** 2, rtol=1e-4)
 
 
+@long
 def check_models_that_keras_builds_by_trying_them_out_have_weights_in_place():
     class Net(keras.Model):
         def __init__(self):
@@ -221,6 +227,7 @@ def check_models_that_keras_builds_by_trying_them_out_have_weights_in_place():
     require_slots_in_place(model)
 
 
+@long
 def check_parts_without_gradients_are_passed_by():
     def make():
         codes = layers.Lambda(lambda x: tf.cast(x > 0, tf.int32))
@@ -238,6 +245,7 @@ def check_parts_without_gradients_are_passed_by():
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
+@long
 def check_mixed_precision_trains_as_on_one_device():
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:
@@ -265,6 +273,7 @@ def check_a_saved_model_trains_on_with_its_slots_in_place():
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
 
 
+@long
 def check_a_saved_model_comes_back_where_its_devices_do_not_exist():
     layer = split().layers[1]
     for devices, expected in (

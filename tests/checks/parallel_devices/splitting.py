@@ -10,6 +10,7 @@ import checks.parallel_devices.devices  # noqa: F401  (before TensorFlow starts)
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 from checks.parallel_devices.comparing import devices_of, rows
 from checks.parallel_devices.cutting import shared_model
 
@@ -57,6 +58,7 @@ def check_a_split_model_trains_as_the_model_did():
         np.testing.assert_allclose(weight, theirs[place], rtol=2e-4, atol=2e-5)
 
 
+@long
 def check_a_split_model_is_saved_and_loaded():
     divided = hvd.parallel.split(nested_model(), DEVICES, **QUIET)
     inputs = {"a": rows(4)[0], "b": rows(4, seed=1)[0]}
@@ -69,6 +71,7 @@ def check_a_split_model_is_saved_and_loaded():
         np.testing.assert_array_equal(loaded(inputs)[name], value)
 
 
+@long
 def check_memory_decides_where_time_does_not():
     model = keras.Sequential(
         [

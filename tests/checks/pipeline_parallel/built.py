@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.pipeline_parallel.comparison import (
     pipeline_of_all_ranks,
     require_close,
@@ -88,6 +89,7 @@ def require_as_plain(build: Callable[[], keras.Model], inputs: object = ROWS) ->
     return model
 
 
+@long
 def check_layers_that_assign_and_initializers_that_draw() -> None:
     require_as_plain(plain)
 
@@ -103,12 +105,14 @@ def halves_added() -> keras.Model:
     return keras.Model(x, layers.Dense(1)(h[:, :3] + h[:, 3:]))
 
 
+@long
 def check_names_that_one_rank_has_given_before() -> None:
     if hvd.rank() == 0:
         halves_added()
     require_as_plain(halves_added)
 
 
+@long
 def check_files_that_are_loaded() -> None:
     folder = Path(hvd.broadcast_object(tempfile.mkdtemp()))
     source = seeded(plain, 9)
@@ -132,6 +136,7 @@ def check_files_that_are_loaded() -> None:
         require_weights(model, source, rtol=0, atol=0)
 
 
+@long
 def check_constants_that_layers_compute_with() -> None:
     """Of what was adapted while the model was built, and after weights were loaded."""
     inputs = [ROWS, keras.ops.convert_to_tensor(TEXT)]
@@ -155,6 +160,7 @@ def check_constants_that_layers_compute_with() -> None:
     require_close("scattered", model.predict(inputs, batch_size=24, verbose=0), expected)
 
 
+@long
 def check_variables_outside_of_the_model() -> None:
     """What was there before keeps what it is given, and what stays behind has values."""
     kept: list[keras.Model] = []

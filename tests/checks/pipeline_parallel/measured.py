@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.pipeline_parallel.comparison import pipeline_model
 
 import hvdkit as hvd
@@ -18,6 +19,7 @@ def build() -> keras.Model:
     return keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(2)])
 
 
+@long
 def check_a_timeline_of_all_stages() -> None:
     """It holds the actions of the plan, in an order that what they need allows."""
     x, y = np.ones((16, 6), "float32"), np.ones((16, 2), "float32")

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 from checks.pipeline_parallel.comparison import pipeline_model, pipeline_of_all_ranks
 
 import hvdkit as hvd
@@ -75,6 +76,7 @@ def check_micro_batches_that_do_not_divide_a_batch() -> None:
     require_refusal(lambda: model.fit(rows, verbose=0), words)
 
 
+@long
 def check_models_that_can_not_be_cut() -> None:
     pipeline_of_all_ranks()
 
@@ -209,6 +211,7 @@ def check_ranks_that_differ() -> None:
         require_refusal(use, "the batches of the stages differ", "the same rows", error=error)
 
 
+@long
 def check_a_stage_without_variables_and_a_norm_of_all() -> None:
     if hvd.size() == 1:
         return

@@ -69,6 +69,7 @@ def check_a_tied_embedding_trains_as_in_one_process() -> None:
         assert [len(paths) for paths in trainers] == [1] + [0] * (hvd.size() - 1), trainers
 
 
+@long
 def check_nested_models_are_cut_and_files_are_as_they_were() -> None:
     model = pipeline_model(language_model, micro_batches=2)
     compile_model(model)
@@ -96,6 +97,7 @@ def check_nested_models_are_cut_and_files_are_as_they_were() -> None:
     np.testing.assert_allclose(cut.predict(IDS, verbose=0), predicted, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_text_and_shapes_that_are_not_true() -> None:
     """Text comes from the data; what is sent has the shapes and types that it has."""
 

@@ -48,7 +48,7 @@ def check_sgd_with_skip_connections() -> None:
         model.compile(
             keras.optimizers.SGD(0.05, momentum=0.9),
             "mse",
-            metrics=["mae"],
+            metrics=[keras.metrics.MeanAbsoluteError(name="mae")],
             weighted_metrics=["mse"],
         )
 

@@ -23,6 +23,7 @@ def _compare_arrays(extra: int) -> None:
     compare(global_batches(x, y), hvd.shard((x, y), BATCH, shuffle=False))
 
 
+@long
 def check_arrays_uneven() -> None:
     _compare_arrays(2 * hvd.size() + 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import (
     Batches,
@@ -34,6 +35,7 @@ def check_evaluate_is_exact_without_callbacks() -> None:
         assert len({tuple(sorted(r.items())) for r in hvd.allgather_object(result)}) == 1
 
 
+@long
 def check_metrics_with_matrices_as_state() -> None:
     x, y = labelled_rows(number_of_rows(1))
     y = (y > 0).astype("float32")[:, None]

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 from checks.hearing import heard
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import global_batches, number_of_rows
 from keras import metrics as M
@@ -85,6 +86,7 @@ class _RootOfSquares(M.MeanSquaredError):
         return ops.sqrt(super().result())
 
 
+@long
 def check_metrics_of_a_model_that_nothing_was_built_of() -> None:
     """The rows of all batches count also on a rank that has none in the last one."""
     p, y = probabilities(1)

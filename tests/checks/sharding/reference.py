@@ -54,10 +54,11 @@ def classifier(seed: int) -> keras.Model:
 
 
 def compiled(model: keras.Model, optimizer: Any, **options: Any) -> keras.Model:
+    # Metrics by name, and slots, would be made in the step, which Keras then traces twice.
     model.compile(
         optimizer=optimizer,
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="weighted")],
         **options,
     )
@@ -77,6 +78,7 @@ def compare(
     fit = {"epochs": epochs, "verbose": 0, **(fit or {})}
     options = options or {}
     reference = compiled(classifier(0), keras.optimizers.Adam(0.02), **options)
+    reference.optimizer.build(reference.trainable_variables)
     start = reference.get_weights()
     plain = {} if validation is None else {"validation_data": validation[0]}
     expected = reference.fit(single, **fit, **plain).history

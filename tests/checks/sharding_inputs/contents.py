@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import classifier, compiled, labelled_rows
 
@@ -105,6 +106,7 @@ def check_other_files_are_an_error() -> None:
             hvd.shard(tf.data.TextLineDataset(names), 1)
 
 
+@long
 def check_what_may_differ_is_taken() -> None:
     x, y, *_ = _rows()
     almost = x * np.float32(1 + 1e-7 * hvd.rank())

@@ -10,6 +10,7 @@ from checks.sharding.reference import compare, global_batches, labelled_rows, nu
 import hvdkit as hvd
 
 
+@long
 def check_dataset_of_samples() -> None:
     x, y = labelled_rows(number_of_rows(1))
     samples = tf.data.Dataset.from_tensor_slices((x, y))
@@ -39,6 +40,7 @@ def check_dataset_of_unknown_length() -> None:
     compare(single, hvd.shard(stream, BATCH))
 
 
+@long
 def check_infinite_dataset() -> None:
     x, y = labelled_rows(number_of_rows(0))
     compare(
@@ -49,6 +51,7 @@ def check_infinite_dataset() -> None:
     )
 
 
+@long
 def check_dataset_shuffled_by_shard() -> None:
     rows = number_of_rows(1)
     shard = hvd.shard(tf.data.Dataset.range(rows), BATCH, shuffle=True, seed=1)

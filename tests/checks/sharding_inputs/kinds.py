@@ -117,6 +117,7 @@ def check_text() -> None:
             assert batches == [x.numpy().tolist() for x, _, _ in objects]
 
 
+@long
 def check_predictions_of_text_and_of_different_shapes() -> None:
     rows = number_of_rows(1)
     x = np.arange(rows) % 4
@@ -131,6 +132,7 @@ def check_predictions_of_text_and_of_different_shapes() -> None:
     same(doubled.predict(hvd.shard(batches), verbose=0), doubled.predict(batches, verbose=0))
 
 
+@long
 def check_types_and_none() -> None:
     rows = number_of_rows(1)
     x, y = numbers(rows, 4), numbers(rows, 1)
@@ -185,6 +187,7 @@ def check_ragged_and_sparse_tensors() -> None:
             np.testing.assert_array_equal(row, dense[np.flatnonzero(y == target)[0]])
 
 
+@long
 def check_sparse_matrices_of_scipy() -> None:
     matrices = pytest.importorskip("scipy.sparse")
     rows = number_of_rows(1)
@@ -207,6 +210,7 @@ class Frame:
         return self._array
 
 
+@long
 def check_columns_of_pandas() -> None:
     rows = number_of_rows(1)
     frame, series = Frame(numbers(rows, 2)), Frame(np.arange(rows))

@@ -51,6 +51,7 @@ def _dataset(x: np.ndarray, y: np.ndarray) -> tuple[hvd.ShardedData, Any]:
     return hvd.shard(samples, BATCH, shuffle=True), samples
 
 
+@long
 def check_data_is_freed_after_its_last_use() -> None:
     _require_freed(
         (_arrays, _train),

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import pytest
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import classifier, compiled, labelled_rows
 from checks.sharding_inputs.plain_data import _said
@@ -25,6 +26,7 @@ class DataLoader:
 DataLoader.__module__ = "torch.utils.data.dataloader"
 
 
+@long
 def check_sentences_with_the_remedy() -> None:
     x, y = labelled_rows(ROWS)
     data = hvd.shard((x, y), BATCH)
@@ -53,6 +55,7 @@ def check_sentences_with_the_remedy() -> None:
         assert len(str(raised.value)) < LONGEST, raised.value
 
 
+@long
 def check_the_end_of_sharded_data_is_no_warning() -> None:
     x, y = labelled_rows(ROWS)
     data = hvd.shard((x, y), BATCH)

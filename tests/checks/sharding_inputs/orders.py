@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import pytest
 import tensorflow as tf
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -77,6 +78,7 @@ def _group(key: tf.Tensor, window: D) -> D:
     return window.shuffle(3).batch(2)
 
 
+@long
 def check_orders_that_agree_are_taken() -> None:
     options = tf.data.Options()
     options.deterministic = False  # of the whole: hvd.shard reads in order whatever it says
@@ -104,6 +106,7 @@ def check_seeds_that_differ_by_rank_are_an_error() -> None:
         hvd.shard(D.range(9).shuffle(9, seed=int(hvd.rank() == 1)), 1)
 
 
+@long
 def check_files_in_an_order_of_their_own() -> None:
     if hvd.size() == 1:
         return

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.sharding.reference import classifier, compiled, labelled_rows
 from checks.sharding_inputs.contents import Batches, _augmented
 
@@ -79,6 +80,7 @@ def check_the_same_rows_on_all_ranks_are_said_once() -> None:
         assert all(f"ranks {ranks} train on the same rows" in text for text in texts)
 
 
+@long
 def check_ranks_that_divide_the_rows_themselves_hear_nothing() -> None:
     x, y = labelled_rows(ROWS)
     rank, size = hvd.rank(), hvd.size()
@@ -150,6 +152,7 @@ def check_a_rank_without_data_is_an_error() -> None:
         _fit()(empty)
 
 
+@long
 def check_even_numbers_that_nobody_knew() -> None:
     x, y = labelled_rows(ROWS)
     model = compiled(classifier(0), hvd.DistributedOptimizer(keras.optimizers.SGD(0.1)))

@@ -32,6 +32,7 @@ def check_pydataset_of_full_batches_and_of_one_row_more() -> None:
     _compare_batches(1, workers=1)
 
 
+@long
 def check_pydataset_shuffled_reads_every_row_once() -> None:
     rows = number_of_rows(1)
     numbers = np.arange(rows)

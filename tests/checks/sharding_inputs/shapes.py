@@ -45,6 +45,7 @@ def check_padded_batches() -> None:
             list(hvd.shard(of_different_lengths(30).padded_batch(2), 3))
 
 
+@long
 def check_buckets_whose_batches_have_different_rows() -> None:
     samples = of_different_lengths(number_of_rows(1))
     buckets = samples.bucket_by_sequence_length(
@@ -68,6 +69,7 @@ def check_buckets_whose_batches_have_different_rows() -> None:
         assert len(everyone) == hvd.size()
 
 
+@long
 def check_padded_batches_are_shuffled_alike() -> None:
     rows = number_of_rows(0)
     samples = tf.data.Dataset.range(rows).map(lambda i: tf.fill([i % 3 + 1], i))
@@ -115,6 +117,7 @@ def check_pydataset_with_batches_of_any_rows_and_shapes() -> None:
         hvd.shard(Groups(batches), remainder="drop")
 
 
+@long
 def check_pydataset_whose_rows_are_known_needs_no_word_between_ranks() -> None:
     equal = [np.full((4, 2), float(i)) for i in range(4 * hvd.size())]
     assert hvd.shard(Groups([*equal, equal[0][:1]])).element_spec[0].shape == (None, 2)
@@ -130,6 +133,7 @@ def check_pydataset_whose_rows_are_known_needs_no_word_between_ranks() -> None:
         assert len(list(shard)) == len(shard)
 
 
+@long
 def check_pydataset_of_text_lists_and_tensors() -> None:
     words = np.array(["a", "b"], dtype=object)
     ragged = tf.ragged.constant([[1], [2, 3]])
@@ -177,6 +181,7 @@ def check_map_is_called_for_own_rows_only() -> None:
     assert all(len(own) <= -(-rows // hvd.size()) + 1 for own in everyone)
 
 
+@long
 def check_map_gives_what_map_before_gives() -> None:
     rows = number_of_rows(1)
     files = [str(i) for i in range(rows)]

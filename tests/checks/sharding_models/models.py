@@ -7,12 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 from checks.reference import BATCH, data, mlp, same_on_all_ranks
 from checks.sharding.reference import global_batches, number_of_rows
 
 import hvdkit as hvd
 
 
+@long
 def check_several_inputs_and_outputs() -> None:
     x, y = data(number_of_rows(1))
     keras.utils.set_random_seed(0)

@@ -92,7 +92,7 @@ class Inner(_Steps):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.critic = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
-        self.critic.compile(loss="mse", metrics=["mae"])
+        self.critic.compile(loss="mse", metrics=[keras.metrics.MeanAbsoluteError(name="mae")])
         self.critic.mean = keras.metrics.Mean(name="mean_of_critic")
         self.ratio = keras.metrics.Mean(name="a_ratio")
         self.root = keras.metrics.Mean(name="a_root")
@@ -206,6 +206,7 @@ def check_nested_logs() -> None:
     assert not compare(functional(Guide))
 
 
+@long
 def check_trackers_of_a_model() -> None:
     assert not compare(functional(Trackers))
 
@@ -217,6 +218,7 @@ def check_trackers_inside_and_what_is_no_mean() -> None:
     assert sorted(text.split()[3] for text in texts) == sorted(names), texts
 
 
+@long
 def check_entries_besides_the_metrics() -> None:
     texts = compare(sequential(Entry), differing=("rank", "mine"))
     assert [t.split()[3] for t in texts] == (
@@ -224,5 +226,6 @@ def check_entries_besides_the_metrics() -> None:
     ), texts
 
 
+@long
 def check_metrics_that_a_model_computes_itself() -> None:
     assert not compare(sequential(Computed))

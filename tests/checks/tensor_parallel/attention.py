@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 
 from hvdkit.parallel import GatherSequence, HeadParallelAttention, ScatterSequence
 from hvdkit.parallel.tensor import count_traffic
@@ -57,6 +58,7 @@ def check_causal_self_attention() -> None:
         compare(mine, expected)
 
 
+@long
 def check_cross_attention_with_a_mask() -> None:
     for mesh in meshes.each():
         mask = np.random.default_rng(4).random((2, 8, 8)) < 0.7
@@ -65,6 +67,7 @@ def check_cross_attention_with_a_mask() -> None:
         compare(*_both(mesh, call, inputs, use_bias=False, output_shape=6))
 
 
+@long
 def check_dropout_of_heads() -> None:
     for mesh in meshes.each():
         call = lambda layer, x: layer(x, x, training=True)  # noqa: E731
@@ -72,6 +75,7 @@ def check_dropout_of_heads() -> None:
         compare(mine, expected)
 
 
+@long
 def check_scores() -> None:
     for mesh in meshes.each():
         divided, plain = twins(_built)
@@ -80,6 +84,7 @@ def check_scores() -> None:
         meshes.close(scores, plain(x, x, return_attention_scores=True)[1])
 
 
+@long
 def check_attention_on_parts_of_the_sequence() -> None:
     def make(divided: bool) -> keras.Model:
         x = inputs = keras.Input((8, 6))
@@ -140,6 +145,7 @@ def check_heads_that_do_not_divide() -> None:
             layer.build((None, 8, 6), (None, 8, 6))
 
 
+@long
 def check_configuration_of_attention() -> None:
     for _ in meshes.each():
         layer = HeadParallelAttention(HEADS, SIZE, sequence_parallel=True, dropout=0.3)

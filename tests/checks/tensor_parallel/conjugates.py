@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.tensor import conjugate
@@ -77,6 +78,7 @@ def check_sequence() -> None:
         _check(partial(conjugate.reduce_scatter_sequence, mesh=mesh), mine, total, part, whole)
 
 
+@long
 def check_length_of_an_unknown_sequence() -> None:
     for mesh in meshes.each():
         short = np.zeros((3, mesh.tensor + 1, 8), "float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.mesh.mesh import set_mesh
@@ -57,6 +58,7 @@ def check_column_and_row() -> None:
         compare(*results)
 
 
+@long
 def check_whole_units_and_inputs() -> None:
     def make(divided: bool) -> keras.Model:
         layers = (
@@ -162,6 +164,7 @@ def check_without_a_mesh() -> None:
     assert keras.Sequential([keras.Input((8, 6)), *layers])(x).shape == (2, 8, 5)
 
 
+@long
 def check_configurations() -> None:
     for _ in meshes.each():
         layer = ColumnParallelDense(8, gather_output=True, sequence_parallel=True, name="wide")

@@ -98,6 +98,7 @@ def _train_in(policy: str, *, sequence_parallel: bool) -> None:
     same_weights(*models, rtol=0.05, atol=0.02)
 
 
+@long
 def check_mixed_float16() -> None:
     _train_in("mixed_float16", sequence_parallel=True)
 
@@ -145,6 +146,7 @@ def check_weights_of_other_degrees() -> None:
         assert current_mesh() is not mesh
 
 
+@long
 def check_configuration_of_a_model() -> None:
     for _ in meshes.each():
         model = gpt(True, sequence_parallel=True)

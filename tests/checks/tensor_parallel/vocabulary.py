@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 
 from hvdkit.parallel import VocabularyParallelCrossEntropy, VocabularyParallelEmbedding
 
@@ -38,6 +39,7 @@ def check_embedding() -> None:
         compare(*results)
 
 
+@long
 def check_masked_embedding() -> None:
     for mesh in meshes.each():
         layer = VocabularyParallelEmbedding(WORDS, SIZE, mask_zero=True)

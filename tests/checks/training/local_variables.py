@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import data, mlp
 from keras import optimizers
 
@@ -27,6 +28,7 @@ def check_tape_structures_none_and_local_sources() -> None:
     assert [source is used for source, _ in others] == [True]
 
 
+@long
 def check_partial_tape_and_optimizer() -> None:
     rank, size = float(hvd.rank()), hvd.size()
     for scale in (True, False):

@@ -68,6 +68,7 @@ def _wrap_by_hand(*, jit_compile: bool) -> None:
     )
 
 
+@long
 def check_mixed_float16_wrapped_by_the_user() -> None:
     _wrap_by_hand(jit_compile=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import mlp, same_on_all_ranks
 from keras import layers, optimizers
 
@@ -44,6 +45,7 @@ def check_sparse_gradients_and_statistics() -> None:
     same_on_all_ranks(model)
 
 
+@long
 def check_normalization_inside_a_recurrent_layer() -> None:
     _more_on_rank_0()
 
@@ -68,6 +70,7 @@ def check_normalization_inside_a_recurrent_layer() -> None:
     same_on_all_ranks(model)
 
 
+@long
 def check_two_optimizers_in_one_graph_and_by_turns() -> None:
     """A step of a GAN: both halves are reduced in one graph, and a layer is called twice."""
     _more_on_rank_0()

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import (
     BATCH,
     STEPS,
@@ -48,6 +49,7 @@ def check_custom_train_step() -> None:
         )
 
 
+@long
 def check_custom_train_step_on_uneven_data() -> None:
     x, y = data(2 * hvd.size() * BATCH + 1)
     reference = mlp(0)
@@ -123,6 +125,7 @@ def check_loop_with_tape() -> None:
     _run_loop("tape", graph=True)
 
 
+@long
 def check_loop_with_apply_gradients() -> None:
     _run_loop("optimizer", graph=False)
     _run_loop("optimizer", graph=True)

@@ -121,6 +121,7 @@ class TwoOptimizers(keras.Model):
         return self.dense(x)
 
 
+@long
 def check_all_optimizers_of_a_loaded_model_are_distributed() -> None:
     model = TwoOptimizers()
     model.compile("adam", "mse")
@@ -187,6 +188,7 @@ def check_all_ranks_save_to_one_path() -> None:
     _remove(folder)
 
 
+@long
 def check_one_rank_saves_and_each_saves_to_its_path() -> None:
     folder = _shared_folder()
     model = _filled(float(hvd.rank()))

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import data, same_on_all_ranks
 
 import hvdkit as hvd
@@ -95,6 +96,7 @@ def check_models_are_built_by_their_own_step() -> None:
         assert not model.unused.built
 
 
+@long
 def check_models_that_need_numbers_are_sent_after_the_first_step() -> None:
     for model in (NeedsNumbers(), NeedsNumbersInCall()):
         keras.utils.set_random_seed(hvd.rank())
@@ -102,6 +104,7 @@ def check_models_that_need_numbers_are_sent_after_the_first_step() -> None:
         assert _fit(model, sharded=True) is False
 
 
+@long
 def check_a_layer_that_is_not_used_does_not_matter() -> None:
     """It is never built, which says nothing about the others."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import data, mlp, same_on_all_ranks
 from keras import optimizers
 
@@ -32,6 +33,7 @@ def check_xla_compiles_forward_and_backward() -> None:
     assert any("Horovod" in op.type for op in graph.get_operations())
 
 
+@long
 def check_sync_batch_normalization_under_xla_falls_back() -> None:
     x, y = data(16, seed=hvd.rank())
     keras.utils.set_random_seed(0)
