@@ -19,6 +19,7 @@ from hvdkit.exchange.chain import Chain
 from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
 from hvdkit.mesh.layout import is_sharded
 from hvdkit.optimizers import loss_scaling
+from hvdkit.optimizers.clipping import ClippedOverRanks
 from hvdkit.optimizers.composition import (
     Attached,
     attach,
@@ -64,6 +65,7 @@ def distribute(
     leaf_mixins: tuple[type, ...] = (DistributedLeaf,)
     if nonfinite is not None:
         leaf_mixins += (Guarded,)
+    leaf_mixins += (ClippedOverRanks,)
     if not leaves_weights(chain.exchange):
         leaf_mixins += (OwnedUpdate,)
 
