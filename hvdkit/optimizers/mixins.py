@@ -138,15 +138,15 @@ class DistributedLeaf(Distributed):
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
         if not self._hvd.accumulates_exchanged:
             grads = self._hvd_exchanged(grads, self._hvd.variables)
+        factor = self._hvd.multiplier
+        if factor != 1.0:
+            grads = [g if g is None else scaled(g, factor) for g in grads]
         return super()._clip_gradients(grads)
 
     def _hvd_exchanged(
         self, gradients: Sequence[Gradient], variables: Sequence[Any]
     ) -> list[Gradient]:
-        exchanged = self._hvd.chain.gradients(gradients, variables, self._hvd.name)
-        if self._hvd.multiplier == 1.0:
-            return exchanged
-        return [g if g is None else scaled(g, self._hvd.multiplier) for g in exchanged]
+        return self._hvd.chain.gradients(gradients, variables, self._hvd.name)
 
     def _hvd_refuse_two_kinds_of_replicas(self) -> None:
         several = tf.distribute.get_strategy().num_replicas_in_sync > 1

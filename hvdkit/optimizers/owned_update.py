@@ -48,8 +48,8 @@ class OwnedUpdate(keras.optimizers.Optimizer):
         before = len(self.variables)
         super().build(references)
         # Past the tracking of attributes. Keras is given the variables, and not what is owned.
-        vars(self)["_trainable_variables"] = list(variables)
-        vars(self)["_trainable_variables_indices"] = {
+        self.__dict__["_trainable_variables"] = list(variables)
+        self.__dict__["_trainable_variables_indices"] = {
             self._var_key(variable): i for i, variable in enumerate(variables)
         }
         if any(shard is not None for shard in self._hvd.chain.shards(variables)):

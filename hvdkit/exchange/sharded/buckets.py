@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdkit.engine import ProcessSet, ops, topology
+from hvdkit.engine import Average, ProcessSet, ops, topology
 from hvdkit.exchange.compression.casts import AsIs
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.sharded.member import Member
@@ -32,13 +32,12 @@ class Bucket(ABC):
         self._path = path_of(self.members[0].variable)
 
     @abstractmethod
-    def reduce(self, gradients: Sequence[Gradient], op: int, name: str) -> list[tf.Tensor]:
-        """Reduce gradients over the ranks.
+    def reduce(self, gradients: Sequence[Gradient], name: str) -> list[tf.Tensor]:
+        """The mean of gradients over the ranks.
 
         Args:
             gradients: one for each member: a tensor, `tf.IndexedSlices`, or None, which counts
                 as 0.
-            op: `Average` or `Sum`.
             name: names the operation between ranks.
 
         Returns:
@@ -80,14 +79,13 @@ class ByElement(Bucket):
         members = [Member(v, *own) for v, own in zip(variables, ranges, strict=True)]
         super().__init__(members, ranks)
 
-    def reduce(self, gradients: Sequence[Gradient], op: int, name: str) -> list[tf.Tensor]:
+    def reduce(self, gradients: Sequence[Gradient], name: str) -> list[tf.Tensor]:
         """See `Bucket.reduce`."""
         if len(self.members) == 1 and isinstance(gradients[0], tf.IndexedSlices):
-            return [self._own_rows(gradients[0], op, name)]
+            return [self._own_rows(gradients[0], name)]
         parts = [_flat(g, m) for g, m in zip(gradients, self.members, strict=True)]
         (reduced,) = ops.grouped_reducescatter(
             [parts[0] if len(parts) == 1 else tf.concat(parts, 0)],
-            op,
             name=f"{name}/sharded.{self._path}",
             process_set=self._ranks,
         )
@@ -111,11 +109,11 @@ class ByElement(Bucket):
             if is_new:
                 member.take(value)
 
-    def _own_rows(self, slices: tf.IndexedSlices, op: int, name: str) -> tf.Tensor:
+    def _own_rows(self, slices: tf.IndexedSlices, name: str) -> tf.Tensor:
         """The owned elements of the mean of sparse gradients: only rows that occur travel."""
         (member,) = self.members
         mean = allreduce_slices(
-            slices, op, AsIs(), self._ranks, name=f"{name}/sharded.{self._path}"
+            slices, Average, AsIs(), self._ranks, name=f"{name}/sharded.{self._path}"
         )
         columns = member.size // member.shape[0]
         first, last = member.shard.start // columns, -(-member.shard.stop // columns)
@@ -142,9 +140,7 @@ class ByVariable(Bucket):
         ranks: the ranks.
     """
 
-    def __init__(
-        self, variables: Sequence[Any], owners: Sequence[int], ranks: ProcessSet
-    ) -> None:
+    def __init__(self, variables: Sequence[Any], owners: Sequence[int], ranks: ProcessSet) -> None:
         place = topology.process_set_ranks(ranks).index(topology.rank())
         sizes = [raw(variable).shape.num_elements() for variable in variables]
         members = [
@@ -155,7 +151,7 @@ class ByVariable(Bucket):
         # Gathered are those of the first rank, then those of the second.
         self._order = sorted(range(len(owners)), key=lambda i: (owners[i], i))
 
-    def reduce(self, gradients: Sequence[Gradient], op: int, name: str) -> list[tf.Tensor]:
+    def reduce(self, gradients: Sequence[Gradient], name: str) -> list[tf.Tensor]:
         """See `Bucket.reduce`."""
         reduced: list[Gradient] = list(gradients)
         name = f"{name}/sharded.{self._path}"
@@ -163,13 +159,13 @@ class ByVariable(Bucket):
         for i, gradient in enumerate(gradients):
             if isinstance(gradient, tf.IndexedSlices):
                 reduced[i] = allreduce_slices(
-                    gradient, op, AsIs(), self._ranks, name=f"{name}.rows{i}"
+                    gradient, Average, AsIs(), self._ranks, name=f"{name}.rows{i}"
                 )
             elif gradient is not None:
                 dense.append(i)
         if dense:
             means = ops.grouped_allreduce(
-                [reduced[i] for i in dense], op, name=name, process_set=self._ranks
+                [reduced[i] for i in dense], name=name, process_set=self._ranks
             )
             for i, mean in zip(dense, means, strict=True):
                 reduced[i] = mean
@@ -197,5 +193,3 @@ def _flat(gradient: Gradient, member: Member) -> tf.Tensor:
         return tf.zeros([member.size], dtype)
     dense = tf.cast(tf.convert_to_tensor(gradient), dtype)
     return tf.ensure_shape(tf.reshape(dense, [-1]), [member.size])
-
-

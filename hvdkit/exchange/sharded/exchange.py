@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from hvdkit.engine import OP_NAMES, Average, ProcessSet, Sum, global_process_set, topology
+from hvdkit.engine import ProcessSet, global_process_set, topology
 from hvdkit.engine.elastic import is_elastic
 from hvdkit.exchange.buckets import BackwardOrder
 from hvdkit.exchange.gradient import Gradient
@@ -55,7 +55,6 @@ class Sharded:
             micro-step and accumulate the rank's own elements: P / N in place of P bytes, for as
             many times the traffic of gradients as there are micro-steps. Without accumulation both
             do the same: a gradient is freed when it has been sent.
-        op: `hvd.Average` or `hvd.Sum`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -65,18 +64,12 @@ class Sharded:
         >>> optimizer = hvd.DistributedOptimizer(keras.optimizers.Adam(), exchange=exchange)
     """
 
-    def __init__(self, stage: int = 1, *, op: int = Average) -> None:
+    def __init__(self, stage: int = 1) -> None:
         if stage not in (1, 2):
             raise ValueError(
                 f"stage is 1 or 2, not {stage!r}: stage 3, which shards weights, too, is not built."
             )
-        if op not in (Average, Sum):
-            raise ValueError(
-                "gradients are reduced with op=hvd.Average or hvd.Sum, not "
-                f"hvd.{OP_NAMES.get(op, op)}."
-            )
         self._stage = stage
-        self._op = op
         self._ranks = over_replicas(global_process_set)
         self._unsharded: set[int] = set()
         self._buckets: list[Bucket] = []
@@ -142,7 +135,7 @@ class Sharded:
             given = [by_key.get(key) for key in keys]
             if all(gradient is None for gradient in given):
                 continue
-            reduced = bucket.reduce(given, self._op, name)
+            reduced = bucket.reduce(given, name)
             for key, member, gradient, own in zip(
                 keys, bucket.members, given, reduced, strict=True
             ):
@@ -174,13 +167,12 @@ class Sharded:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain data."""
-        return {"stage": self._stage, "op": OP_NAMES[self._op]}
+        return {"stage": self._stage}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Sharded:
         """An exchange with the arguments of `get_config`."""
-        op = next(op for op, name in OP_NAMES.items() if name == config["op"])
-        return cls(**config | {"op": op})
+        return cls(**config)
 
     def _add(self, bucket: Bucket) -> None:
         self._buckets.append(bucket)

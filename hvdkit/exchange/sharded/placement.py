@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 
 Range = tuple[int, int]
@@ -18,7 +19,7 @@ def even_ranges(elements: int, ranks: int) -> list[Range]:
     """
     share, rest = divmod(elements, ranks)
     starts = [rank * share + min(rank, rest) for rank in range(ranks + 1)]
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(itertools.pairwise(starts))
 
 
 def overlaps(sizes: Sequence[int], of_rank: Range) -> Iterator[Range]:
