@@ -55,9 +55,31 @@ class OwnedUpdate(keras.optimizers.Optimizer):
         if any(shard is not None for shard in self._hvd.chain.shards(variables)):
             self._hvd_track_others(self.variables[before:])
 
+    @property
+    def has_shards(self) -> bool:
+        """Whether this rank has slots that no other has."""
+        return any(row.shard is not None for row in self._hvd.tracked)
+
+    def start_shards(self) -> None:
+        """Set slots that no other rank has to what they are at the start, for these weights."""
+        variables = self._trainable_variables
+        owned = self._hvd_owned(variables)
+        for variable, own, shard in zip(
+            variables, owned, self._hvd.chain.shards(variables), strict=True
+        ):
+            if shard is not None and shard.size and not shard.is_all:
+                elements = tf.reshape(tf.convert_to_tensor(raw(variable)), [-1])
+                own.assign(elements[shard.start : shard.stop])
+        fresh = type(self).__bases__[-1].from_config(self.get_config())
+        fresh.build([v if own is None else own for own, v in zip(owned, variables, strict=True)])
+        own_keys = {variable_key(row.variable) for row in self._hvd.tracked if row.shard}
+        for slot, first in zip(self.variables, fresh.variables, strict=True):
+            if variable_key(slot) in own_keys:
+                slot.assign(first.value)
+
     def save_own_variables(self, store: Any) -> None:
         """Keras writes files on one rank, which has no slots but those of its shards."""
-        if any(row.shard is not None for row in self._hvd.tracked):
+        if self.has_shards:
             logger.warning(
                 "hvdkit: the file holds weights and nothing of the optimizer, whose slots are "
                 "sharded over ranks: go on with the training from a checkpoint of "

@@ -34,6 +34,8 @@ class Training:
             and with one for twice the stages, or the next smaller number that divides the rows.
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
         optimizer_slots: variables that the optimizer has for each weight: 2 for AdamW.
+        sharded_optimizer: whether each replica has the optimizer's variables of its share of the
+            weights, and these weights once more (`hvd.exchange.Sharded`).
         sequence_parallel: whether activations between sharded layers are sharded too.
         recompute: whether a stage keeps only its inputs (`PipelineModel(recompute=True)`).
         schedule: the pipeline's schedule.
@@ -44,6 +46,7 @@ class Training:
     micro_batches: int | None = None
     precision: str = "float32"
     optimizer_slots: int = 2
+    sharded_optimizer: bool = False
     sequence_parallel: bool = False
     recompute: bool = False
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
@@ -73,7 +76,7 @@ class RankMemory:
         parameters: number of weights.
         weights: the weights, and their copies in the type that is computed in.
         gradients: the gradients, and with micro-batches those of one of them.
-        optimizer: the optimizer's variables.
+        optimizer: the optimizer's variables, and of a sharded one the weights that it updates.
         activations: what is kept for the backward pass.
     """
 
@@ -182,9 +185,15 @@ def _of_stage(
         parameters=parameters,
         weights=parameters * (of_variable + copies * of_copy),
         gradients=parameters * of_variable * (1 if count == 1 else 2),
-        optimizer=parameters * of_variable * training.optimizer_slots,
+        optimizer=_optimizer(parameters * of_variable, degrees, training),
         activations=math.ceil(_activations(stage, shape, degrees, training, passes, of_copy)),
     )
+
+
+def _optimizer(weights: int, degrees: Degrees, training: Training) -> int:
+    if not training.sharded_optimizer or degrees.data == 1:
+        return weights * training.optimizer_slots
+    return math.ceil(weights / degrees.data) * (training.optimizer_slots + 1)
 
 
 def _activations(
