@@ -70,7 +70,8 @@ class OwnedUpdate(keras.optimizers.Optimizer):
             if shard is not None and shard.size and not shard.is_all:
                 elements = tf.reshape(tf.convert_to_tensor(raw(variable)), [-1])
                 own.assign(elements[shard.start : shard.stop])
-        fresh = type(self).__bases__[-1].from_config(self.get_config())
+        plain: Any = type(self).__bases__[-1]  # Keras's class, behind the mixins
+        fresh = plain.from_config(self.get_config())
         fresh.build([v if own is None else own for own, v in zip(owned, variables, strict=True)])
         own_keys = {variable_key(row.variable) for row in self._hvd.tracked if row.shard}
         for slot, first in zip(self.variables, fresh.variables, strict=True):

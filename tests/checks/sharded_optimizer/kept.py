@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from checks.checkpoints.runs import build, require_same_end, shared_folder, train
 from checks.reference import data, mlp, same_on_all_ranks
 from checks.sharded_optimizer.twins import as_tensors, drawn

@@ -28,12 +28,10 @@ RULES: dict[str, Callable[[], Any]] = {
     "Adafactor": lambda: optimizers.Adafactor(0.1),
 }
 # Older versions of Keras 3 have none.
-for _name, _options in (
-    ("ScheduleFreeAdamW", {"warmup_steps": 2}),
-    ("Muon", {"weight_decay": 0.1, "exclude_layers": ["weight_4"]}),
-):
-    if hasattr(optimizers, _name):
-        RULES[_name] = lambda kind=getattr(optimizers, _name), o=_options: kind(0.1, **o)
+if hasattr(optimizers, "ScheduleFreeAdamW"):
+    RULES["ScheduleFreeAdamW"] = lambda: optimizers.ScheduleFreeAdamW(0.1, warmup_steps=2)
+if hasattr(optimizers, "Muon"):
+    RULES["Muon"] = lambda: optimizers.Muon(0.1, weight_decay=0.1, exclude_layers=["weight_4"])
 
 
 class Scaled(optimizers.SGD):

@@ -15,6 +15,7 @@ from keras import optimizers
 import hvdkit as hvd
 from hvdkit import parallel
 from hvdkit.exchange import Sharded
+from hvdkit.exchange.sharded.placement import Owners, even_ranges, overlaps
 from hvdkit.optimizers.composition import tracked_of
 
 
@@ -89,3 +90,26 @@ def check_names_of_slots_are_those_of_the_plain_optimizer() -> None:
     assert [v.path for v in sharded.variables] == [v.path for v in plain.variables]
     own = [row for row in tracked_of(sharded) if row.shard is not None]
     assert len(own) == 2 * len(model.trainable_variables)
+
+
+def check_ranges() -> None:
+    for ranks in (1, 2, 3, 7):
+        for sizes in ([1], [5, 1, 0, 12], [1, 1], [100, 3, 3]):
+            ranges = even_ranges(sum(sizes), ranks)
+            lengths = [stop - start for start, stop in ranges]
+            assert sorted(lengths, reverse=True) == lengths
+            assert max(lengths) - min(lengths) <= 1
+            counts = [np.zeros(size, int) for size in sizes]
+            for of_rank in ranges:
+                for count, (start, stop) in zip(counts, overlaps(sizes, of_rank), strict=True):
+                    count[start:stop] += 1
+            assert all((count == 1).all() for count in counts)
+
+
+def check_owners_by_bytes() -> None:
+    owners, sizes = Owners(2), [5, 4, 3, 3]
+    first = owners.give(sizes)
+    loads = [sum(s for s, o in zip(sizes, first, strict=True) if o == rank) for rank in (0, 1)]
+    assert sorted(loads) == [7, 8]
+    (later,) = owners.give([6])
+    assert later == loads.index(7)
