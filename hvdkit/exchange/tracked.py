@@ -70,7 +70,7 @@ class Shard:
     @property
     def is_all(self) -> bool:
         """Whether this rank holds all elements, so that they have the variable's shape."""
-        return self.size == math.prod(self.shape)
+        return 0 < self.size == math.prod(self.shape)
 
     def of(self, array: np.ndarray) -> np.ndarray:
         """The elements of an unsharded array that this rank holds: flat, but for all of them."""

@@ -55,6 +55,25 @@ class OwnedUpdate(keras.optimizers.Optimizer):
         if any(shard is not None for shard in self._hvd.chain.shards(variables)):
             self._hvd_track_others(self.variables[before:])
 
+    def divide_slots(self) -> None:
+        """Leave this rank, of the slots that it was built with for all variables, its shards."""
+        variables, old = list(self._trainable_variables), self.variables
+        for slot in old:
+            if slot is not self._iterations and slot is not self._learning_rate:
+                self._untrack_variable(slot)
+        self.built = False
+        self.build(variables)
+        shards = {variable_key(row.variable): row.shard for row in self._hvd.tracked}
+        for slot, whole in zip(self.variables, old, strict=True):
+            if slot is whole:
+                continue
+            shard = shards.get(variable_key(slot))
+            if shard is None or shard.is_all:
+                slot.assign(whole.value)
+            elif shard.size:
+                elements = tf.reshape(whole.value, [-1])[shard.start : shard.stop]
+                slot.assign(tf.reshape(elements, slot.shape))
+
     @property
     def has_shards(self) -> bool:
         """Whether this rank has slots that no other has."""

@@ -35,7 +35,7 @@ class Training:
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
         optimizer_slots: variables that the optimizer has for each weight: 2 for AdamW.
         sharded_optimizer: whether each replica has the optimizer's variables of its share of the
-            weights, and these weights once more (`hvd.exchange.Sharded`).
+            weights only (`hvd.exchange.Sharded`).
         sequence_parallel: whether activations between sharded layers are sharded too.
         recompute: whether a stage keeps only its inputs (`PipelineModel(recompute=True)`).
         schedule: the pipeline's schedule.
@@ -74,9 +74,10 @@ class RankMemory:
     Attributes:
         stage: the stage.
         parameters: number of weights.
-        weights: the weights, and their copies in the type that is computed in.
+        weights: the weights, and their copies in the type that is computed in; with a sharded
+            optimizer once more those that it updates.
         gradients: the gradients, and with micro-batches those of one of them.
-        optimizer: the optimizer's variables, and of a sharded one the weights that it updates.
+        optimizer: the optimizer's variables.
         activations: what is kept for the backward pass.
     """
 
@@ -180,20 +181,17 @@ def _of_stage(
     passes = _passes(training, degrees.pipeline, count)[stage]
     # Each forward pass that is kept has its own copies.
     copies = 0 if of_copy == of_variable else 1 if training.recompute else passes
+    sharded = training.sharded_optimizer and degrees.data > 1
+    share = math.ceil(parameters / degrees.data) if sharded else parameters
     return RankMemory(
         stage=stage,
         parameters=parameters,
-        weights=parameters * (of_variable + copies * of_copy),
+        weights=parameters * (of_variable + copies * of_copy)
+        + (share * of_variable if sharded else 0),
         gradients=parameters * of_variable * (1 if count == 1 else 2),
-        optimizer=_optimizer(parameters * of_variable, degrees, training),
+        optimizer=share * of_variable * training.optimizer_slots,
         activations=math.ceil(_activations(stage, shape, degrees, training, passes, of_copy)),
     )
-
-
-def _optimizer(weights: int, degrees: Degrees, training: Training) -> int:
-    if not training.sharded_optimizer or degrees.data == 1:
-        return weights * training.optimizer_slots
-    return math.ceil(weights / degrees.data) * (training.optimizer_slots + 1)
 
 
 def _activations(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from checks.checkpoints.runs import build, require_same_end, shared_folder, train
+from checks.marks import long
 from checks.reference import data, mlp, same_on_all_ranks
 from checks.sharded_optimizer.twins import as_tensors, drawn
 from keras import optimizers
@@ -32,6 +33,7 @@ def _step(model: keras.Model, steps: range) -> None:
         model.optimizer.apply(gradients, model.trainable_variables)
 
 
+@long
 def check_resumed_to_the_bit_in_fit() -> None:
     def model() -> keras.Model:
         return build(distributed={"exchange": Sharded()})
@@ -58,15 +60,24 @@ def check_each_ranks_shards_are_saved() -> None:
             np.testing.assert_array_equal(slot.numpy(), value)
 
 
-def check_any_stage_goes_on_where_another_stopped() -> None:
+def check_another_stage_goes_on_where_one_stopped() -> None:
     """In the middle of an accumulation, and from and to an optimizer that is not sharded."""
+    _go_on((1, 2), (2, None), (None, 1))
+
+
+@long
+def check_any_stage_goes_on_where_any_stopped() -> None:
+    _go_on((1, 1), (2, 2), (2, 1), (1, None), (None, 2))
+
+
+def _go_on(*changes: tuple[int | None, int | None]) -> None:
 
     def accumulates() -> Any:
         return optimizers.Adam(0.05, gradient_accumulation_steps=3)
 
     end = _sharded(None, accumulates)
     _step(end, range(7))
-    for before, after in ((1, 2), (2, 1), (None, 2), (2, None), (1, None), (None, 1)):
+    for before, after in changes:
         folder = shared_folder()
         first, second = _sharded(before, accumulates), _sharded(after, accumulates)
         _step(first, range(4))
@@ -93,6 +104,24 @@ def check_slots_of_rules_that_see_whole_variables_are_put_together() -> None:
             _step(second, range(3, 5))
             for mine, expected in zip(second.get_weights(), end.get_weights(), strict=True):
                 np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5)
+
+
+def check_an_optimizer_that_has_stepped_on_each_rank_is_divided() -> None:
+    """As those of a file that all ranks load."""
+    for make in (lambda: optimizers.Nadam(0.05), lambda: optimizers.Adafactor(0.05)):
+        plain, mine = mlp(3), mlp(3)
+        reference, optimizer = make(), make()
+        shapes = [tuple(v.shape) for v in plain.trainable_variables]
+        for model, one in ((plain, reference), (mine, optimizer)):
+            one.build(model.trainable_variables)
+            one.apply(as_tensors(drawn(0, shapes)[0]))
+        hvd.DistributedOptimizer(optimizer, exchange=Sharded())
+        assert int(optimizer.iterations) == 1
+        of_ranks = drawn(1, shapes)
+        optimizer.apply(as_tensors(of_ranks[hvd.rank()]))
+        reference.apply(as_tensors([np.mean(g, axis=0) for g in zip(*of_ranks, strict=True)]))
+        for one, expected in zip(mine.get_weights(), plain.get_weights(), strict=True):
+            np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-5)
 
 
 def check_another_model_is_refused() -> None:
@@ -163,4 +192,3 @@ def check_a_rank_that_has_stepped_alone_sends_nothing() -> None:
             verbose=0,
             callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)],
         )
-    assert tf.executing_eagerly()

@@ -35,13 +35,12 @@ def check_bytes_are_those_of_the_plan() -> None:
             optimizer.build(model.trainable_variables)
             training = parallel.Training(hvd.size(), sharded_optimizer=True)
             (plan,) = parallel.plan_memory(shape, parallel.Degrees(hvd.size()), training)
-            owned = exchange.owned(model.trainable_variables)
-            shards = [
-                o for o, v in zip(owned, model.trainable_variables, strict=True) if o is not v
-            ]
-            slots = [*optimizer._momentums, *optimizer._velocities]
-            found = _bytes([*slots, *shards])
+            found = _bytes([*optimizer._momentums, *optimizer._velocities])
             assert abs(found - plan.optimizer) <= 0.01 * plan.optimizer, (found, plan.optimizer)
+            owned = exchange.owned(model.trainable_variables)
+            pairs = zip(owned, model.trainable_variables, strict=True)
+            shards = _bytes([own for own, variable in pairs if own is not variable])
+            assert shards <= plan.weights - plan.parameters * 4
             if steps:
                 accumulated = _bytes(optimizer._accumulated_gradients)
                 share = plan.parameters * 4 / hvd.size()

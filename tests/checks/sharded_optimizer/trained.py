@@ -33,19 +33,25 @@ def _own_step(seed: int) -> keras.Model:
 
 
 def check_fit_as_on_one_rank() -> None:
-    for build, options in (
-        (mlp, {"steps_per_execution": 2}),
-        (_own_step, {}),
-        (mlp, {"run_eagerly": True}),
-    ):
-        compare_with_one_process(
-            build,
-            lambda: optimizers.AdamW(0.02, global_clipnorm=1.0),
-            lambda: hvd.DistributedOptimizer(
-                optimizers.AdamW(0.02, global_clipnorm=1.0), exchange=Sharded()
-            ),
-            compile_options=options,
-        )
+    _compare(mlp, steps_per_execution=2)
+
+
+@long
+def check_own_steps_and_eagerly() -> None:
+    _compare(_own_step)
+    _compare(mlp, run_eagerly=True)
+
+
+def _compare(build: Any, **options: Any) -> None:
+    def make() -> Any:
+        return optimizers.AdamW(0.02, global_clipnorm=1.0)
+
+    compare_with_one_process(
+        build,
+        make,
+        lambda: hvd.DistributedOptimizer(make(), exchange=Sharded()),
+        compile_options=options,
+    )
 
 
 def check_a_loop_with_a_large_kernel() -> None:
