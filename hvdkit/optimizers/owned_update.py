@@ -159,7 +159,7 @@ class OwnedUpdate(keras.optimizers.Optimizer):
                 "add_optimizer_variables()."
             )
         for slot in others:
-            if slot.shape:  # scalars are the same for all variables
+            if len(slot.shape):  # scalars are the same for all variables
                 elements = raw(slot).shape.num_elements()
                 shard = Shard(0, elements, tuple(slot.shape))
                 self._hvd.tracked.append(Tracked(slot, Role.SLOT, slot.path, shard=shard))
