@@ -1,4 +1,4 @@
-"""Step times at two ranks: without communication, stock Horovod, hvdkit; in turn, in one run.
+"""Step times at two ranks: without communication, stock Horovod, hvdkit, with a sharded optimizer.
 
     python benchmarks/step_time.py --output docs/images/step_time
 
@@ -28,6 +28,7 @@ VARIANTS = {
     "alone": "no communication",
     "stock": "stock Horovod",
     "hvdkit": "hvdkit",
+    "sharded": "hvdkit, sharded",
 }
 BEFORE = "before"
 Results = dict[str, dict[str, list[float]]]
@@ -115,7 +116,7 @@ def _draw(results: Results, file: Path) -> None:
             middles = [statistics.median(values) for values in times.values()]
             below = [m - min(v) for m, v in zip(middles, times.values(), strict=True)]
             above = [max(v) - m for m, v in zip(middles, times.values(), strict=True)]
-            colors = ["#999999", "#dd6622", "#2266aa"]
+            colors = ["#999999", "#dd6622", "#2266aa", "#44aa66"]
             axis.bar(names, middles, yerr=[below, above], capsize=4, color=colors)
             axis.set_title(model)
             axis.set_ylabel("ms per step")

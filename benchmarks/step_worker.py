@@ -41,6 +41,9 @@ def main(model_name: str, variant: str, folder: str) -> None:
         "alone": lambda: keras.optimizers.Adam(1e-4),
         "stock": lambda: StockAdam(1e-4),
         "hvdkit": lambda: engine.DistributedOptimizer(keras.optimizers.Adam(1e-4)),
+        "sharded": lambda: engine.DistributedOptimizer(
+            keras.optimizers.Adam(1e-4), exchange=engine.exchange.Sharded()
+        ),
     }
     keras.utils.set_random_seed(engine.rank())
     model, x, y, batch = MODELS[model_name]()

@@ -65,6 +65,9 @@ def parse_arguments() -> argparse.Namespace:
     training.add_argument("--warmup-steps", type=int, default=50)
     training.add_argument("--weight-decay", type=float, default=0.1)
     training.add_argument("--clip-norm", type=float, default=1.0, help="of all gradients together")
+    training.add_argument(
+        "--sharded-optimizer", action="store_true", help="each replica updates a share (ZeRO)"
+    )
     training.add_argument("--validation-batches", type=int, default=8)
     training.add_argument("--seed", type=int, default=1)
     training.add_argument("--checkpoint", metavar="DIR", help="save here, and go on from here")
@@ -102,6 +105,7 @@ def training_of(args: argparse.Namespace) -> parallel.Training:
         batch_size=args.batch_size,
         micro_batches=args.micro_batches,
         precision=args.precision,
+        sharded_optimizer=args.sharded_optimizer,
         sequence_parallel=args.sequence_parallel,
         recompute=args.recompute,
     )
@@ -168,7 +172,8 @@ def optimizer_of(args: argparse.Namespace) -> keras.optimizers.Optimizer:
         global_clipnorm=args.clip_norm,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return hvd.DistributedOptimizer(optimizer)
+    exchange = hvd.exchange.Sharded() if args.sharded_optimizer else None
+    return hvd.DistributedOptimizer(optimizer, exchange=exchange)
 
 
 class Perplexity(keras.callbacks.Callback):

@@ -15,14 +15,14 @@ import numpy as np
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
-from hvdkit.checkpoint.store import Manifest, rank_file, shard_file
-from hvdkit.checkpoint.variables import PATHS, STATE, Groups, paths, sharded_dimension
+from hvdkit.checkpoint.shards import StoredFiles
+from hvdkit.checkpoint.store import Manifest
+from hvdkit.checkpoint.variables import AXES, PATHS, STATE, Groups, paths, sharded_dimension
 from hvdkit.engine import topology
 from hvdkit.errors import CheckpointError
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.mesh.mesh import Mesh, Sizes
 
-AXES = "axes"
 # Its variables are made after the others are restored, so it is handed on as it is.
 _METRICS = "metrics"
 
@@ -55,31 +55,26 @@ class MeshPosition:
         return self.sizes[1:] != (1, 1)
 
 
-def read_shard(manifest: Manifest, here: MeshPosition, groups: Groups) -> Contents:
+def read_shard(files: StoredFiles, here: MeshPosition, groups: Groups) -> Contents:
     """This rank's shard of what the replicas have in common.
 
     Raises:
         CheckpointError: a file is damaged, or lacks a variable.
     """
-    if manifest.mesh[1:] == here.sizes[1:]:
-        return manifest.read(shard_file(here.sizes, *here.indices[1:]))
-    return _resharded(lambda p, t: manifest.read(shard_file(manifest.mesh, p, t)), manifest, groups)
+    if files.manifest.mesh[1:] == here.sizes[1:]:
+        return files.common(*here.indices[1:])
+    return _resharded(files.common, files.manifest, groups)
 
 
-def read_own(manifest: Manifest, here: MeshPosition, groups: Groups, replica: int) -> Contents:
+def read_own(files: StoredFiles, here: MeshPosition, groups: Groups, replica: int) -> Contents:
     """What belonged to the rank that stood here in an old replica.
 
     Raises:
         CheckpointError: a file is damaged, or lacks a variable.
     """
-    _, pipeline, tensor = manifest.mesh
-
-    def read(p: int, t: int) -> Contents:
-        return manifest.read(rank_file((replica * pipeline + p) * tensor + t))
-
-    if manifest.mesh[1:] == here.sizes[1:]:
-        return read(*here.indices[1:])
-    return _resharded(read, manifest, groups)
+    if files.manifest.mesh[1:] == here.sizes[1:]:
+        return files.own(replica, *here.indices[1:])
+    return _resharded(lambda p, t: files.own(replica, p, t), files.manifest, groups)
 
 
 def _resharded(

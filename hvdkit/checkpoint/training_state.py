@@ -16,10 +16,18 @@ from hvdkit.checkpoint.layers import (
 )
 from hvdkit.checkpoint.reshard import KEPT, reshard
 from hvdkit.checkpoint.saver import Snapshot
-from hvdkit.checkpoint.sharded_files import AXES, MeshPosition, axes, read_own, read_shard
-from hvdkit.checkpoint.store import SHARED, Manifest, rank_file
+from hvdkit.checkpoint.sharded_files import MeshPosition, axes, read_own, read_shard
+from hvdkit.checkpoint.shards import (
+    SHARDS,
+    StoredFiles,
+    described,
+    only_shards,
+    without_shards,
+)
+from hvdkit.checkpoint.store import SHARED, Manifest, rank_file, shard_file
 from hvdkit.checkpoint.variables import (
     ACCUMULATORS,
+    AXES,
     OPTIMIZER,
     PATHS,
     Groups,
@@ -29,6 +37,7 @@ from hvdkit.checkpoint.variables import (
     group_of,
     groups_of,
     kept_by_rank,
+    kind_of,
     misfit,
     paths,
 )
@@ -91,6 +100,8 @@ class TrainingState:
         """
         found = self._optimizers()
         groups, mine = groups_of(self.model, found)
+        sharded = {**groups, **mine}
+        groups, mine = without_shards(groups), without_shards(mine)
         shared, shard = None, None
         if self.position.sharded:
             shard = self._common(groups, found) if self.position.indices[0] == 0 else None
@@ -98,9 +109,11 @@ class TrainingState:
         if topology.rank() == 0:
             shared = _contents(groups) if self.position.sharded else self._common(groups, found)
             shared.arrays.update(shared_arrays or {})
-        own = _contents({**mine, **(own_groups or {})})
+        own = _contents({**mine, **only_shards(sharded), **(own_groups or {})})
         add_layers(own, keepers(self.model, own=True))
         own.values.update({KEPT: kept_by_rank(mine), **(own_values or {})})
+        if shards := described(sharded):
+            own.values[SHARDS] = shards
         return Snapshot(shared, own, about, self.position, shard)
 
     def restore(self, manifest: Manifest) -> tuple[Contents, Contents]:
@@ -121,14 +134,18 @@ class TrainingState:
         try:
             shared = manifest.read(SHARED)
             stored = manifest.read(rank_file(0)).values[PATHS]
-            shard = Contents() if other_mesh else read_shard(manifest, self.position, {})
+            if not other_mesh:
+                shard = manifest.read(shard_file(manifest.mesh, *self.position.indices[1:]))
             found, lost = self._build_as_stored(shard.values.get(_BUILT_WITH), stored)
             groups, own_groups = groups_of(self.model, found)
+            files = self._files(manifest, {**groups, **own_groups})
             if other_mesh:
-                shard = read_shard(manifest, self.position, groups)
+                shard = read_shard(files, self.position, groups)
+            else:
+                shard = files.completed(shard, *self.position.indices[1:])
             drop_missing(groups, shard.values[PATHS])
             _leave_slots(groups, shard, found)
-            own = self._own_contents(manifest, own_groups)
+            own = self._own_contents(files, own_groups)
             drop_missing(own_groups, own.values[PATHS])
             source = str(manifest.path)
             require_files_inside(shard, source)
@@ -190,15 +207,33 @@ class TrainingState:
         add_layers(contents, keepers(self.model))
         return contents
 
-    def _own_contents(self, manifest: Manifest, groups: Groups) -> Contents:
+    def _files(self, manifest: Manifest, groups: Groups) -> StoredFiles:
+        """The files, of which this rank's own shards are enough if it has the same now."""
+        if manifest.mesh == self.position.sizes:
+            own = manifest.read(rank_file(topology.rank()))
+            if own.values.get(SHARDS, {}) == described(groups):
+                return StoredFiles(manifest, self.position.indices[0])
+        return StoredFiles(manifest)
+
+    def _own_contents(self, files: StoredFiles, groups: Groups) -> Contents:
         replica, replicas = self.position.indices[0], self.position.sizes[0]
-        if manifest.mesh[0] == replicas:
-            return read_own(manifest, self.position, groups, replica)
-        return reshard(
-            replica,
-            manifest.mesh[0],
-            lambda old: read_own(manifest, self.position, groups, old),
-        )
+        old = files.manifest.mesh[0]
+
+        def read(one: int) -> Contents:
+            return read_own(files, self.position, groups, one)
+
+        if old != replicas:
+            return reshard(replica, old, read)
+        contents = read(replica)
+        # Shards of gradients that are accumulated are of the mean over the replicas.
+        if any(kind_of(group) == ACCUMULATORS for group in described(groups)) and not files.alone:
+            means = reshard(replica, old, read).arrays
+            contents.arrays.update({n: a for n, a in means.items() if _is_accumulator(n)})
+        return contents
+
+
+def _is_accumulator(name: str) -> bool:
+    return kind_of(name.split("/")[0]) == ACCUMULATORS
 
 
 def _contents(groups: Groups) -> Contents:

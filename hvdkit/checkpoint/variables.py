@@ -18,8 +18,10 @@ from hvdkit.state.reachable import COMPILED, FoundOptimizer
 
 Groups = dict[str, list[Tracked]]
 
-# Under this name a file holds the names of its variables, by group.
+# Under these names a file holds, by group, the names of its variables, and along which of their
+# dimensions they are sharded over tensor ranks.
 PATHS = "paths"
+AXES = "axes"
 
 TRAINABLE, LOCAL, SEEDS, STATE = "trainable", "local", "seeds", "state"
 RECURRENT = "recurrent"
@@ -47,6 +49,7 @@ def groups_of(model: Any, optimizers: Sequence[FoundOptimizer]) -> tuple[Groups,
         What is equal on all ranks, which rank 0 writes; and what each rank has for itself, which
         each writes: statistics and frozen weights, seeds, the states of stateful RNNs, gradients
         that are accumulated before they are reduced, what an exchange keeps, and what is local.
+        What the replicas hold shards of is in the group in which it would be unsharded.
     """
     rows = inventory_of(model, optimizers)
     by_key = {variable_key(row.variable): row for row in rows}
@@ -74,7 +77,7 @@ def _of_optimizer(
     by_key: dict[int, Tracked], one: FoundOptimizer, *, has_local: bool
 ) -> tuple[Groups, Groups]:
     keeps = _rows(by_key, one.optimizer.variables)
-    exchanged = _of_exchange(by_key, one.optimizer)
+    exchanged = [row for row in _of_exchange(by_key, one.optimizer) if row.shard is None]
     slots = [row for row in keeps if row.role is Role.SLOT and row not in exchanged]
     rest = [row for row in exchanged if row.role is not Role.RESIDUAL]
     shared = {} if has_local else {OPTIMIZER: slots}
@@ -174,22 +177,35 @@ def _first_misfit(
                 f"model and optimizer have {len(rows)}"
             )
         for position, row in enumerate(rows):
-            array, variable = arrays[f"{group}/{position}"], row.variable
-            expected = (keras.backend.standardize_dtype(variable.dtype), tuple(variable.shape))
-            if (array.dtype.name, array.shape) != expected:
+            array, dtype = arrays[f"{group}/{position}"], row.variable.dtype
+            shapes = _shapes_for(row)
+            expected = keras.backend.standardize_dtype(dtype)
+            if array.dtype.name != expected or (shapes and array.shape not in shapes):
                 found = dtype_and_shape(array.dtype, array.shape)
+                shape = shapes[-1] if shapes else array.shape
                 return (
                     f"the checkpoint's {stored[position]} is {found}, and this model's "
-                    f"{row.path} is {dtype_and_shape(*expected)}"
+                    f"{row.path} is {dtype_and_shape(expected, shape)}"
                 )
     return None
+
+
+def _shapes_for(row: Tracked) -> list[tuple[int, ...]]:
+    """The shapes that an array for a variable may have; none where any will do."""
+    own = tuple(row.variable.shape)
+    if row.shard is None:
+        return [own]
+    return [own, row.shard.shape] if row.shard.size else []
 
 
 def assign(groups: Groups, arrays: dict[str, np.ndarray]) -> None:
     """Set variables to stored values."""
     for group, rows in groups.items():
         for position, row in enumerate(rows):
-            row.variable.assign(tf.constant(arrays[f"{group}/{position}"]))
+            array = arrays[f"{group}/{position}"]
+            if row.shard is not None and array.shape != tuple(row.variable.shape):
+                array = row.shard.of(array).reshape(row.variable.shape)
+            row.variable.assign(tf.constant(array))
 
 
 def sharded_dimension(row: Tracked) -> int | None:

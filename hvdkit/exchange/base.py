@@ -16,13 +16,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
 
 from hvdkit.engine import ProcessSet
 from hvdkit.exchange.gradient import Gradient
-from hvdkit.exchange.tracked import Tracked
+from hvdkit.exchange.tracked import Shard, Tracked
 
 
 class Exchange(Protocol):
@@ -97,6 +97,43 @@ class Exchange(Protocol):
 
         Numbers and texts among them have to be the same on all ranks.
         """
+        ...
+
+
+@runtime_checkable
+class Divides(Protocol):
+    """What an exchange has besides, whose ranks own shards of variables.
+
+    With it gradients are clipped by their norms over all ranks, and checkpoints put slots together
+    for any number of ranks.
+    """
+
+    def keep_unsharded(self, variables: Sequence[Any]) -> None:
+        """Hear, before `build`, of which variables a rank has to own all or nothing.
+
+        Args:
+            variables: those whose optimizer looks at whole variables.
+        """
+        ...
+
+    def shards(self, variables: Sequence[Any]) -> list[Shard | None]:
+        """What this rank owns of each variable, after `build`.
+
+        None where every rank owns all of it; that is so on all of them, or on none.
+        """
+        ...
+
+
+@runtime_checkable
+class EveryMicroStep(Protocol):
+    """What an exchange has besides, that may exchange gradients before they are accumulated.
+
+    Accumulated (`gradient_accumulation_steps`) are then the gradients of what a rank owns.
+    """
+
+    @property
+    def every_micro_step(self) -> bool:
+        """Whether it does."""
         ...
 
 
@@ -220,6 +257,8 @@ __all__ = [
     "Aggregated",
     "Aggregator",
     "Codec",
+    "Divides",
+    "EveryMicroStep",
     "Exchange",
     "GradientExchange",
     "leaves_weights",

@@ -16,11 +16,12 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
-from hvdkit.exchange.base import Exchange, leaves_weights
+from hvdkit.exchange.base import Divides, EveryMicroStep, Exchange, leaves_weights
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.exchange.sparse import combine_duplicates
 from hvdkit.exchange.suspension import is_suspended
 from hvdkit.exchange.tensor_partial import summed_over_tensor_group
+from hvdkit.exchange.tracked import Shard
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.mesh.variable import variable_key
 
@@ -72,6 +73,22 @@ class Chain:
     def shared(self, variables: Sequence[Any]) -> list[Any]:
         """Those of some variables that are not local."""
         return [variable for variable in variables if not self.is_local(variable)]
+
+    def shards(self, variables: Sequence[Any]) -> list[Shard | None]:
+        """What this rank owns of each variable; None where every rank owns all of it."""
+        found: list[Shard | None] = [None] * len(variables)
+        if isinstance(self.exchange, Divides):
+            shared = self.shared(variables)
+            of_shared = dict(
+                zip(map(variable_key, shared), self.exchange.shards(shared), strict=True)
+            )
+            found = [of_shared.get(variable_key(variable)) for variable in variables]
+        return found
+
+    @property
+    def every_micro_step(self) -> bool:
+        """Whether gradients are exchanged before they are accumulated."""
+        return isinstance(self.exchange, EveryMicroStep) and self.exchange.every_micro_step
 
     @property
     def ranks(self) -> ProcessSet:

@@ -7,9 +7,12 @@ compression, is sent, compared, saved and resumed once it says here what its var
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+import numpy as np
 
 from hvdkit.engine import ProcessSet
 from hvdkit.mesh.layout import Layout
@@ -39,6 +42,43 @@ class Role(Enum):
     """What a rank has not yet sent of its gradients; each rank's own."""
 
 
+@dataclass(frozen=True)
+class Shard:
+    """What a rank holds of a variable whose elements are spread over the replicas.
+
+    The elements lie in rows, as in memory, and each is held by one replica.
+
+    Attributes:
+        start: the first element that is held.
+        stop: the one after the last; `start` if none is.
+        shape: the unsharded variable's; on a rank that holds no element, any.
+
+    Example:
+        >>> Shard(2, 5, (2, 3)).of(np.arange(6).reshape(2, 3))
+        array([2, 3, 4])
+    """
+
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements that are held."""
+        return self.stop - self.start
+
+    @property
+    def is_all(self) -> bool:
+        """Whether this rank holds all elements, so that they have the variable's shape."""
+        return 0 < self.size == math.prod(self.shape)
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """The elements of an unsharded array that this rank holds: flat, but for all of them."""
+        if self.is_all:
+            return array
+        return array.reshape(-1)[self.start : self.stop]
+
+
 @dataclass(frozen=True, eq=False)  # variables of Keras are compared by value, into a tensor
 class Tracked:
     """One variable of a training.
@@ -50,6 +90,8 @@ class Tracked:
         layout: how it lies over the ranks of a mesh; None if it is unsharded.
         same_on: the ranks that hold the same value, or the same shard; None if each rank has its
             own. Those of a tensor group that hold no shards of it have the same value, too.
+        shard: what the variable holds of an unsharded one, whose layout `layout` then is; None
+            where it holds all. Checkpoints put shards together again for any number of ranks.
     """
 
     variable: Any
@@ -57,6 +99,7 @@ class Tracked:
     path: str
     layout: Layout | None = None
     same_on: ProcessSet | None = None
+    shard: Shard | None = None
 
     @property
     def is_sharded(self) -> bool:

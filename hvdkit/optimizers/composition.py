@@ -30,6 +30,7 @@ class Attached:
         variables: those whose gradients are being applied.
         tracked: the exchange's own variables, once the optimizer is built.
         unsharded: variables, by the optimizer's keys of what this rank owns of them.
+        accumulates_exchanged: whether gradients are exchanged before they are accumulated.
     """
 
     chain: Chain
@@ -39,6 +40,7 @@ class Attached:
     variables: list[Any] = field(default_factory=list)
     tracked: list[Tracked] = field(default_factory=list)
     unsharded: dict[Any, Any] = field(default_factory=dict)
+    accumulates_exchanged: bool = False
 
 
 def attach(optimizer: Any, attached: Attached) -> None:

@@ -21,7 +21,32 @@ LOOK_AT_WHOLE = tuple(
 )
 """Keras's optimizers whose update of an element depends on the whole variable."""
 
+BY_ELEMENT = tuple(
+    getattr(keras.optimizers, name)
+    for name in (
+        *("SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Nadam", "Ftrl"),
+        *("Lion", "ScheduleFreeAdamW"),
+    )
+    if hasattr(keras.optimizers, name)
+)
+"""Keras's optimizers that treat each element by itself."""
+
 _ELEMENTWISE_CONSTRAINTS = (keras.constraints.NonNeg,)
+
+
+def updates_by_element(optimizer: Any) -> bool:
+    """Whether an optimizer's rule is known to treat each element by itself: Keras's own are."""
+    return _has_rule_of(optimizer, BY_ELEMENT)
+
+
+def has_rule_of_keras(optimizer: Any) -> bool:
+    """Whether an optimizer's rule is one of Keras's own."""
+    return _has_rule_of(optimizer, BY_ELEMENT + LOOK_AT_WHOLE)
+
+
+def _has_rule_of(optimizer: Any, kinds: Sequence[type]) -> bool:
+    rule = type(optimizer).update_step
+    return any(rule is getattr(kind, "update_step", None) for kind in kinds)
 
 
 def require_elementwise(optimizer: Any, variables: Sequence[Any]) -> None:

@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Max, ProcessSet, ops, topology
+from hvdkit.exchange.base import Divides
 from hvdkit.exchange.gradient import Gradient, scaled
-from hvdkit.mesh.layout import is_sharded, layout_of, set_layout
-from hvdkit.optimizers.clipping import clip_by_global_norm, clip_by_norm
+from hvdkit.mesh.layout import layout_of, set_layout
 from hvdkit.optimizers.composition import Attached, inner_optimizers, leaves
-from hvdkit.optimizers.elementwise import require_elementwise
+from hvdkit.optimizers.elementwise import require_elementwise, updates_by_element
 from hvdkit.optimizers.finite import guards
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
@@ -81,8 +81,14 @@ class DistributedLeaf(Distributed):
 
     def _hvd_build_exchange(self, variables: Sequence[Any]) -> None:
         chain = self._hvd.chain
+        shared = chain.shared(variables)
+        if isinstance(chain.exchange, Divides) and not updates_by_element(self):
+            chain.exchange.keep_unsharded(shared)
+        self._hvd.accumulates_exchanged = bool(
+            chain.every_micro_step and self.gradient_accumulation_steps
+        )
         with tf.init_scope():
-            self._hvd.tracked = list(chain.exchange.build(chain.shared(variables)))
+            self._hvd.tracked = list(chain.exchange.build(shared))
 
     def add_variable_from_reference(
         self, reference_variable: Any, *args: Any, **kwargs: Any
@@ -122,29 +128,25 @@ class DistributedLeaf(Distributed):
         self, grads: Sequence[Gradient], trainable_variables: Sequence[Any]
     ) -> None:
         self._hvd.variables = list(trainable_variables)
+        if self._hvd.accumulates_exchanged:
+            grads = self._hvd_exchanged(grads, self._hvd.variables)
         try:
             super()._backend_apply_gradients(grads, trainable_variables)
         finally:
             self._hvd.variables = []
 
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
-        variables, mesh = self._hvd.variables, self._hvd.chain.mesh
-        exchanged = self._hvd_exchanged(grads, variables)
-        if mesh is None or not (mesh.pipeline > 1 or any(map(is_sharded, variables))):
-            return super()._clip_gradients(exchanged)
-        if self.clipnorm:
-            return clip_by_norm(exchanged, variables, self.clipnorm)
-        if self.global_clipnorm:
-            return clip_by_global_norm(exchanged, variables, self.global_clipnorm, mesh)
-        return super()._clip_gradients(exchanged)
+        if not self._hvd.accumulates_exchanged:
+            grads = self._hvd_exchanged(grads, self._hvd.variables)
+        factor = self._hvd.multiplier
+        if factor != 1.0:
+            grads = [g if g is None else scaled(g, factor) for g in grads]
+        return super()._clip_gradients(grads)
 
     def _hvd_exchanged(
         self, gradients: Sequence[Gradient], variables: Sequence[Any]
     ) -> list[Gradient]:
-        exchanged = self._hvd.chain.gradients(gradients, variables, self._hvd.name)
-        if self._hvd.multiplier == 1.0:
-            return exchanged
-        return [g if g is None else scaled(g, self._hvd.multiplier) for g in exchanged]
+        return self._hvd.chain.gradients(gradients, variables, self._hvd.name)
 
     def _hvd_refuse_two_kinds_of_replicas(self) -> None:
         several = tf.distribute.get_strategy().num_replicas_in_sync > 1

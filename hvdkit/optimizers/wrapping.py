@@ -14,11 +14,12 @@ import keras
 
 from hvdkit import patches
 from hvdkit.engine import logger
-from hvdkit.exchange.base import leaves_weights
+from hvdkit.exchange.base import Divides, leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
 from hvdkit.mesh.layout import is_sharded
 from hvdkit.optimizers import loss_scaling
+from hvdkit.optimizers.clipping import ClippedOverRanks
 from hvdkit.optimizers.composition import (
     Attached,
     attach,
@@ -64,6 +65,7 @@ def distribute(
     leaf_mixins: tuple[type, ...] = (DistributedLeaf,)
     if nonfinite is not None:
         leaf_mixins += (Guarded,)
+    leaf_mixins += (ClippedOverRanks,)
     if not leaves_weights(chain.exchange):
         leaf_mixins += (OwnedUpdate,)
 
@@ -77,8 +79,7 @@ def distribute(
         if nonfinite is not None and not is_composite(one):
             vars(one)["_hvd_guard"] = FiniteGuard(nonfinite)
         if one.built and not is_composite(one):
-            one._hvd_build_exchange(one._trainable_variables)
-            _require_own_slots(one, chain)
+            _take_built(one, chain)
         for inner in inner_optimizers(one):
             make_distributed(inner)
 
@@ -146,6 +147,15 @@ def _require_marked_slots(optimizer: Any) -> None:
             "the optimizer has been built for variables that are divided over ranks: wrap it with "
             "hvd.DistributedOptimizer before that, when it is made."
         )
+
+
+def _take_built(optimizer: Any, chain: Chain) -> None:
+    """Go on with an optimizer that has its slots already."""
+    if isinstance(chain.exchange, Divides):
+        optimizer.divide_slots()
+        return
+    optimizer._hvd_build_exchange(optimizer._trainable_variables)
+    _require_own_slots(optimizer, chain)
 
 
 def _require_own_slots(optimizer: Any, chain: Chain) -> None:

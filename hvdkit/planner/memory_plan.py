@@ -34,6 +34,8 @@ class Training:
             and with one for twice the stages, or the next smaller number that divides the rows.
         precision: Keras's dtype policy, such as "float32" or "mixed_bfloat16".
         optimizer_slots: variables that the optimizer has for each weight: 2 for AdamW.
+        sharded_optimizer: whether each replica has the optimizer's variables of its share of the
+            weights only (`hvd.exchange.Sharded`).
         sequence_parallel: whether activations between sharded layers are sharded too.
         recompute: whether a stage keeps only its inputs (`PipelineModel(recompute=True)`).
         schedule: the pipeline's schedule.
@@ -44,6 +46,7 @@ class Training:
     micro_batches: int | None = None
     precision: str = "float32"
     optimizer_slots: int = 2
+    sharded_optimizer: bool = False
     sequence_parallel: bool = False
     recompute: bool = False
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
@@ -71,7 +74,8 @@ class RankMemory:
     Attributes:
         stage: the stage.
         parameters: number of weights.
-        weights: the weights, and their copies in the type that is computed in.
+        weights: the weights, and their copies in the type that is computed in; with a sharded
+            optimizer once more those that it updates.
         gradients: the gradients, and with micro-batches those of one of them.
         optimizer: the optimizer's variables.
         activations: what is kept for the backward pass.
@@ -177,12 +181,15 @@ def _of_stage(
     passes = _passes(training, degrees.pipeline, count)[stage]
     # Each forward pass that is kept has its own copies.
     copies = 0 if of_copy == of_variable else 1 if training.recompute else passes
+    sharded = training.sharded_optimizer and degrees.data > 1
+    share = math.ceil(parameters / degrees.data) if sharded else parameters
     return RankMemory(
         stage=stage,
         parameters=parameters,
-        weights=parameters * (of_variable + copies * of_copy),
+        weights=parameters * (of_variable + copies * of_copy)
+        + (share * of_variable if sharded else 0),
         gradients=parameters * of_variable * (1 if count == 1 else 2),
-        optimizer=parameters * of_variable * training.optimizer_slots,
+        optimizer=share * of_variable * training.optimizer_slots,
         activations=math.ceil(_activations(stage, shape, degrees, training, passes, of_copy)),
     )
 

@@ -81,10 +81,14 @@ def taken_over(rows: Iterable[Tracked]) -> list[Tracked]:
 
     Statistics and accumulated gradients, too, though the ranks then go on each with its own: with
     those of the sender a rank that joins between two updates is as far as the others. And weights
-    that an exchange lets differ between two meetings.
+    that an exchange lets differ between two meetings. Not shards, of which each rank has others.
     """
     passing = (Role.WEIGHT, Role.STATISTIC, Role.ACCUMULATOR)
-    return [row for row in rows if row.same_on is not None or row.role in passing]
+    return [
+        row
+        for row in rows
+        if row.same_on is not None or (row.role in passing and row.shard is None)
+    ]
 
 
 def agreeing(rows: Iterable[Tracked]) -> list[Tracked]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.engine import logger, require_same, topology
+from hvdkit.engine import allgather_object, logger, require_same, topology
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.mesh import replica_of
 from hvdkit.mesh.variable import can_be_sent, described
+from hvdkit.optimizers.composition import leaves
+from hvdkit.optimizers.owned_update import OwnedUpdate
 from hvdkit.randomness import rank_seed
 from hvdkit.state import outside_variables
 from hvdkit.state.broadcast import broadcast_variables
@@ -43,11 +46,20 @@ def send_training(
 
     Raises:
         RankMismatchError: on every rank, when the ranks have different models.
+        ValueError: on every rank, when slots are sharded over ranks that have made other numbers
+            of updates.
     """
     found = optimizers_of(model, optimizer)
     for group, root in senders(root_rank):
         build_alike(model, found, root, group.ranks)
     rows = inventory_of(model, found, local)
+    sharded = [
+        leaf
+        for one in found
+        for leaf in leaves(one.optimizer)
+        if isinstance(leaf, OwnedUpdate) and leaf.has_shards
+    ]
+    _require_same_updates(sharded)
     with tf.device(device or None):
         send_variables(rows, root_rank, _what_is_compared(model))
         sent = [
@@ -55,7 +67,32 @@ def send_training(
         ]
     if any(sent):
         outside_variables.remake_functions(model)
+    for leaf in sharded:
+        if not _steps(leaf):
+            leaf.start_shards()
     _derive_seeds([row for row in rows if row.role is Role.SEED], root_rank)
+
+
+def _require_same_updates(sharded: Sequence[OwnedUpdate]) -> None:
+    """Refuse to send a training that has begun on some ranks, and of which each has a share only.
+
+    Args:
+        sharded: the optimizers with slots of which no rank has all; as many on all ranks.
+    """
+    if not sharded:
+        return
+    everyone = allgather_object(list(map(_steps, sharded)), name="hvdkit.updates")
+    other = next((rank for rank, steps in enumerate(everyone) if steps != everyone[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"the optimizer has made {everyone[0]} steps on rank 0 and {everyone[other]} on rank "
+            f"{other}, and its slots are sharded, so no rank can send them to the others: restore "
+            "it on all ranks, with hvd.callbacks.BackupAndRestore or hvd.checkpoint.restore."
+        )
+
+
+def _steps(optimizer: Any) -> int:
+    return int(keras.ops.convert_to_numpy(optimizer._iterations))
 
 
 def send_variables(rows: Sequence[Tracked], root_rank: int, what: str) -> None:
