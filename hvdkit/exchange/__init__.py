@@ -6,9 +6,23 @@ own is a class with the methods of `Exchange`, of `Aggregator` or of `Codec`.
 
 from hvdkit.exchange.aggregators import Gathered, Summed
 from hvdkit.exchange.allreduce import AllReduce
-from hvdkit.exchange.base import Aggregated, Aggregator, Codec, Exchange, GradientExchange
+from hvdkit.exchange.base import (
+    Aggregated,
+    Aggregator,
+    Codec,
+    Exchange,
+    GradientExchange,
+    Particular,
+    Remembers,
+)
 from hvdkit.exchange.compression.casts import Cast
+from hvdkit.exchange.compression.error_feedback import ErrorFeedback
+from hvdkit.exchange.compression.int8 import Int8
+from hvdkit.exchange.compression.one_bit import OneBit
+from hvdkit.exchange.compression.power_sgd import PowerSGD
+from hvdkit.exchange.compression.top_k import TopK
 from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.exchange.traffic import Counted, Sized, Traffic
 from hvdkit.mesh.variable import variable_key
 
 __all__ = [
@@ -17,11 +31,21 @@ __all__ = [
     "AllReduce",
     "Cast",
     "Codec",
+    "Counted",
+    "ErrorFeedback",
     "Exchange",
     "Gathered",
     "GradientExchange",
+    "Int8",
+    "OneBit",
+    "Particular",
+    "PowerSGD",
+    "Remembers",
     "Role",
+    "Sized",
     "Summed",
+    "TopK",
     "Tracked",
+    "Traffic",
     "variable_key",
 ]

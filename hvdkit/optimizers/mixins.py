@@ -21,7 +21,7 @@ from hvdkit.mesh.layout import is_sharded, layout_of, set_layout
 from hvdkit.optimizers.clipping import clip_by_global_norm, clip_by_norm
 from hvdkit.optimizers.composition import Attached, inner_optimizers, leaves
 from hvdkit.optimizers.elementwise import require_elementwise
-from hvdkit.optimizers.finite import guards
+from hvdkit.optimizers.finite import Guarded, exchanged_finite, guards
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
@@ -141,10 +141,16 @@ class DistributedLeaf(Distributed):
     def _hvd_exchanged(
         self, gradients: Sequence[Gradient], variables: Sequence[Any]
     ) -> list[Gradient]:
-        exchanged = self._hvd.chain.gradients(gradients, variables, self._hvd.name)
-        if self._hvd.multiplier == 1.0:
-            return exchanged
-        return [g if g is None else scaled(g, self._hvd.multiplier) for g in exchanged]
+        chain, factor = self._hvd.chain, self._hvd.multiplier
+        exchanged = chain.gradients(gradients, variables, self._hvd.name)
+        if factor != 1.0:
+            exchanged = [g if g is None else scaled(g, factor) for g in exchanged]
+        if isinstance(self, Guarded):
+            applied = self._hvd_is_applied(exchanged)
+            chain.remember(lambda: applied)
+        else:
+            chain.remember(lambda: exchanged_finite(exchanged, variables, chain))
+        return exchanged
 
     def _hvd_refuse_two_kinds_of_replicas(self) -> None:
         several = tf.distribute.get_strategy().num_replicas_in_sync > 1
