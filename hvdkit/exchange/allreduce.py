@@ -10,10 +10,12 @@ import tensorflow as tf
 
 from hvdkit.engine import (
     OP_NAMES,
+    Adasum,
     Average,
     ProcessSet,
     Sum,
     global_process_set,
+    ops,
     process_sets,
     topology,
 )
@@ -45,8 +47,14 @@ class AllReduce(GradientExchange):
 
     Args:
         aggregator: how a bucket becomes its mean; None to all-reduce it. Sparse gradients do not
-            pass through it.
-        op: `hvd.Average` or `hvd.Sum`.
+            pass through it (with `sparse_as_dense=True` of the optimizer they do), and a single
+            rank has nothing to send.
+        op: `hvd.Average`, `hvd.Sum`, or `hvd.Adasum`: gradients of two ranks that point the same
+            way are averaged, and those at right angles added up, variable by variable; over MPI, a
+            power of 2 of ranks, and no sparse gradients (Maleki et al., 2020,
+            https://arxiv.org/abs/2006.02924). As Horovod's `hvd.allreduce(op=hvd.Adasum)` of the
+            gradients; the paper combines what the optimizers make of them, which is the same for
+            SGD without momentum.
         compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`; a codec; or
             anything with `compress` and `decompress`.
         gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
@@ -90,6 +98,11 @@ class AllReduce(GradientExchange):
         self._plan = _bucket_plan(groups)
         codec = codec_of(compression)
         self._row_codec = codec if codec.additive else AsIs()
+        if op == Adasum and not codec.additive:
+            raise ValueError(
+                f"hvd.Adasum is made on the way, and payloads of {type(codec).__name__} have no "
+                "sum: leave compression out, or use hvd.Compression.fp16."
+            )
         if aggregator is None:
             aggregator = plain_aggregator(codec, op, gradient_predivide_factor)
         else:
@@ -103,7 +116,13 @@ class AllReduce(GradientExchange):
         return self._ranks
 
     def build(self, variables: Sequence[Any]) -> Sequence[Tracked]:
-        """What the aggregator keeps."""
+        """What the aggregator keeps.
+
+        Raises:
+            NotImplementedError: Adasum does not work over these ranks.
+        """
+        if self._op == Adasum and topology.process_set_size(self._ranks) > 1:
+            ops.require_adasum(self._ranks)
         return self._aggregator.build(variables, self._ranks)
 
     def gradients(
@@ -219,9 +238,10 @@ class AllReduce(GradientExchange):
 
 
 def _require_possible(op: int, predivide_factor: float) -> None:
-    if op not in (Average, Sum):
+    if op not in (Average, Sum, Adasum):
         raise ValueError(
-            f"gradients are reduced with op=hvd.Average or hvd.Sum, not hvd.{OP_NAMES.get(op, op)}."
+            "gradients are reduced with op=hvd.Average, hvd.Sum or hvd.Adasum, not "
+            f"hvd.{OP_NAMES.get(op, op)}."
         )
     if predivide_factor <= 0:
         raise ValueError(f"gradient_predivide_factor is above 0, not {predivide_factor}.")

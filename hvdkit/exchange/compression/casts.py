@@ -176,6 +176,11 @@ def codec_of(compression: Any) -> Codec:
         return codec
     if all(callable(getattr(compression, name, None)) for name in ("compress", "decompress")):
         return OfCompressor(compression)
+    if hasattr(compression, "aggregate"):
+        kind = getattr(compression, "__name__", type(compression).__name__)
+        raise TypeError(
+            f"{kind} is an aggregator, and no codec: give hvd.exchange.AllReduce({kind}(...))."
+        )
     raise TypeError(
         "compression is hvd.Compression.none, fp16 or bf16, or something with compress() and "
         f"decompress(), or encode() and decode(); not {compression!r}."

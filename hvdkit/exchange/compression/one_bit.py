@@ -11,6 +11,7 @@ from hvdkit.exchange.compression.shapes import flat_of, shape_of
 from hvdkit.exchange.traffic import elements
 
 _SCALE_BYTES = 4
+_WORTH = [1, 2, 4, 8, 16, 32, 64, 128]  # of the bits of a byte
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -36,17 +37,17 @@ class OneBit:
         count = tf.size(flat)
         # NaN and Inf anywhere make the scale NaN or Inf.
         scale = tf.math.divide_no_nan(tf.reduce_sum(tf.abs(flat)), tf.cast(count, flat.dtype))
-        padded = tf.pad(flat, [[0, -count % 8]])
-        bits = tf.raw_ops.CompareAndBitpack(input=padded, threshold=tf.zeros([], flat.dtype))
-        return (bits, tf.cast(scale, tf.float32)), (tensor.dtype, shape_of(tensor))
+        eights = tf.reshape(tf.pad(flat > 0, [[0, -count % 8]]), [-1, 8])
+        bits = tf.reduce_sum(tf.where(eights, _WORTH, 0), axis=1)
+        return (tf.cast(bits, tf.uint8), tf.cast(scale, tf.float32)), (tensor.dtype, shape_of(tensor))
 
     def decode(self, payload: tuple[tf.Tensor, tf.Tensor], context: Any) -> tf.Tensor:
         """The scale where a number was above 0, and its negative elsewhere; see `Codec.decode`."""
         bits, scale = payload
         dtype, shape = context
-        shifted = tf.bitwise.right_shift(bits[:, tf.newaxis], tf.range(7, -1, -1, tf.uint8))
-        above = tf.reshape(tf.bitwise.bitwise_and(shifted, tf.ones([], tf.uint8)), [-1])
-        signed = tf.where(tf.cast(above[: tf.reduce_prod(shape)], tf.bool), scale, -scale)
+        eights = tf.bitwise.bitwise_and(bits[:, tf.newaxis], tf.constant(_WORTH, tf.uint8)) > 0
+        above = tf.reshape(eights, [-1])[: tf.reduce_prod(shape)]
+        signed = tf.where(above, scale, -scale)
         return tf.cast(tf.reshape(signed, shape), dtype)
 
     def payload_bytes(self, tensor: Any) -> int:
