@@ -38,6 +38,7 @@ from hvdkit.exchange.traffic import Traffic, traffic_of
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import variable_key
 
+
 @keras.saving.register_keras_serializable("hvdkit")
 class AllReduce(GradientExchange):
     """Average gradients over ranks: dense ones in buckets, sparse ones row by row.

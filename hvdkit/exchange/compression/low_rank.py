@@ -107,9 +107,7 @@ class LowRank(OfRanks):
         bases = [orthonormal(p) for p in reduced[: len(projected)]]
         for i, plain_mean in zip(others, reduced[len(projected) :], strict=True):
             mean[i] = plain_mean
-        own = [
-            tf.matmul(m, p, transpose_a=True) for m, p in zip(matrices, bases, strict=True)
-        ]
+        own = [tf.matmul(m, p, transpose_a=True) for m, p in zip(matrices, bases, strict=True)]
         factors = self._reduced(own, f"{name}.q")
         for i, p, mine, q in zip(projected, bases, own, factors, strict=True):
             for tensors, factor in ((mean, q), (sent, mine)):

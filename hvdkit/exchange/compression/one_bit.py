@@ -39,7 +39,10 @@ class OneBit:
         scale = tf.math.divide_no_nan(tf.reduce_sum(tf.abs(flat)), tf.cast(count, flat.dtype))
         eights = tf.reshape(tf.pad(flat > 0, [[0, -count % 8]]), [-1, 8])
         bits = tf.reduce_sum(tf.where(eights, _WORTH, 0), axis=1)
-        return (tf.cast(bits, tf.uint8), tf.cast(scale, tf.float32)), (tensor.dtype, shape_of(tensor))
+        return (tf.cast(bits, tf.uint8), tf.cast(scale, tf.float32)), (
+            tensor.dtype,
+            shape_of(tensor),
+        )
 
     def decode(self, payload: tuple[tf.Tensor, tf.Tensor], context: Any) -> tf.Tensor:
         """The scale where a number was above 0, and its negative elsewhere; see `Codec.decode`."""
@@ -57,3 +60,8 @@ class OneBit:
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain data: none."""
         return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> OneBit:
+        """A codec with the arguments of `get_config`."""
+        return cls(**config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -54,32 +55,40 @@ def distance(exchange: Any, steps: int = 250, rate: float = 0.15, **options: Any
     return float(np.linalg.norm(found - optimum) / np.linalg.norm(optimum))
 
 
-REACH = {"float16": 2e-3, "bfloat16": 2e-2, "one bit": 1e-2, "momentum": 2e-3}
+# The methods that send less are later, and the rate of steps falls to 0.
+REACH = {"one bit": 1e-2, "bfloat16": 2e-2}
+WITHOUT: dict[str, Callable[[], Any]] = {
+    "one bit": lambda: AllReduce(compression=OneBit()),
+    "power": lambda: AllReduce(LowRank(rank=2, min_compression=0.5)),
+    "top": lambda: AllReduce(Largest(ratio=0.2)),
+}
 
 
-def _require_reached(names: tuple[str, ...]) -> None:
+def _require_reached(names: Iterable[str]) -> None:
     for name in names:
-        reached = distance(AllReduce(METHODS[name]()), rate=0.1 if name == "momentum" else 0.15)
-        assert reached < REACH.get(name, 2e-3), (name, reached)
+        reached = distance(AllReduce(METHODS[name]()), rate=0.05 if name == "momentum" else 0.15)
+        assert reached < REACH.get(name, 5e-3), (name, reached)
 
 
 def check_error_feedback_comes_to_the_optimum() -> None:
     assert distance(AllReduce()) < 1e-3
-    _require_reached(("one bit", "power", "top"))
+    _require_reached(["power"])
 
 
 @long
 def check_each_method_comes_to_the_optimum() -> None:
-    _require_reached(tuple(METHODS))
+    _require_reached(METHODS)
 
 
-def check_without_feedback_coarse_methods_do_not() -> None:
+def check_without_feedback_a_coarse_method_does_not() -> None:
     """So the check before would notice."""
-    for exchange in (
-        AllReduce(compression=OneBit()),
-        AllReduce(LowRank(rank=1, min_compression=0.5)),
-        AllReduce(Largest(ratio=0.05)),
-    ):
-        assert distance(exchange) > 0.02
-    assert distance(AllReduce(Int8())) < 1e-2
+    assert distance(WITHOUT["power"]()) > 0.02
+
+
+@long
+def check_without_feedback_no_coarse_method_does() -> None:
+    for name, make in WITHOUT.items():
+        reached = distance(make())
+        assert reached > 0.02, (name, reached)
+    assert distance(AllReduce(Int8())) < 1e-2  # unbiased
     assert distance(AllReduce(compression=Cast("bfloat16"))) < 5e-2

@@ -38,9 +38,7 @@ def gradients_of(
 ) -> list[np.ndarray]:
     """Gradients of one rank, which share something with those of the other steps and ranks."""
     own, common = np.random.default_rng([step, rank]), np.random.default_rng(1)
-    return [
-        np.asarray(own.normal(size=s) + common.normal(size=s), "float32") for s in shapes
-    ]
+    return [np.asarray(own.normal(size=s) + common.normal(size=s), "float32") for s in shapes]
 
 
 def optimizer_with(aggregator: Any, variables: list[Any], **options: Any) -> Any:

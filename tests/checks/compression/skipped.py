@@ -1,4 +1,4 @@
-"""Steps with NaN or Inf leave what is kept alone, on all ranks, and the next are as without them."""
+"""Steps with NaN or Inf leave what is kept alone on all ranks; the next are as without them."""
 
 from __future__ import annotations
 
@@ -66,8 +66,7 @@ def _left_out(name: str, *, graph: bool) -> None:
 
 
 def check_steps_that_are_left_out() -> None:
-    for name in SOME:
-        _left_out(name, graph=False)
+    _left_out("momentum", graph=False)
     _left_out("late power", graph=True)
 
 
@@ -98,12 +97,12 @@ def check_without_a_policy_what_is_kept_stays_finite() -> None:
 
 
 def check_loss_scaling() -> None:
-    for name in ("one bit", "momentum"):
+    for name in ("late power", "momentum"):
         variables = variables_of(SHAPES)
         inner = optimizers.LossScaleOptimizer(optimizers.SGD(1.0), initial_scale=4.0)
         optimizer = hvd.DistributedOptimizer(inner, exchange=AllReduce(METHODS[name]()))
         optimizer.build(variables)
-        step = _stepping(optimizer, graph=True)
+        step = _stepping(optimizer, graph=False)
         _good(step, range(2), scale=4.0)
         before = kept(optimizer) + [v.numpy() for v in variables]
         step(_bad(np.inf))
@@ -112,7 +111,7 @@ def check_loss_scaling() -> None:
             np.testing.assert_array_equal(old, new, err_msg=name)
         plain = variables_of(SHAPES)
         unscaled = optimizer_with(METHODS[name](), plain)
-        _good(_stepping(unscaled, graph=True), range(2))
+        _good(_stepping(unscaled, graph=False), range(2))
         for mine, other in zip(kept(optimizer), kept(unscaled), strict=True):
             np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
 
