@@ -16,7 +16,7 @@ from hvdkit.exchange import AllReduce, Cast, ErrorFeedback, Int8, OneBit, PowerS
 from hvdkit.exchange.compression.low_rank import matrix_shape
 
 JOBS = [("compression", "mpi", 2)]
-LONG_JOBS = [("compression", "gloo", 3)]
+LONG_JOBS = [("compression", "gloo", 3), ("compression_meshes", "mpi", 4)]
 
 
 def test_on_ranks(pools: RankPools, check: Check) -> None:

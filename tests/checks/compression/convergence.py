@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from checks.marks import long
 from keras import optimizers
 
 import hvdkit as hvd
-from hvdkit.exchange import AllReduce, Cast, Int8, OneBit
+from hvdkit.exchange import AllReduce, ErrorFeedback, Gathered, Int8, OneBit, PowerSGD, TopK
 from hvdkit.exchange.compression.largest import Largest
 from hvdkit.exchange.compression.low_rank import LowRank
 
@@ -55,40 +55,31 @@ def distance(exchange: Any, steps: int = 250, rate: float = 0.15, **options: Any
     return float(np.linalg.norm(found - optimum) / np.linalg.norm(optimum))
 
 
-# The methods that send less are later, and the rate of steps falls to 0.
-REACH = {"one bit": 1e-2, "bfloat16": 2e-2}
-WITHOUT: dict[str, Callable[[], Any]] = {
-    "one bit": lambda: AllReduce(compression=OneBit()),
-    "power": lambda: AllReduce(LowRank(rank=2, min_compression=0.5)),
-    "top": lambda: AllReduce(Largest(ratio=0.2)),
+# How near each comes in so many steps, and another one that lacks its memory only.
+REACH = {"one bit": 1e-2, "top": 1e-2, "warm top": 0.2, "momentum": 3e-2}
+WITHOUT: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "one bit": (lambda: ErrorFeedback(OneBit()), lambda: Gathered(OneBit())),
+    "power": (lambda: PowerSGD(1, min_compression=0.5), lambda: LowRank(1, min_compression=0.5)),
+    "top": (lambda: TopK(ratio=0.05), lambda: Largest(ratio=0.05)),
 }
 
 
-def _require_reached(names: Iterable[str]) -> None:
-    for name in names:
-        reached = distance(AllReduce(METHODS[name]()), rate=0.05 if name == "momentum" else 0.15)
-        assert reached < REACH.get(name, 5e-3), (name, reached)
+def _require_better(name: str) -> None:
+    """With error feedback it comes to the optimum; without it does not, so this would notice."""
+    reached, not_reached = (distance(AllReduce(make())) for make in WITHOUT[name])
+    assert reached < 0.02 < 0.04 < not_reached, (name, reached, not_reached)
 
 
 def check_error_feedback_comes_to_the_optimum() -> None:
     assert distance(AllReduce()) < 1e-3
-    _require_reached(["power"])
+    _require_better("one bit")
 
 
 @long
 def check_each_method_comes_to_the_optimum() -> None:
-    _require_reached(METHODS)
-
-
-def check_without_feedback_a_coarse_method_does_not() -> None:
-    """So the check before would notice."""
-    assert distance(WITHOUT["power"]()) > 0.02
-
-
-@long
-def check_without_feedback_no_coarse_method_does() -> None:
-    for name, make in WITHOUT.items():
-        reached = distance(make())
-        assert reached > 0.02, (name, reached)
-    assert distance(AllReduce(Int8())) < 1e-2  # unbiased
-    assert distance(AllReduce(compression=Cast("bfloat16"))) < 5e-2
+    for name, make in METHODS.items():
+        reached = distance(AllReduce(make()), rate=0.05 if name == "momentum" else 0.15)
+        assert reached < REACH.get(name, 1e-3), (name, reached)
+    assert distance(AllReduce(Int8())) < 2e-3  # unbiased
+    for name in WITHOUT:
+        _require_better(name)
