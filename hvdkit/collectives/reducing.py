@@ -19,7 +19,6 @@ from hvdkit.engine import (
     global_process_set,
     ops,
     require_initialized,
-    topology,
 )
 from hvdkit.exchange.compression.casts import Compression, Compressor, codec_of
 from hvdkit.exchange.sparse import allreduce_slices, combine_duplicates
@@ -84,7 +83,8 @@ def allreduce(
     del ignore_name_scope
     require_initialized("hvd.allreduce()")
     operation = _operation(op, average)
-    _check_adasum(operation, process_set)
+    if operation == Adasum:
+        ops.require_adasum(process_set)
     if isinstance(value, tf.IndexedSlices):
         if prescale_factor != 1.0 or postscale_factor != 1.0:
             raise NotImplementedError("tf.IndexedSlices take no prescale or postscale factor.")
@@ -123,7 +123,8 @@ def grouped_allreduce(
     del ignore_name_scope
     require_initialized("hvd.grouped_allreduce()")
     operation = _operation(op, average)
-    _check_adasum(operation, process_set)
+    if operation == Adasum:
+        ops.require_adasum(process_set)
     results: list[Any] = list(tensors)
     slices = [i for i, v in enumerate(tensors) if isinstance(v, tf.IndexedSlices)]
     for i in slices:
@@ -257,15 +258,3 @@ def _operation(op: int | None, average: bool | None) -> int:
         names = ", ".join(f"hvd.{name}" for name in OP_NAMES.values())
         raise ValueError(f"op is one of {names}, not {op!r}.")
     return Average if op is None else op
-
-
-def _check_adasum(op: int, process_set: ProcessSet) -> None:
-    if op != Adasum:
-        return
-    if not topology.mpi_enabled():
-        raise NotImplementedError("hvd.Adasum needs MPI; start the job with mpirun.")
-    if process_set.process_set_id != 0:
-        raise NotImplementedError("hvd.Adasum works over all ranks, not over a process set.")
-    size = topology.size()
-    if size & (size - 1):
-        raise NotImplementedError(f"hvd.Adasum needs a power of 2 of ranks, not {size}.")

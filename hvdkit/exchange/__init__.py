@@ -14,10 +14,18 @@ from hvdkit.exchange.base import (
     EveryMicroStep,
     Exchange,
     GradientExchange,
+    Particular,
+    Remembers,
 )
 from hvdkit.exchange.compression.casts import Cast
+from hvdkit.exchange.compression.error_feedback import ErrorFeedback
+from hvdkit.exchange.compression.int8 import Int8
+from hvdkit.exchange.compression.one_bit import OneBit
+from hvdkit.exchange.compression.power_sgd import PowerSGD
+from hvdkit.exchange.compression.top_k import TopK
 from hvdkit.exchange.sharded.exchange import Sharded
 from hvdkit.exchange.tracked import Role, Shard, Tracked
+from hvdkit.exchange.traffic import Counted, Sized, Traffic
 from hvdkit.mesh.variable import variable_key
 
 __all__ = [
@@ -26,15 +34,25 @@ __all__ = [
     "AllReduce",
     "Cast",
     "Codec",
+    "Counted",
     "Divides",
+    "ErrorFeedback",
     "EveryMicroStep",
     "Exchange",
     "Gathered",
     "GradientExchange",
+    "Int8",
+    "OneBit",
+    "Particular",
+    "PowerSGD",
+    "Remembers",
     "Role",
     "Shard",
     "Sharded",
+    "Sized",
     "Summed",
+    "TopK",
     "Tracked",
+    "Traffic",
     "variable_key",
 ]

@@ -11,18 +11,16 @@ from hvdkit.engine import Average, ProcessSet, global_process_set, ops, topology
 from hvdkit.exchange.base import Aggregated, Aggregator, Codec
 from hvdkit.exchange.compression.casts import AsIs
 from hvdkit.exchange.tracked import Tracked
+from hvdkit.exchange.traffic import Traffic, payload_bytes_of
 
 
-class _OfCodec:
-    """What an aggregator over a codec is made of; it keeps nothing in variables."""
+class OfRanks:
+    """What an aggregator is made of that is built for some ranks."""
 
-    def __init__(self, codec: Codec, op: int) -> None:
-        self._codec = codec
-        self._op = op
-        self._built_for: ProcessSet | None = None
+    _built_for: ProcessSet | None = None
 
     def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
-        """See `Aggregator.build`.
+        """See `Aggregator.build`; nothing is kept in variables.
 
         Raises:
             ValueError: it was given to an exchange over other ranks before.
@@ -41,12 +39,20 @@ class _OfCodec:
         return global_process_set if self._built_for is None else self._built_for
 
 
+class _OfCodec(OfRanks):
+    """What an aggregator over a codec is made of; it keeps nothing in variables."""
+
+    def __init__(self, codec: Codec, op: int) -> None:
+        self._codec = codec
+        self._op = op
+
+
 class Summed(_OfCodec):
     """Encode, all-reduce a bucket in one operation, decode.
 
     Args:
         codec: an additive codec; None to send tensors as they are.
-        op: `Average`, or `Sum`, with which the sum takes the place of the mean.
+        op: `Average`; or `Sum` or `Adasum`, which then takes the place of the mean.
         predivide_factor: an average divides by this before the sum and by size / factor after it.
     """
 
@@ -75,6 +81,11 @@ class Summed(_OfCodec):
             for payload, (_, context) in zip(reduced, encoded, strict=True)
         ]
         return Aggregated(mean, lambda: [self._codec.decode(*pair) for pair in encoded])
+
+    def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
+        """See `Counted.traffic`."""
+        del step
+        return Traffic(reduced=payload_bytes_of(self._codec, tensors))
 
 
 class Gathered(_OfCodec):
@@ -110,6 +121,11 @@ class Gathered(_OfCodec):
             )
         ]
         return Aggregated(mean, lambda: [self._codec.decode(*pair) for pair in encoded])
+
+    def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
+        """See `Counted.traffic`."""
+        del step
+        return Traffic(gathered=payload_bytes_of(self._codec, tensors))
 
     def _mean(self, tensor: tf.Tensor, payloads: Any, context: Any) -> tf.Tensor:
         """The mean of what the ranks have sent, in their order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,15 +10,17 @@ import tensorflow as tf
 
 from hvdkit.engine import (
     OP_NAMES,
+    Adasum,
     Average,
     ProcessSet,
     Sum,
     global_process_set,
+    ops,
     process_sets,
     topology,
 )
 from hvdkit.exchange.aggregators import plain_aggregator
-from hvdkit.exchange.base import Aggregator, GradientExchange
+from hvdkit.exchange.base import Aggregator, GradientExchange, Particular
 from hvdkit.exchange.buckets import (
     BackwardOrder,
     BucketPlan,
@@ -27,12 +29,14 @@ from hvdkit.exchange.buckets import (
     OneBucket,
 )
 from hvdkit.exchange.compression.casts import AsIs, Compressing, Compression, codec_of
+from hvdkit.exchange.configs import from_plain, plain
 from hvdkit.exchange.gradient import Gradient, bytes_of
+from hvdkit.exchange.memory import Kept, commit
 from hvdkit.exchange.sparse import allreduce_slices
 from hvdkit.exchange.tracked import Tracked
+from hvdkit.exchange.traffic import Traffic, traffic_of
 from hvdkit.mesh.mesh import over_replicas
-
-_COMPRESSIONS = {"none": Compression.none, "fp16": Compression.fp16, "bf16": Compression.bf16}
+from hvdkit.mesh.variable import variable_key
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -44,8 +48,14 @@ class AllReduce(GradientExchange):
 
     Args:
         aggregator: how a bucket becomes its mean; None to all-reduce it. Sparse gradients do not
-            pass through it.
-        op: `hvd.Average` or `hvd.Sum`.
+            pass through it (with `sparse_as_dense=True` of the optimizer they do), and a single
+            rank has nothing to send.
+        op: `hvd.Average`, `hvd.Sum`, or `hvd.Adasum`: gradients of two ranks that point the same
+            way are averaged, and those at right angles added up, variable by variable; over MPI, a
+            power of 2 of ranks, and no sparse gradients (Maleki et al., 2020,
+            https://arxiv.org/abs/2006.02924). As Horovod's `hvd.allreduce(op=hvd.Adasum)` of the
+            gradients; the paper combines what the optimizers make of them, which is the same for
+            SGD without momentum.
         compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`; a codec; or
             anything with `compress` and `decompress`.
         gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
@@ -89,11 +99,17 @@ class AllReduce(GradientExchange):
         self._plan = _bucket_plan(groups)
         codec = codec_of(compression)
         self._row_codec = codec if codec.additive else AsIs()
+        if op == Adasum and not codec.additive:
+            raise ValueError(
+                f"hvd.Adasum is made on the way, and payloads of {type(codec).__name__} have no "
+                "sum: leave compression out, or use hvd.Compression.fp16."
+            )
         if aggregator is None:
             aggregator = plain_aggregator(codec, op, gradient_predivide_factor)
         else:
             self._require_plain_beside(aggregator)
         self._aggregator = aggregator
+        self._kept: dict[int, Kept] = {}
 
     @property
     def ranks(self) -> ProcessSet:
@@ -101,7 +117,13 @@ class AllReduce(GradientExchange):
         return self._ranks
 
     def build(self, variables: Sequence[Any]) -> Sequence[Tracked]:
-        """What the aggregator keeps."""
+        """What the aggregator keeps.
+
+        Raises:
+            NotImplementedError: Adasum does not work over these ranks.
+        """
+        if self._op == Adasum and topology.process_set_size(self._ranks) > 1:
+            ops.require_adasum(self._ranks)
         return self._aggregator.build(variables, self._ranks)
 
     def gradients(
@@ -109,6 +131,7 @@ class AllReduce(GradientExchange):
     ) -> list[Gradient]:
         """The mean of all ranks' gradients; see `Exchange.gradients`."""
         reduced = list(gradients)
+        self._kept = {}
         dense: list[int] = []
         for i, gradient in enumerate(gradients):
             if isinstance(gradient, tf.IndexedSlices):
@@ -123,13 +146,31 @@ class AllReduce(GradientExchange):
             reduced[i] = mean
         return reduced
 
+    def remember(self, applied: Callable[[], tf.Tensor]) -> None:
+        """See `Remembers.remember`: what the aggregator keeps of the last step."""
+        kept, self._kept = self._kept, {}
+        commit(list(kept.values()), applied)
+
+    def require_fitting(self, optimizer: Any) -> None:
+        """See `Particular.require_fitting`: what the aggregator says."""
+        if isinstance(self._aggregator, Particular):
+            self._aggregator.require_fitting(optimizer)
+
+    def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
+        """What each rank sends for some dense gradients; see `Counted.traffic`.
+
+        Raises:
+            TypeError: an aggregator or a codec of one's own does not tell.
+        """
+        return traffic_of(self._aggregator, tensors, step)
+
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain data: variables by their paths, ranks by their numbers."""
         ranks = self._ranks
         return {
-            "aggregator": _plain(self._given),
+            "aggregator": plain(self._given),
             "op": OP_NAMES[self._op],
-            "compression": _plain(self._compression),
+            "compression": plain(self._compression),
             "gradient_predivide_factor": self._factor,
             "groups": self._plan.paths if isinstance(self._plan, NamedGroups) else self._groups,
             "process_set": topology.process_set_ranks(ranks) if ranks.process_set_id else None,
@@ -148,9 +189,9 @@ class AllReduce(GradientExchange):
         return cls(
             **config
             | {
-                "aggregator": _from_plain("aggregator", config["aggregator"]),
+                "aggregator": from_plain("AllReduce(aggregator=...)", config["aggregator"]),
                 "op": next(op for op, name in OP_NAMES.items() if name == config["op"]),
-                "compression": _from_plain("compression", config["compression"]),
+                "compression": from_plain("AllReduce(compression=...)", config["compression"]),
                 "process_set": process_sets.process_set_of_ranks(ranks)
                 if ranks
                 else global_process_set,
@@ -173,6 +214,8 @@ class AllReduce(GradientExchange):
                 )
                 for i, mean in zip(bucket, aggregated.mean, strict=True):
                     means[i] = mean
+                # Once for each, though every bucket of a step may count it.
+                self._kept.update((variable_key(kept[0]), kept) for kept in aggregated.kept)
         return means
 
     def _require_plain_beside(self, aggregator: Any) -> None:
@@ -196,9 +239,10 @@ class AllReduce(GradientExchange):
 
 
 def _require_possible(op: int, predivide_factor: float) -> None:
-    if op not in (Average, Sum):
+    if op not in (Average, Sum, Adasum):
         raise ValueError(
-            f"gradients are reduced with op=hvd.Average or hvd.Sum, not hvd.{OP_NAMES.get(op, op)}."
+            "gradients are reduced with op=hvd.Average, hvd.Sum or hvd.Adasum, not "
+            f"hvd.{OP_NAMES.get(op, op)}."
         )
     if predivide_factor <= 0:
         raise ValueError(f"gradient_predivide_factor is above 0, not {predivide_factor}.")
@@ -217,23 +261,3 @@ def _bucket_plan(groups: int | Sequence[Sequence[Any]] | None) -> BucketPlan:
             f"groups is a number of groups or a list of lists of variables, not {groups}."
         )
     return EqualGroups(groups)
-
-
-def _plain(given: Any) -> Any:
-    """An aggregator or a codec as plain data: its config, or its name if it has none."""
-    if given is None or hasattr(given, "get_config"):
-        return keras.saving.serialize_keras_object(given)
-    kind = given if isinstance(given, type) else type(given)
-    known = (name for name, one in _COMPRESSIONS.items() if one is given)
-    return next(known, f"{kind.__module__}.{kind.__qualname__}")
-
-
-def _from_plain(argument: str, plain: Any) -> Any:
-    if not isinstance(plain, str):
-        return keras.saving.deserialize_keras_object(plain)
-    if plain not in _COMPRESSIONS:
-        raise ValueError(
-            f"{plain} has no get_config(), so it can't be made anew from a config: give it again, "
-            f"hvd.exchange.AllReduce({argument}=...)."
-        )
-    return _COMPRESSIONS[plain]

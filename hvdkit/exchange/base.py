@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet
 from hvdkit.exchange.gradient import Gradient
+from hvdkit.exchange.memory import Kept
 from hvdkit.exchange.tracked import Shard, Tracked
 
 
@@ -173,6 +174,35 @@ class GradientExchange(ABC):
         return None
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """An exchange of which something changes only with steps that are applied.
+
+    Steps with NaN or Inf may be left out, and what is kept from step to step must not take them in.
+    """
+
+    def remember(self, applied: Callable[[], tf.Tensor]) -> None:
+        """Let what is kept change as the last `gradients` found; called after each of these.
+
+        Args:
+            applied: makes a boolean, alike on all ranks: whether what was exchanged is finite.
+        """
+        ...
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """An exchange that is not right with every optimizer."""
+
+    def require_fitting(self, optimizer: Any) -> None:
+        """Refuse an optimizer; called with each one that updates variables, on every rank.
+
+        Raises:
+            ValueError: it says what to do.
+        """
+        ...
+
+
 def leaves_weights(exchange: Exchange) -> bool:
     """Whether an exchange changes gradients only, and leaves weights to the optimizer."""
     kind = type(exchange)
@@ -190,10 +220,13 @@ class Aggregated:
     Attributes:
         mean: the mean over ranks of each tensor.
         share: makes `sent`.
+        kept: variables of the aggregator's own, with the values that they get if the step is
+            applied. What an aggregator assigns itself changes with steps that are left out, too.
     """
 
     mean: list[tf.Tensor]
     share: Callable[[], list[tf.Tensor]]
+    kept: Sequence[Kept] = ()
 
     @property
     def sent(self) -> list[tf.Tensor]:
@@ -233,6 +266,9 @@ class Aggregator(Protocol):
 class Codec(Protocol):
     """A smaller form of a tensor, for the wire.
 
+    A tensor with NaN or Inf in it has to come out of `decode` with NaN or Inf in it: by the result
+    all ranks see that the gradients of one of them are not finite.
+
     Attributes:
         additive: whether the sum of payloads is the payload of the sum, so that they can be summed
             on the way; else the payloads of all ranks are gathered.
@@ -261,5 +297,7 @@ __all__ = [
     "EveryMicroStep",
     "Exchange",
     "GradientExchange",
+    "Particular",
+    "Remembers",
     "leaves_weights",
 ]

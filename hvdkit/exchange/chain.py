@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
-from hvdkit.exchange.base import Divides, EveryMicroStep, Exchange, leaves_weights
+from hvdkit.exchange.base import Divides, EveryMicroStep, Exchange, Remembers, leaves_weights
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.exchange.sparse import combine_duplicates
 from hvdkit.exchange.suspension import is_suspended
@@ -150,6 +150,15 @@ class Chain:
         shared = [None if own else g for g, own in zip(prepared, local, strict=True)]
         exchanged = self.exchange.gradients(shared, variables, name)
         return [self._of_local(prepared[i]) if own else exchanged[i] for i, own in enumerate(local)]
+
+    def remember(self, applied: Callable[[], tf.Tensor]) -> None:
+        """Let what the exchange keeps change with the step that `gradients` began.
+
+        Args:
+            applied: makes a boolean, alike on all ranks: whether what was exchanged is finite.
+        """
+        if isinstance(self.exchange, Remembers) and self.active:
+            self.exchange.remember(applied)
 
     def _prepared(self, gradient: Gradient) -> Gradient:
         if not isinstance(gradient, tf.IndexedSlices):

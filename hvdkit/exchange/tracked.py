@@ -39,7 +39,7 @@ class Role(Enum):
     METRIC = "metric"
     """A sum of a running metric, over the rows that a rank has seen in an epoch."""
     RESIDUAL = "residual"
-    """What a rank has not yet sent of its gradients; each rank's own."""
+    """What a rank has not yet sent of its gradients, or their velocity; each rank's own."""
 
 
 @dataclass(frozen=True)

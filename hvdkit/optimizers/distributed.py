@@ -68,7 +68,7 @@ def DistributedOptimizer(
             either way: rows of one id are added up first, which Keras's own optimizers omit.
         gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
             size / factor after it.
-        op: `hvd.Average` or `hvd.Sum`.
+        op: `hvd.Average`, `hvd.Sum` or `hvd.Adasum`; see `hvd.exchange.AllReduce`.
         backward_passes_per_step: accumulate the gradients of this many steps on each rank, then
             reduce and apply them. It is Keras's `gradient_accumulation_steps`.
         average_aggregated_gradients: average the accumulated gradients instead of summing them,
@@ -208,7 +208,7 @@ def DistributedGradientTape(
         device_sparse: device for the reduction of sparse gradients.
         compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`.
         sparse_as_dense: reduce the gradients of embeddings as dense tensors.
-        op: `hvd.Average` or `hvd.Sum`.
+        op: `hvd.Average`, `hvd.Sum` or `hvd.Adasum`; see `hvd.exchange.AllReduce`.
         gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by
             size / factor after it.
         num_groups: Horovod's old name of `groups`.

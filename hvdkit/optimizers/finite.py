@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.engine import Min, ops
+from hvdkit.engine import Min, ProcessSet, ops
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.optimizers.composition import Attached, leaves
@@ -62,15 +62,10 @@ class FiniteGuard:
             chain: what they went through.
         """
         each = [_is_finite(gradient) for gradient in gradients]
-        finite = tf.reduce_all(each)
         process_set = chain.agreed_by
         if process_set is None and chain.active and any(map(chain.is_local, variables)):
             process_set = chain.ranks
-        if process_set is not None:
-            agreed = ops.allreduce(
-                tf.cast(finite, tf.int32), Min, name="hvdkit_nonfinite", process_set=process_set
-            )
-            finite = tf.cast(agreed, tf.bool)
+        finite = _agreed(tf.reduce_all(each), process_set)
         bad = {id(variable): ~one for variable, one in zip(variables, each, strict=True)}
         self._name(known)
         flags = tf.stack([bad.get(id(variable), tf.constant(False)) for variable in known])
@@ -106,8 +101,8 @@ class FiniteGuard:
 class Guarded(keras.optimizers.Optimizer):
     """Mixin of a distributed optimizer that leaves out steps that are not finite.
 
-    It stands between the exchange and the Keras class: what Keras calls after the exchange, and
-    what it does after the update, depends on the guard.
+    It stands next to the Keras class: what Keras does with exchanged gradients, and after the
+    update, depends on the guard.
     """
 
     _hvd: Attached
@@ -134,10 +129,10 @@ class Guarded(keras.optimizers.Optimizer):
         steps = self.gradient_accumulation_steps or 1
         self._iterations.assign_sub(tf.where(finite, 0, steps))
 
-    def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
-        known = self._trainable_variables
-        self._hvd_guard.look(grads, self._hvd.variables, known, self._hvd.chain)
-        return super()._clip_gradients(grads)
+    def _hvd_is_applied(self, exchanged: Sequence[Gradient]) -> tf.Tensor:
+        guard = self._hvd_guard
+        guard.look(exchanged, self._hvd.variables, self._trainable_variables, self._hvd.chain)
+        return guard.finite.read_value()
 
     @do_not_convert
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
@@ -184,6 +179,30 @@ def guards(optimizer: Any) -> list[FiniteGuard]:
     if optimizer is None:
         return []
     return [leaf._hvd_guard for leaf in leaves(optimizer) if isinstance(leaf, Guarded)]
+
+
+def exchanged_finite(
+    exchanged: Sequence[Gradient], variables: Sequence[Any], chain: Chain
+) -> tf.Tensor:
+    """Whether what ranks have exchanged is finite, alike on all of them; local gradients are not.
+
+    Args:
+        exchanged: the exchanged gradients.
+        variables: what they belong to.
+        chain: what they went through.
+    """
+    pairs = zip(exchanged, variables, strict=True)
+    each = [_is_finite(gradient) for gradient, v in pairs if not chain.is_local(v)]
+    return _agreed(tf.reduce_all(each), chain.agreed_by)
+
+
+def _agreed(finite: tf.Tensor, process_set: ProcessSet | None) -> tf.Tensor:
+    """Whether it is so on all ranks of a process set; None where it is the same on them."""
+    if process_set is None:
+        return finite
+    number = tf.cast(finite, tf.int32)
+    agreed = ops.allreduce(number, Min, name="hvdkit_nonfinite", process_set=process_set)
+    return tf.cast(agreed, tf.bool)
 
 
 def _is_finite(gradient: Gradient) -> tf.Tensor:

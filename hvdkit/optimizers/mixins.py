@@ -21,7 +21,7 @@ from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.mesh.layout import layout_of, set_layout
 from hvdkit.optimizers.composition import Attached, inner_optimizers, leaves
 from hvdkit.optimizers.elementwise import require_elementwise, updates_by_element
-from hvdkit.optimizers.finite import guards
+from hvdkit.optimizers.finite import Guarded, exchanged_finite, guards
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
@@ -136,11 +136,16 @@ class DistributedLeaf(Distributed):
             self._hvd.variables = []
 
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
+        chain, variables, factor = self._hvd.chain, self._hvd.variables, self._hvd.multiplier
         if not self._hvd.accumulates_exchanged:
-            grads = self._hvd_exchanged(grads, self._hvd.variables)
-        factor = self._hvd.multiplier
+            grads = self._hvd_exchanged(grads, variables)
         if factor != 1.0:
             grads = [g if g is None else scaled(g, factor) for g in grads]
+        if isinstance(self, Guarded):
+            applied = self._hvd_is_applied(grads)
+            chain.remember(lambda: applied)
+        else:
+            chain.remember(lambda: exchanged_finite(grads, variables, chain))
         return super()._clip_gradients(grads)
 
     def _hvd_exchanged(

@@ -14,7 +14,7 @@ import keras
 
 from hvdkit import patches
 from hvdkit.engine import logger
-from hvdkit.exchange.base import Divides, leaves_weights
+from hvdkit.exchange.base import Divides, Particular, leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
 from hvdkit.mesh.layout import is_sharded
@@ -73,6 +73,8 @@ def distribute(
         if attached_to(one) is not None:
             return
         _require_marked_slots(one)
+        if isinstance(chain.exchange, Particular) and not is_composite(one):
+            chain.exchange.require_fitting(one)
         mixins = (DistributedComposite,) if is_composite(one) else leaf_mixins
         one.__class__ = _distributed_class(mixins, one.__class__)
         attach(one, Attached(chain, prefix, multiplier, make_distributed))

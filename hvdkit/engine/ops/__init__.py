@@ -5,7 +5,12 @@ is called "HorovodAllreduce" between ranks.
 """
 
 from hvdkit.engine.ops.move import allgather, alltoall, broadcast, grouped_allgather
-from hvdkit.engine.ops.reduce import allreduce, grouped_allreduce, grouped_reducescatter
+from hvdkit.engine.ops.reduce import (
+    allreduce,
+    grouped_allreduce,
+    grouped_reducescatter,
+    require_adasum,
+)
 from hvdkit.engine.ops.wait import barrier, join
 
 __all__ = [
@@ -18,4 +23,5 @@ __all__ = [
     "grouped_allreduce",
     "grouped_reducescatter",
     "join",
+    "require_adasum",
 ]

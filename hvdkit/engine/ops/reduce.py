@@ -26,7 +26,7 @@ from hvdkit.engine.native import (
 from hvdkit.engine.ops.bfloat16 import allreduce_bfloat16
 from hvdkit.engine.ops.by_dtype import by_type, described
 from hvdkit.engine.ops.graphs import differentiable, named, not_constant
-from hvdkit.engine.topology import ranks_when_run, require_member
+from hvdkit.engine.topology import mpi_enabled, ranks_when_run, require_member, size
 
 _REDUCIBLE = frozenset({tf.int32, tf.int64, tf.float16, tf.float32, tf.float64, tf.bfloat16})
 _TRAVELS_AS = {
@@ -38,6 +38,21 @@ _TRAVELS_AS = {
     tf.uint32: tf.int64,
     tf.uint64: tf.int64,
 }
+
+
+def require_adasum(process_set: ProcessSet = global_process_set) -> None:
+    """Refuse ranks that Horovod's Adasum does not work over.
+
+    Raises:
+        NotImplementedError: on every rank: it says which it does.
+    """
+    if not mpi_enabled():
+        raise NotImplementedError("hvd.Adasum needs MPI; start the job with mpirun.")
+    if process_set.process_set_id != 0:
+        raise NotImplementedError("hvd.Adasum works over all ranks, not over a process set.")
+    ranks = size()
+    if ranks & (ranks - 1):
+        raise NotImplementedError(f"hvd.Adasum needs a power of 2 of ranks, not {ranks}.")
 
 
 def _travelling(tensor: tf.Tensor) -> tf.Tensor:

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.exchange.base import Codec
+from hvdkit.exchange.traffic import elements, plain_bytes
 
 
 class AsIs:
@@ -27,6 +28,10 @@ class AsIs:
         """Return the tensor itself."""
         del context
         return payload
+
+    def payload_bytes(self, tensor: Any) -> int:
+        """See `Sized.payload_bytes`."""
+        return plain_bytes(tensor)
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -52,6 +57,12 @@ class Cast:
     def decode(self, payload: tf.Tensor, context: tf.DType) -> tf.Tensor:
         """Cast back."""
         return tf.cast(payload, context)
+
+    def payload_bytes(self, tensor: Any) -> int:
+        """See `Sized.payload_bytes`."""
+        dtype = tf.as_dtype(tensor.dtype)
+        smaller = dtype.is_floating and dtype.size > self.dtype.size
+        return elements(tensor) * int(self.dtype.size if smaller else dtype.size)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain data."""
@@ -165,6 +176,11 @@ def codec_of(compression: Any) -> Codec:
         return codec
     if all(callable(getattr(compression, name, None)) for name in ("compress", "decompress")):
         return OfCompressor(compression)
+    if hasattr(compression, "aggregate"):
+        kind = getattr(compression, "__name__", type(compression).__name__)
+        raise TypeError(
+            f"{kind} is an aggregator, and no codec: give hvd.exchange.AllReduce({kind}(...))."
+        )
     raise TypeError(
         "compression is hvd.Compression.none, fp16 or bf16, or something with compress() and "
         f"decompress(), or encode() and decode(); not {compression!r}."
