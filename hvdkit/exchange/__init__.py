@@ -6,8 +6,19 @@ own is a class with the methods of `Exchange`, of `Aggregator` or of `Codec`.
 
 from hvdkit.exchange.aggregators import Gathered, Summed
 from hvdkit.exchange.allreduce import AllReduce
-from hvdkit.exchange.base import Aggregated, Aggregator, Codec, Exchange, GradientExchange
+from hvdkit.exchange.base import (
+    Aggregated,
+    Aggregator,
+    Codec,
+    CountsRows,
+    Exchange,
+    GradientExchange,
+    Meets,
+    SeesSlots,
+)
 from hvdkit.exchange.compression.casts import Cast
+from hvdkit.exchange.delayed import Delayed
+from hvdkit.exchange.local_sgd import LocalSGD
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import variable_key
 
@@ -17,10 +28,15 @@ __all__ = [
     "AllReduce",
     "Cast",
     "Codec",
+    "CountsRows",
+    "Delayed",
     "Exchange",
     "Gathered",
     "GradientExchange",
+    "LocalSGD",
+    "Meets",
     "Role",
+    "SeesSlots",
     "Summed",
     "Tracked",
     "variable_key",

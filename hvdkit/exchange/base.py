@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -136,6 +136,54 @@ class GradientExchange(ABC):
         return None
 
 
+@runtime_checkable
+class Meets(Protocol):
+    """What an exchange has, too, that lets weights differ between ranks and brings them together.
+
+    `fit` calls it at the end of each epoch, before validation and the callbacks, so that what is
+    evaluated, saved and compared then is what all ranks have in common; and before
+    `hvd.callbacks.ModelCheckpoint` writes in the middle of one.
+    """
+
+    def meet(self, variables: Sequence[Any]) -> None:
+        """Bring weights together that have drifted apart; all ranks call it at the same step.
+
+        Args:
+            variables: all that one optimizer trains and that the ranks have in common.
+        """
+        ...
+
+
+@runtime_checkable
+class SeesSlots(Protocol):
+    """What an exchange that works on weights has, too, if it has to do with their slots."""
+
+    def add_slot(self, slot: Any, variable: Any, name: str, optimizer: Any) -> None:
+        """Hear of a slot, once the exchange is built for its variable.
+
+        Args:
+            slot: the optimizer's variable.
+            variable: what it belongs to.
+            name: what Keras calls this kind of slot: "momentum", "average".
+            optimizer: whose it is; an exchange may refuse it with a ValueError.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsRows(Protocol):
+    """What an exchange that works on weights has, too, if it weighs ranks by their rows."""
+
+    def count_rows(self, rows: tf.Tensor, variables: Sequence[Any]) -> None:
+        """Hear of the rows of a batch, before its gradients; `fit` does so with each.
+
+        Args:
+            rows: a float32 scalar.
+            variables: those of the optimizer.
+        """
+        ...
+
+
 def leaves_weights(exchange: Exchange) -> bool:
     """Whether an exchange changes gradients only, and leaves weights to the optimizer."""
     kind = type(exchange)
@@ -220,7 +268,10 @@ __all__ = [
     "Aggregated",
     "Aggregator",
     "Codec",
+    "CountsRows",
     "Exchange",
     "GradientExchange",
+    "Meets",
+    "SeesSlots",
     "leaves_weights",
 ]

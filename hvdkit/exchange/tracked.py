@@ -50,6 +50,8 @@ class Tracked:
         layout: how it lies over the ranks of a mesh; None if it is unsharded.
         same_on: the ranks that hold the same value, or the same shard; None if each rank has its
             own. Those of a tensor group that hold no shards of it have the same value, too.
+        resumes_from_mean: with `same_on=None`, whether the mean over the ranks is right for all of
+            them where another number of ranks goes on; a shard has none.
     """
 
     variable: Any
@@ -57,6 +59,7 @@ class Tracked:
     path: str
     layout: Layout | None = None
     same_on: ProcessSet | None = None
+    resumes_from_mean: bool = False
 
     @property
     def is_sharded(self) -> bool:

@@ -79,6 +79,8 @@ def distribute(
         if one.built and not is_composite(one):
             one._hvd_build_exchange(one._trainable_variables)
             _require_own_slots(one, chain)
+            if isinstance(one, OwnedUpdate):
+                one.adopt_slots(one._trainable_variables)
         for inner in inner_optimizers(one):
             make_distributed(inner)
 
