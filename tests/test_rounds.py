@@ -6,7 +6,11 @@ from rank_checks import Check
 from rank_pool import RankPools
 
 JOBS = [("rounds", "mpi", 2)]
-LONG_JOBS = [("rounds", "gloo", 3), ("rounds.local_sgd", "mpi", 1)]
+LONG_JOBS = [
+    ("rounds", "gloo", 3),
+    ("rounds.local_sgd", "mpi", 1),
+    ("rounds.local_sgd_mesh", "mpi", 4),
+]
 
 
 def test_on_ranks(pools: RankPools, check: Check) -> None:

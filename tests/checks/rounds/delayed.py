@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from checks.exchanges.kinds import ErrorFeedback
+from checks.marks import long
+from checks.reference import data, mlp, same_on_all_ranks
 from checks.rounds.steps import COMPILE, close, gradients, mean_over_ranks, run, together, variables
 from keras import optimizers
 
@@ -143,12 +145,11 @@ def check_loss_scaling_keeps_no_bad_gradient() -> None:
     np.testing.assert_allclose(seen, [0.0, 0.0, -mean, -mean])
 
 
+@long
 def check_accumulation_and_error_feedback_in_fit() -> None:
-    from checks.reference import data, mlp, same_on_all_ranks
-
-    x, y = data(32, seed=hvd.rank())
+    x, y = data(16, seed=hvd.rank())
     ends = []
-    for options in ({}, {"run_eagerly": True}, {"steps_per_execution": 4}):
+    for options in ({}, {"run_eagerly": True}, {"steps_per_execution": 2}):
         model = mlp(3)
         exchange = Delayed(exchange=AllReduce(ErrorFeedback()))
         model.compile(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from checks.checkpoints.runs import shared_folder
+from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp, same_on_all_ranks
 from checks.rounds.steps import close, mean_over_ranks, together
 from keras import optimizers
@@ -54,6 +55,7 @@ def check_epochs_end_with_a_meeting_and_start_a_round() -> None:
         assert looks.batches == [False, False, True, False, False] * 2, looks.batches
 
 
+@long
 def check_graphs_eagerly_and_several_steps_at_once() -> None:
     x, y = data(16, seed=hvd.rank())
     ends: list[Any] = []
@@ -106,11 +108,12 @@ def check_rows_of_fit_weigh_the_mean() -> None:
     """Rank r has batches of 2 (r + 1) rows; the ranks meet at the end of the epoch."""
     batch = 2 * (hvd.rank() + 1)
     x, y = data(3 * batch, seed=hvd.rank())
-    for options in ({}, {"run_eagerly": True}, {"jit_compile": True}):
+    by_itself = hvd.callbacks.ConsistencyCheck(at_start=False)
+    alone = mlp(5)
+    alone.compile(optimizers.SGD(0.1), "mse")
+    alone.fit(x, y, batch_size=batch, verbose=0, shuffle=False, callbacks=[by_itself])
+    for options in ({}, {"jit_compile": True}):
         model = _compiled(LocalSGD(100, weights="rows"), optimizers.SGD(0.1), **options)
-        alone = mlp(5)
-        alone.compile(optimizers.SGD(0.1), "mse")
-        alone.fit(x, y, batch_size=batch, verbose=0, shuffle=False)
         model.fit(x, y, batch_size=batch, verbose=0, shuffle=False)
         everyone = hvd.allgather_object(([np.array(w) for w in alone.get_weights()], batch))
         rows = np.array([count for _, count in everyone], float)
@@ -135,6 +138,7 @@ def check_sharded_data_weighs_rows_in_the_loss() -> None:
     close(ends[0], plain.get_weights(), rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_statistics_and_averages_of_weights() -> None:
     """BatchNormalization's statistics are averaged at the end; `use_ema` ends alike on all."""
     x, y = data(16, seed=hvd.rank())
@@ -150,6 +154,7 @@ def check_statistics_and_averages_of_weights() -> None:
     assert all(np.all(np.isfinite(m)) for m in moved)
 
 
+@long
 def check_a_loaded_model_goes_on() -> None:
     x, y = data(16, seed=hvd.rank())
     model = _compiled(LocalSGD(3), optimizers.Adam(0.01))

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.rounds.steps import COMPILE, close, gradients, mean_over_ranks, run, variables
 from keras import optimizers
 
@@ -87,6 +88,7 @@ def check_what_is_kept_is_the_same_on_all_ranks() -> None:
         close(one, everyone[0], 0, 0)
 
 
+@long
 def check_several_optimizers_share_an_exchange() -> None:
     kernels, biases = optimizers.Adam(0.1), optimizers.SGD(0.1)
     several = optimizers.MultiOptimizer(lambda v: kernels if len(v.shape) > 1 else biases)

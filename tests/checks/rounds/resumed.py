@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from checks.checkpoints.runs import build, require_same_end, shared_folder, train
+from checks.marks import long
 from checks.rounds.steps import mean_over_ranks
 from keras import optimizers
 
@@ -42,6 +43,7 @@ def check_local_steps_between_two_meetings() -> None:
     )
 
 
+@long
 def check_a_gradient_that_is_pending() -> None:
     _require_resumed(lambda: Delayed())
 
