@@ -14,10 +14,12 @@ from hvdkit.exchange.base import (
     Exchange,
     GradientExchange,
     Meets,
+    Reports,
     SeesSlots,
 )
 from hvdkit.exchange.compression.casts import Cast
 from hvdkit.exchange.delayed import Delayed
+from hvdkit.exchange.gossip import Gossip
 from hvdkit.exchange.local_sgd import LocalSGD
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import variable_key
@@ -32,9 +34,11 @@ __all__ = [
     "Delayed",
     "Exchange",
     "Gathered",
+    "Gossip",
     "GradientExchange",
     "LocalSGD",
     "Meets",
+    "Reports",
     "Role",
     "SeesSlots",
     "Summed",

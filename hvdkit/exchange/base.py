@@ -14,7 +14,7 @@ tensor group have parts of are summed, and local variables are left out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -155,6 +155,15 @@ class Meets(Protocol):
 
 
 @runtime_checkable
+class Reports(Protocol):
+    """What an exchange has, too, that has something to tell in the logs of an epoch."""
+
+    def logs(self) -> Mapping[str, float]:
+        """Numbers by name, the same on all ranks; `fit` asks at the end of each epoch."""
+        ...
+
+
+@runtime_checkable
 class SeesSlots(Protocol):
     """What an exchange that works on weights has, too, if it has to do with their slots."""
 
@@ -272,6 +281,7 @@ __all__ = [
     "Exchange",
     "GradientExchange",
     "Meets",
+    "Reports",
     "SeesSlots",
     "leaves_weights",
 ]

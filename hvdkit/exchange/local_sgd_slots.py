@@ -14,7 +14,9 @@ _FTRL = keras.optimizers.Ftrl
 _SCHEDULE_FREE = getattr(keras.optimizers, "ScheduleFreeAdamW", ())
 
 
-def require_slots(optimizer: Any, slots: str, variable: Any, *, has_outer: bool) -> None:
+def require_slots(
+    optimizer: Any, slots: str, variable: Any, *, has_outer: bool, exchange: str = "LocalSGD"
+) -> None:
     """Refuse an optimizer whose slots would undo a meeting, or can't be part of one.
 
     Args:
@@ -22,6 +24,7 @@ def require_slots(optimizer: Any, slots: str, variable: Any, *, has_outer: bool)
         slots: "own" or "average".
         variable: the variable of a slot; None where it is not known.
         has_outer: whether an outer optimizer moves the weights.
+        exchange: whose slots they are, in words.
 
     Raises:
         ValueError: it says what to do.
@@ -30,7 +33,7 @@ def require_slots(optimizer: Any, slots: str, variable: Any, *, has_outer: bool)
     if isinstance(optimizer, _FTRL):
         raise ValueError(
             "Ftrl computes weights from its slots alone, so a mean of weights would be forgotten "
-            "in the next update: use another optimizer with LocalSGD."
+            f"in the next update: use another optimizer with {exchange}."
         )
     if isinstance(optimizer, _SCHEDULE_FREE) and (slots == "own" or has_outer):
         raise ValueError(

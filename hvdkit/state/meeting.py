@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from hvdkit.engine import is_initialized
-from hvdkit.exchange.base import Meets
+from hvdkit.exchange.base import Meets, Reports
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import variable_key
-from hvdkit.optimizers.composition import attached_to, leaves
+from hvdkit.optimizers.composition import attached_to, chains, leaves
 from hvdkit.state.inventory import inventory
 from hvdkit.state.reachable import optimizers_of
 from hvdkit.state.statistics import average_statistics
@@ -44,6 +44,22 @@ def weights_that_meet(model: Any) -> list[Tracked]:
         for row in inventory(model)
         if row.role is Role.WEIGHT and row.same_on is None and variable_key(row.variable) in ranks
     ]
+
+
+def reported(model: Any) -> dict[str, float]:
+    """What the exchanges of a model's optimizers tell in the logs of an epoch."""
+    if not is_initialized():
+        return {}
+    exchanges = {
+        id(chain.exchange): chain.exchange
+        for one in optimizers_of(model)
+        for chain in chains(one.optimizer)
+    }
+    found: dict[str, float] = {}
+    for exchange in exchanges.values():
+        if isinstance(exchange, Reports):
+            found |= exchange.logs()
+    return found
 
 
 def _meeting(model: Any) -> Iterator[tuple[Meets, Chain, list[Any]]]:
