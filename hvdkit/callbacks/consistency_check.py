@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from hvdkit.callbacks.broadcast import BroadcastGlobalVariablesCallback
+from hvdkit.data.fit_position import current_position
 from hvdkit.engine import (
     ProcessSet,
     RankMismatchError,
@@ -24,6 +25,7 @@ from hvdkit.state.differences import NAMED, find_differences, find_other_layers,
 from hvdkit.state.digest import digests_of
 from hvdkit.state.groups import Alike, alike, within
 from hvdkit.state.inventory import agreeing, averaged, inventory
+from hvdkit.state.meeting import weights_that_meet
 from hvdkit.state.reachable import (
     COMPILED,
     FoundOptimizer,
@@ -163,6 +165,8 @@ class ConsistencyCheck(keras.callbacks.Callback):
             return
         rows = self._compared(with_statistics=with_statistics)
         purpose = "variables and statistics" if with_statistics else "variables"
+        if met := self._of_replicas(weights_that_meet(self.model)) if self._has_met(when) else []:
+            rows, purpose = [*rows, *met], f"{purpose} after a meeting"
         problem = None
         for group in self._groups:
             found = self._differences(group, rows, purpose)
@@ -191,9 +195,21 @@ class ConsistencyCheck(keras.callbacks.Callback):
         """The variables that the ranks must hold alike now."""
         tracked = inventory(self.model, local=self._local)
         rows = [*agreeing(tracked), *(averaged(tracked) if with_statistics else [])]
+        return self._of_replicas(rows)
+
+    def _of_replicas(self, rows: list[Tracked]) -> list[Tracked]:
         if self.process_set:
             return rows
         return [row for row in rows if row.same_on and within(self._replicas, row.same_on)]
+
+    def _has_met(self, when: str) -> bool:
+        """Whether weights that an exchange lets differ are the same now.
+
+        They are so at the end of epochs, and before the first of all updates.
+        """
+        position = current_position()
+        goes_on = self._updates_before or (position is not None and position.resumed)
+        return when.startswith("at the end") or (when.startswith("before") and not goes_on)
 
     def _differences(self, group: Alike, rows: list[Tracked], purpose: str) -> str | None:
         """What differs between the ranks of a group, in words; repaired, if that is asked for."""

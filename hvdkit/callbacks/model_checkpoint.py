@@ -9,21 +9,22 @@ import keras
 from hvdkit.callbacks.averaged_logs import AgreedLogs
 from hvdkit.engine import topology
 from hvdkit.optimizers.composition import mesh_of
+from hvdkit.state.meeting import bring_together
 from hvdkit.state.reachable import leading_optimizer
-from hvdkit.state.statistics import average_statistics
 
 
 class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
     """`keras.callbacks.ModelCheckpoint` that writes on rank 0 only.
 
     What it monitors at the end of an epoch is that of all ranks; within an epoch (`save_freq` a
-    number of batches) it is that of rank 0's batches. Moving statistics (BatchNormalization's) are
-    averaged over ranks before they are saved. Every rank has it. Takes the arguments of Keras's
+    number of batches) it is that of rank 0's batches. Before a model is saved, moving statistics
+    (BatchNormalization's) are averaged over ranks, and an exchange that lets weights differ brings
+    them together. Every rank has it. Takes the arguments of Keras's
     callback.
     """
 
     def _save_model(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
-        average_statistics(self.model)
+        bring_together(self.model)
         if self.save_best_only and self.monitor_op is None:  # Keras does it after an epoch only
             self._set_monitor_op()
         # Ranks that hold shards or stages of a model write one file together.

@@ -10,6 +10,7 @@ from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.variables import (
     ACCUMULATORS,
     DIFFERING,
+    DIFFERING_SLOTS,
     OWN_EXCHANGE,
     RESIDUALS,
     SEEDS,
@@ -19,7 +20,7 @@ from hvdkit.checkpoint.variables import (
 from hvdkit.errors import CheckpointError
 
 # What becomes of the arrays of a group; the others are taken from rank r % (old number of ranks).
-_AVERAGED = (STATE, ACCUMULATORS, RESIDUALS, DIFFERING)
+_AVERAGED = (STATE, ACCUMULATORS, RESIDUALS, DIFFERING, DIFFERING_SLOTS)
 _SUMMED = ("metrics",)
 
 # Under this name a rank's file lists the weights in "state" that are its own.
@@ -30,8 +31,8 @@ def reshard(rank: int, old_ranks: int, read: Callable[[int], Contents]) -> Conte
     """What a rank starts from when fewer or more ranks wrote the checkpoint.
 
     - Moving statistics, gradients that are accumulated but not applied yet, residuals, and weights
-      that an exchange lets differ: the mean over the old ranks. The ranks average these themselves
-      sooner or later, so the mean keeps what that will give.
+      that an exchange lets differ, with their slots: the mean over the old ranks. The ranks average
+      these themselves sooner or later, so the mean keeps what that will give.
     - Running metrics are sums: rank 0 takes the sum over the old ranks, the others zeros.
     - Seeds: a rank that was there keeps its own; a new one derives its own from rank 0's and its
       number, as `BroadcastGlobalVariablesCallback` does.

@@ -27,9 +27,9 @@ TRAINABLE, LOCAL, SEEDS, STATE = "trainable", "local", "seeds", "state"
 RECURRENT = "recurrent"
 OPTIMIZER, LOCAL_OPTIMIZER, ACCUMULATORS = "optimizer", "local_optimizer", "accumulators"
 # What an exchange keeps: the same on all ranks, each rank's own, and what is not sent yet; and each
-# rank's values of weights that it lets differ.
+# rank's values of weights that it lets differ, and of their slots.
 EXCHANGE, OWN_EXCHANGE, RESIDUALS = "exchange", "own_exchange", "residuals"
-DIFFERING = "differing"
+DIFFERING, DIFFERING_SLOTS = "differing", "differing_slots"
 
 # A checkpoint may lack these: it was written before they were saved, or with another exchange.
 _OPTIONAL = (RECURRENT, RESIDUALS, DIFFERING)
@@ -88,7 +88,8 @@ def _of_optimizer(
     some_shared = {EXCHANGE: [row for row in rest if row.same_on is not None]}
     some_own = {
         RESIDUALS: [row for row in exchanged if row.role is Role.RESIDUAL],
-        OWN_EXCHANGE: [row for row in rest if row.same_on is None],
+        OWN_EXCHANGE: [r for r in rest if r.same_on is None and not r.resumes_from_mean],
+        DIFFERING_SLOTS: [r for r in rest if r.same_on is None and r.resumes_from_mean],
     }
     shared.update({kind: rows for kind, rows in some_shared.items() if rows})
     own.update({kind: rows for kind, rows in some_own.items() if rows})

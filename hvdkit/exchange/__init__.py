@@ -10,12 +10,16 @@ from hvdkit.exchange.base import (
     Aggregated,
     Aggregator,
     Codec,
+    CountsRows,
     Divides,
     EveryMicroStep,
     Exchange,
     GradientExchange,
+    Meets,
     Particular,
     Remembers,
+    Reports,
+    SeesSlots,
 )
 from hvdkit.exchange.compression.casts import Cast
 from hvdkit.exchange.compression.error_feedback import ErrorFeedback
@@ -23,6 +27,9 @@ from hvdkit.exchange.compression.int8 import Int8
 from hvdkit.exchange.compression.one_bit import OneBit
 from hvdkit.exchange.compression.power_sgd import PowerSGD
 from hvdkit.exchange.compression.top_k import TopK
+from hvdkit.exchange.delayed import Delayed
+from hvdkit.exchange.gossip import Gossip
+from hvdkit.exchange.local_sgd import LocalSGD
 from hvdkit.exchange.sharded.exchange import Sharded
 from hvdkit.exchange.tracked import Role, Shard, Tracked
 from hvdkit.exchange.traffic import Counted, Sized, Traffic
@@ -35,18 +42,25 @@ __all__ = [
     "Cast",
     "Codec",
     "Counted",
+    "CountsRows",
+    "Delayed",
     "Divides",
     "ErrorFeedback",
     "EveryMicroStep",
     "Exchange",
     "Gathered",
+    "Gossip",
     "GradientExchange",
     "Int8",
+    "LocalSGD",
+    "Meets",
     "OneBit",
     "Particular",
     "PowerSGD",
     "Remembers",
+    "Reports",
     "Role",
+    "SeesSlots",
     "Shard",
     "Sharded",
     "Sized",

@@ -14,7 +14,7 @@ tensor group have parts of are summed, and local variables are left out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -175,6 +175,63 @@ class GradientExchange(ABC):
 
 
 @runtime_checkable
+class Meets(Protocol):
+    """What an exchange has, too, that lets weights differ between ranks and brings them together.
+
+    `fit` calls it at the end of each epoch, before validation and the callbacks, so that what is
+    evaluated, saved and compared then is what all ranks have in common; and before
+    `hvd.callbacks.ModelCheckpoint` writes in the middle of one.
+    """
+
+    def meet(self, variables: Sequence[Any]) -> None:
+        """Bring weights together that have drifted apart; all ranks call it at the same step.
+
+        Args:
+            variables: all that one optimizer trains and that the ranks have in common.
+        """
+        ...
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """What an exchange has, too, that has something to tell in the logs of an epoch."""
+
+    def logs(self) -> Mapping[str, float]:
+        """Numbers by name, the same on all ranks; `fit` asks at the end of each epoch."""
+        ...
+
+
+@runtime_checkable
+class SeesSlots(Protocol):
+    """What an exchange that works on weights has, too, if it has to do with their slots."""
+
+    def add_slot(self, slot: Any, variable: Any, name: str, optimizer: Any) -> None:
+        """Hear of a slot, once the exchange is built for its variable.
+
+        Args:
+            slot: the optimizer's variable.
+            variable: what it belongs to.
+            name: what Keras calls this kind of slot: "momentum", "average".
+            optimizer: whose it is; an exchange may refuse it with a ValueError.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsRows(Protocol):
+    """What an exchange that works on weights has, too, if it weighs ranks by their rows."""
+
+    def count_rows(self, rows: tf.Tensor, variables: Sequence[Any]) -> None:
+        """Hear of the rows of a batch, before its gradients; `fit` does so with each.
+
+        Args:
+            rows: a float32 scalar.
+            variables: those of the optimizer.
+        """
+        ...
+
+
+@runtime_checkable
 class Remembers(Protocol):
     """An exchange of which something changes only with steps that are applied.
 
@@ -293,11 +350,15 @@ __all__ = [
     "Aggregated",
     "Aggregator",
     "Codec",
+    "CountsRows",
     "Divides",
     "EveryMicroStep",
     "Exchange",
     "GradientExchange",
+    "Meets",
     "Particular",
     "Remembers",
+    "Reports",
+    "SeesSlots",
     "leaves_weights",
 ]

@@ -27,16 +27,25 @@ class Rows:
         self.last = 0.0
         self.total = 0.0
 
-    def count(self, batch: Any, is_real: tf.Tensor | bool = True) -> None:
+    def count(self, batch: Any, is_real: tf.Tensor | bool = True) -> tf.Tensor:
         """Count a batch; a part of the step.
 
         Args:
             batch: what Keras's step takes.
             is_real: False if the batch is padding.
+
+        Returns:
+            Its rows, a float32 scalar.
         """
         rows = tf.where(is_real, tf.cast(_rows_of(batch), tf.float32), 0.0)
         self._last.assign(rows)
         self._sum.assign_add(rows)
+        return rows
+
+    @property
+    def of_last_batch(self) -> tf.Tensor:
+        """Rows of the batch that was counted last, in a graph or eagerly (float32 scalar)."""
+        return self._last.read_value()
 
     def end_pass(self) -> None:
         """Note what was counted, and start from zero."""

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.batch_rows import batch_rows
 from hvdkit.data.batch_scale import BatchScale, batch_scale
 from hvdkit.metrics.kinds import metrics_of, variables_that_count_batches
 from hvdkit.metrics.rows import new_rows
@@ -32,9 +33,10 @@ def with_sharded_batches(model: keras.Model, step: Step, kind: str) -> Step:
 
     def step_on(batch: Any) -> Any:
         if not isinstance(batch, ShardedBatch):
-            if rows is not None:
-                rows.count(batch)
-            return step(batch)
+            if rows is None:
+                return step(batch)
+            with batch_rows(rows.count(batch)):
+                return step(batch)
         with batch_scale(batch.scale) as scale, _weighed_metrics(model, scale):
             if rows is not None:
                 rows.count(batch.data, scale.is_real)

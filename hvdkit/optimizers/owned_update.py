@@ -14,13 +14,13 @@ from hvdkit.exchange.tracked import Role, Shard, Tracked
 from hvdkit.mesh.layout import layout_of, set_layout
 from hvdkit.mesh.variable import raw, variable_key
 from hvdkit.optimizers.composition import Attached
+from hvdkit.optimizers.drifting_slots import ACCUMULATOR
 from hvdkit.optimizers.elementwise import has_rule_of_keras
 
 do_not_convert = tf.autograph.experimental.do_not_convert
 
 # What Keras keeps for each variable besides the slots of its rule: it averages weights after they
 # are exchanged, and adds up gradients before that, unless these are exchanged at each micro-step.
-_ACCUMULATOR = "gradient_accumulator"
 _AVERAGE = "average"
 
 
@@ -121,7 +121,7 @@ class OwnedUpdate(keras.optimizers.Optimizer):
         key = self._var_key(reference_variable)
         variable = self._hvd.unsharded.get(key, reference_variable)
         (own,), (shard,) = self._hvd_owned([variable]), self._hvd.chain.shards([variable])
-        if name == _AVERAGE or (name == _ACCUMULATOR and not self._hvd.accumulates_exchanged):
+        if name == _AVERAGE or (name == ACCUMULATOR and not self._hvd.accumulates_exchanged):
             own, shard = variable, None
         if own is None:
             return None
@@ -129,11 +129,11 @@ class OwnedUpdate(keras.optimizers.Optimizer):
         layout = layout_of(own)
         if layout is not None:
             set_layout(slot, layout)
-        role = Role.ACCUMULATOR if name == _ACCUMULATOR else Role.SLOT
+        role = Role.ACCUMULATOR if name == ACCUMULATOR else Role.SLOT
         if shard is not None:
             row = Tracked(slot, role, slot.path, layout_of(variable), shard=shard)
             self._hvd.tracked.append(row)
-        elif own is not variable or (role is Role.SLOT and self._hvd_differs(variable)):
+        elif own is not variable:
             self._hvd.tracked.append(Tracked(slot, role, slot.path, layout))
         return slot
 
@@ -163,12 +163,6 @@ class OwnedUpdate(keras.optimizers.Optimizer):
                 elements = raw(slot).shape.num_elements()
                 shard = Shard(0, elements, tuple(slot.shape))
                 self._hvd.tracked.append(Tracked(slot, Role.SLOT, slot.path, shard=shard))
-
-    def _hvd_differs(self, variable: Any) -> bool:
-        """Whether the exchange lets the ranks hold different values of a variable."""
-        key = variable_key(variable)
-        rows = [row for row in self._hvd.tracked if variable_key(row.variable) == key]
-        return any(row.role is Role.WEIGHT and row.same_on is None for row in rows)
 
     def _use_weight_decay(self, variable: Any) -> bool:
         # What is left out is said of variables, by their names or themselves.

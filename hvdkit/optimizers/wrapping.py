@@ -29,6 +29,7 @@ from hvdkit.optimizers.composition import (
     is_distributed,
     leaves,
 )
+from hvdkit.optimizers.drifting_slots import DriftingSlots
 from hvdkit.optimizers.finite import FiniteGuard, Guarded
 from hvdkit.optimizers.mixins import DistributedComposite, DistributedLeaf
 from hvdkit.optimizers.nonfinite_policy import Policy
@@ -67,7 +68,7 @@ def distribute(
         leaf_mixins += (Guarded,)
     leaf_mixins += (ClippedOverRanks,)
     if not leaves_weights(chain.exchange):
-        leaf_mixins += (OwnedUpdate,)
+        leaf_mixins += (DriftingSlots, OwnedUpdate)
 
     def make_distributed(one: Any) -> None:
         if attached_to(one) is not None:
@@ -82,6 +83,8 @@ def distribute(
             vars(one)["_hvd_guard"] = FiniteGuard(nonfinite)
         if one.built and not is_composite(one):
             _take_built(one, chain)
+            if isinstance(one, DriftingSlots):
+                one.adopt_slots(one._trainable_variables)
         for inner in inner_optimizers(one):
             make_distributed(inner)
 

@@ -22,7 +22,7 @@ from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.metrics.weighted_steps import Step, with_sharded_batches
 from hvdkit.patches import Patch
 from hvdkit.state.constants import NOTE_CONSTANTS
-from hvdkit.state.statistics import average_statistics
+from hvdkit.state.meeting import bring_together, reported
 from hvdkit.training import complete_files
 from hvdkit.training.build import BuiltFirst
 from hvdkit.training.comparison import SameSteps, current_comparison
@@ -141,12 +141,15 @@ def _metrics_result(original: Callable[..., Any], model: Any, logs: Any) -> Any:
             comparison.end_epoch()
         # The steps of an epoch are done: before validation, callbacks, and files they write, and
         # on every rank, whether it validates or not.
-        average_statistics(model)
+        bring_together(model)
     kind = TRAINING if trains(model) else TEST
     end_pass(model, kind)
     if not several_ranks() or not reads_sharded(model):
-        return original(model, logs)
-    return logs_of_pass(model, logs, kind)
+        of_pass = original(model, logs)
+    else:
+        of_pass = logs_of_pass(model, logs, kind)
+    more = reported(model) if trains(model) else {}
+    return {**dict(of_pass), **more} if more else of_pass
 
 
 PATCHES = (
@@ -178,7 +181,7 @@ PATCHES = (
         TensorFlowTrainer,
         "_get_metrics_result_or_logs",
         _metrics_result,
-        "logs of a pass are those of all ranks; moving statistics are averaged",
+        "logs of a pass are those of all ranks; weights and statistics are brought together",
     ),
     Patch(
         TFEpochIterator,

@@ -9,9 +9,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.data.batch import ShardedBatch
+from hvdkit.data.batch_rows import batch_rows
 from hvdkit.engine import logger, topology
 from hvdkit.keras_internals import TensorFlowTrainer
 from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
+from hvdkit.metrics.rows import TRAINING, rows_of
 from hvdkit.metrics.weighted_steps import Step
 from hvdkit.optimizers.composition import is_distributed
 from hvdkit.state.reachable import leading_optimizer
@@ -79,7 +82,9 @@ def split_at_optimizer(model: keras.Model, step: Step) -> Step:
 
     def train_step(batch: Any) -> Any:
         logs, gradients = compiled(batch)
-        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        counted = None if isinstance(batch, ShardedBatch) else rows_of(model, TRAINING)
+        with batch_rows(None if counted is None else counted.of_last_batch):
+            model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return logs
 
     return train_step

@@ -1,0 +1,3 @@
+"""Gossip between ranks, against the matrices of its graphs."""
+
+MODULES = ("mixing", "push_sum", "fit")
