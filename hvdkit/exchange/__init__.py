@@ -6,8 +6,16 @@ own is a class with the methods of `Exchange`, of `Aggregator` or of `Codec`.
 
 from hvdkit.exchange.aggregators import Gathered, Summed
 from hvdkit.exchange.allreduce import AllReduce
-from hvdkit.exchange.base import Aggregated, Aggregator, Codec, Exchange, GradientExchange
+from hvdkit.exchange.base import (
+    Aggregated,
+    Aggregator,
+    Codec,
+    Exchange,
+    GradientExchange,
+    OutOfStep,
+)
 from hvdkit.exchange.compression.casts import Cast
+from hvdkit.exchange.parameter_server import ParameterServer
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import variable_key
 
@@ -20,6 +28,8 @@ __all__ = [
     "Exchange",
     "Gathered",
     "GradientExchange",
+    "OutOfStep",
+    "ParameterServer",
     "Role",
     "Summed",
     "Tracked",

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -136,6 +136,47 @@ class GradientExchange(ABC):
         return None
 
 
+@runtime_checkable
+class OutOfStep(Protocol):
+    """What an exchange has, too, whose ranks do not go through a `fit` in step.
+
+    Some of them may not train at all. Nothing around the steps of a `fit` asks other ranks then:
+    an epoch, its logs and its validation are each rank's own. `fit` calls, on every rank: `begin`;
+    then on those that train `start`, the steps, and `leave`, and on the others `serve`; then `end`.
+    """
+
+    def share(self) -> tuple[int, int] | None:
+        """This rank's number among those that train, and theirs; None if it does not train."""
+        ...
+
+    def begin(self, optimizer: Any) -> None:
+        """Get ready; all ranks call it together.
+
+        Args:
+            optimizer: that of the exchange, which updates variables itself; it is built.
+
+        Raises:
+            ValueError, NotImplementedError: on every rank: the optimizer can't be right with it.
+        """
+        ...
+
+    def start(self) -> None:
+        """Take the weights to begin with, on a rank that trains, before its first step."""
+        ...
+
+    def leave(self) -> None:
+        """A rank that trains has made its last step; it waits until all have."""
+        ...
+
+    def serve(self) -> None:
+        """What a rank does that does not train, until all others have made their last step."""
+        ...
+
+    def end(self) -> None:
+        """Give all ranks the weights; all of them call it together."""
+        ...
+
+
 def leaves_weights(exchange: Exchange) -> bool:
     """Whether an exchange changes gradients only, and leaves weights to the optimizer."""
     kind = type(exchange)
@@ -222,5 +263,6 @@ __all__ = [
     "Codec",
     "Exchange",
     "GradientExchange",
+    "OutOfStep",
     "leaves_weights",
 ]
