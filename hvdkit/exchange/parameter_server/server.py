@@ -9,7 +9,7 @@ import numpy as np
 
 from hvdkit.engine import topology
 from hvdkit.engine.point_to_point import Arrived, Naps, PointToPoint
-from hvdkit.exchange.parameter_server.clock import Clock, StepsTogether
+from hvdkit.schedules.staleness import Clock, StepsTogether
 from hvdkit.exchange.parameter_server.messages import (
     DONE,
     END,
