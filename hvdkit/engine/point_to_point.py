@@ -91,9 +91,7 @@ class PointToPoint:
         ...     received = messages.receive(np.empty(3, np.float32), source=0, tag=0)
     """
 
-    def __init__(
-        self, process_set: ProcessSet, what: str = "a pipeline sends activations"
-    ) -> None:
+    def __init__(self, process_set: ProcessSet, what: str = "a pipeline sends activations") -> None:
         self._ranks = process_set_ranks(process_set)
         self.index = self._ranks.index(rank())
         self.size = len(self._ranks)
@@ -227,9 +225,7 @@ def why_impossible(what: str) -> str | None:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        return (
-            f"{what} with mpi4py, which can't be imported: {error}. Run pip install mpi4py."
-        )
+        return f"{what} with mpi4py, which can't be imported: {error}. Run pip install mpi4py."
     if size() > 1 and MPI.COMM_WORLD.Get_size() == 1:
         return (
             f"mpi4py uses {MPI.Get_library_version().splitlines()[0]}, which is not the MPI that "

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
+from hvdkit.callbacks.learning_rate import LearningRateWarmupCallback
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import Sum, ops, raise_everywhere, require_same, several_ranks, topology
 from hvdkit.engine.alone import alone
@@ -132,6 +133,11 @@ def _problem(call: Call, found: list[tuple[Any, OutOfStep]]) -> str | None:
                 f"{layer.name} (SyncBatchNormalization) needs all ranks at each step, which do "
                 f"not go in step with {kind}: use keras.layers.BatchNormalization."
             )
+    if any(attached_to(found[0][0]).chain.is_local(v) for v in call.model.trainable_variables):
+        return (
+            f"{kind} updates variables on ranks that hold them all, and register_local_var has "
+            "left some to each rank: leave that out, or use hvd.exchange.AllReduce."
+        )
     for callback in call.callbacks:
         name = type(callback).__name__
         if isinstance(callback, (BackupAndRestore, keras.callbacks.BackupAndRestore)):
@@ -139,6 +145,11 @@ def _problem(call: Call, found: list[tuple[Any, OutOfStep]]) -> str | None:
                 f"{name} saves a step that all ranks have made, and there is none with {kind}: "
                 "save the weights with hvd.callbacks.ModelCheckpoint, or call fit for some epochs "
                 "at a time and save after each."
+            )
+        if isinstance(callback, LearningRateWarmupCallback):
+            return (
+                f"{name} begins with one rank's share of the learning rate, and with {kind} a rate "
+                "is for one rank's gradients: leave it out, or give the optimizer a schedule."
             )
         if getattr(callback, "restore_best_weights", False):
             return (

@@ -9,7 +9,6 @@ import numpy as np
 
 from hvdkit.engine import topology
 from hvdkit.engine.point_to_point import Arrived, Naps, PointToPoint
-from hvdkit.schedules.staleness import Clock, StepsTogether
 from hvdkit.exchange.parameter_server.messages import (
     DONE,
     END,
@@ -20,6 +19,7 @@ from hvdkit.exchange.parameter_server.messages import (
     Weights,
 )
 from hvdkit.exchange.parameter_server.updates import Updates
+from hvdkit.schedules.staleness import Clock, StepsTogether
 from hvdkit.watch.activity import activity
 
 

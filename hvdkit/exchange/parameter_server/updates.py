@@ -97,7 +97,8 @@ class Updates:
         def update(*gradients: tf.Tensor) -> None:
             optimizer.apply(list(gradients), variables)
 
-        return update
+        function: Callable[..., Any] = update
+        return function
 
 
 def _mean(gradients: Sequence[np.ndarray | None]) -> np.ndarray | None:
@@ -107,5 +108,6 @@ def _mean(gradients: Sequence[np.ndarray | None]) -> np.ndarray | None:
         return None
     if len(gradients) == 1:
         return there[0]
-    total = np.sum(there, axis=0, dtype=np.result_type(there[0].dtype, np.float32))
-    return (total / len(gradients)).astype(there[0].dtype)
+    total: np.ndarray = np.sum(there, axis=0, dtype=np.result_type(there[0].dtype, np.float32))
+    mean: np.ndarray = (total / len(gradients)).astype(there[0].dtype)
+    return mean

@@ -79,9 +79,7 @@ class Worker:
         values: dict[int, np.ndarray] = {}
         with self._messages.during(_WAITS_FOR_WEIGHTS):
             for server, numbers, layout in self._servers:
-                message = self._messages.receive_patiently(
-                    layout.weights_buffer(), server, WEIGHTS
-                )
+                message = self._messages.receive_patiently(layout.weights_buffer(), server, WEIGHTS)
                 weights = layout.read_weights(message)
                 self.lead = max(self.lead, self._steps - weights.slowest)
                 values.update(zip(numbers, weights.values, strict=True))

@@ -49,6 +49,16 @@ def check_callbacks() -> None:
     _refused("restore_best_weights", compiled(mlp(0), ParameterServer()), callbacks=[best])
 
 
+    warmup = hvd.callbacks.LearningRateWarmupCallback(0.1)
+    _refused("LearningRateWarmup", compiled(mlp(0), ParameterServer()), callbacks=[warmup])
+
+
+def check_local_variables() -> None:
+    model = compiled(mlp(0), ParameterServer())
+    model.optimizer.register_local_var(model.trainable_variables[0])
+    _refused("register_local_var", model)
+
+
 def check_layers_that_need_all_ranks() -> None:
     model = keras.Sequential(
         [keras.Input((6,)), hvd.SyncBatchNormalization(), keras.layers.Dense(2)]
@@ -66,7 +76,7 @@ def check_more_servers_than_variables() -> None:
 def check_a_loop_of_ones_own() -> None:
     variable = keras.Variable([1.0])
     optimizer = hvd.DistributedOptimizer(optimizers.SGD(), exchange=ParameterServer())
-    with pytest.raises(NotImplementedError, match="model.fit"):
+    with pytest.raises(NotImplementedError, match="which model"):
         optimizer.apply([tf.constant([1.0])], [variable])
 
 

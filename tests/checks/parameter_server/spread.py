@@ -19,7 +19,9 @@ def check_servers_hold_about_equally_many_bytes() -> None:
         for _ in range(20):
             sizes = [int(size) for size in rng.integers(1, 1000, 12)]
             owners = spread(sizes, servers)
-            held = [sum(s for s, o in zip(sizes, owners, strict=True) if o == n) for n in range(servers)]
+            held = [
+                sum(s for s, o in zip(sizes, owners, strict=True) if o == n) for n in range(servers)
+            ]
             assert sum(held) == sum(sizes)
             assert max(held) <= sum(sizes) / servers + max(sizes)
             assert min(held) > 0

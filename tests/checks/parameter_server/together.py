@@ -142,7 +142,7 @@ def check_a_step_of_ones_own() -> None:
     def build(seed: int) -> keras.Model:
         keras.utils.set_random_seed(seed)
         model = _OwnStep()
-        model.build((None, 6))
+        model(np.zeros((1, 6), "float32"))
         return model
 
     _is_one_process(lambda: optimizers.SGD(0.1), build=build)
