@@ -48,7 +48,6 @@ def check_callbacks() -> None:
     best = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
     _refused("restore_best_weights", compiled(mlp(0), ParameterServer()), callbacks=[best])
 
-
     warmup = hvd.callbacks.LearningRateWarmupCallback(0.1)
     _refused("LearningRateWarmup", compiled(mlp(0), ParameterServer()), callbacks=[warmup])
 

@@ -118,7 +118,7 @@ def check_sparse_gradients() -> None:
     _is_one_process(lambda: optimizers.SGD(0.1, 0.9), build=embedding, rows=(x, y))
 
 
-class _OwnStep(keras.Model):
+class OwnStep(keras.Model):
     """A model with a training step of its own, and a variable that has no gradient."""
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class _OwnStep(keras.Model):
 def check_a_step_of_ones_own() -> None:
     def build(seed: int) -> keras.Model:
         keras.utils.set_random_seed(seed)
-        model = _OwnStep()
+        model = OwnStep()
         model(np.zeros((1, 6), "float32"))
         return model
 
