@@ -103,6 +103,11 @@ CASES = [
         launchers=("gloo",),
     ),
     Case(
+        "parameter_server.py",
+        error=("HvdkitError: a parameter server sends weights", "Start it with mpirun"),
+        launchers=("gloo",),
+    ),
+    Case(
         "one_rank_fails.py",
         arguments=("error",),
         ranks=3,

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from hvdkit.engine import topology
+from hvdkit.engine import several_ranks
 from hvdkit.metrics.logs import over_ranks
 from hvdkit.metrics.rows import TEST, TRAINING
 from hvdkit.metrics.snapshot import Snapshot
@@ -28,7 +28,7 @@ class LogsOfAllRanks(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Remember that `fit` runs, since `evaluate` calls callbacks too."""
-        self._in_fit = topology.size() > 1
+        self._in_fit = several_ranks()
         super().on_train_begin(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -55,7 +55,7 @@ class LogsOfAllRanks(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Replace the entries of the logs."""
-        if logs is not None and topology.size() > 1:
+        if logs is not None and several_ranks():
             logs.update(self._over_ranks(logs))
         super().on_epoch_end(epoch, logs)
 

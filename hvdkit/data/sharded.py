@@ -149,6 +149,28 @@ class ShardedData(LazyDataset):
         """The rank's batches of an epoch; `ShardedBatch` where ranks may have unequal rows."""
         return self.source.dataset(sharding, self.next_epoch, in_order=in_order, first=first)
 
+    def divided_anew(self, rank: int, size: int, ranks: ProcessSet) -> ShardedData:
+        """The same data, divided over another number of ranks; it goes on with the same epochs.
+
+        Args:
+            rank: which shard this rank reads.
+            size: how many there are.
+            ranks: those that compare what can be seen only once it is read.
+
+        Raises:
+            ValueError: it can't be divided so, or not without counting its rows at each step.
+        """
+        sharding = replace(self.sharding, rank=rank, size=size)
+        self.source.check(sharding)
+        divided = ShardedData(self.source, sharding, ranks)
+        divided._epochs = self._epochs
+        if isinstance(divided.dataset(sharding).element_spec, CountedBatch):
+            raise ValueError(
+                "how many rows the other ranks have in a step of this data is known only when it "
+                "is read: give hvd.shard data whose batches all have the same number of rows."
+            )
+        return divided
+
     def compare_first_batch(self) -> None:
         """Compare what can be seen only once it is read; all ranks call it after a step.
 

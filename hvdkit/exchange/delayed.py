@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from hvdkit.engine import ProcessSet
+from hvdkit.exchange.abilities import Particular, Remembers
 from hvdkit.exchange.allreduce import AllReduce
 from hvdkit.exchange.base import GradientExchange, leaves_weights
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.exchange.traffic import Traffic, traffic_of
 from hvdkit.mesh.layout import layout_of
 from hvdkit.mesh.variable import path_of, raw, variable_key
 
@@ -110,6 +112,20 @@ class Delayed(GradientExchange):
     def agreed_by(self) -> ProcessSet | None:
         """See `Exchange.agreed_by`."""
         return self._inner.agreed_by()
+
+    def remember(self, applied: Callable[[], tf.Tensor]) -> None:
+        """See `Remembers`: what the inner exchange keeps goes with what it has exchanged."""
+        if isinstance(self._inner, Remembers):
+            self._inner.remember(applied)
+
+    def require_fitting(self, optimizer: Any) -> None:
+        """See `Particular`."""
+        if isinstance(self._inner, Particular):
+            self._inner.require_fitting(optimizer)
+
+    def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
+        """See `Counted`; what the inner exchange sends."""
+        return traffic_of(self._inner, tensors, step)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain data."""

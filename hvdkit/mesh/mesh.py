@@ -18,6 +18,7 @@ from hvdkit.engine import (
     require_same,
     topology,
 )
+from hvdkit.engine.alone import own_ranks
 from hvdkit.engine.process_sets import process_set_of_ranks
 
 Axis = Literal["data", "pipeline", "tensor"]
@@ -143,9 +144,11 @@ def over_replicas(process_set: ProcessSet) -> ProcessSet:
     Args:
         process_set: what a user has chosen, or `hvd.global_process_set`.
     """
-    if _current is None or process_set.process_set_id != 0:
+    if process_set.process_set_id != 0:
         return process_set
-    return _current.data_set
+    if (own := own_ranks()) is not None:
+        return own
+    return process_set if _current is None else _current.data_set
 
 
 def replicas() -> ProcessSet:

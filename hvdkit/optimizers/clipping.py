@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, ops, raise_everywhere
 from hvdkit.engine.elastic import is_elastic
-from hvdkit.exchange.base import Divides, leaves_weights
+from hvdkit.exchange.abilities import Divides
+from hvdkit.exchange.base import leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.mesh.layout import is_sharded, layout_of

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.batch_rows import current_rows
-from hvdkit.exchange.base import CountsRows, SeesSlots
+from hvdkit.exchange.abilities import CountsRows, SeesSlots
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.layout import layout_of

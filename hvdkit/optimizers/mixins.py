@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Max, ProcessSet, ops, topology
-from hvdkit.exchange.base import Divides
+from hvdkit.exchange.abilities import Divides
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.mesh.layout import layout_of, set_layout
 from hvdkit.optimizers.composition import Attached, inner_optimizers, leaves

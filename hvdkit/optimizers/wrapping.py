@@ -14,7 +14,8 @@ import keras
 
 from hvdkit import patches
 from hvdkit.engine import logger
-from hvdkit.exchange.base import Divides, Particular, leaves_weights
+from hvdkit.exchange.abilities import Divides, Particular
+from hvdkit.exchange.base import leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.keras_internals import is_keras2_optimizer, save_under_name_of
 from hvdkit.mesh.layout import is_sharded

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hvdkit.engine import is_initialized
-from hvdkit.exchange.base import Meets, Reports
+from hvdkit.exchange.abilities import Meets, Reports
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import variable_key

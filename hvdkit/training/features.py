@@ -27,12 +27,14 @@ class Call:
         model: whose method is called.
         method: its name.
         arguments: all of its arguments by name, with the defaults of those that were left out.
+        instead: what is called in the place of Keras's method, without arguments; None for that.
         result: what it returns, once it has.
     """
 
     model: Any
     method: str
     arguments: dict[str, Any]
+    instead: Callable[[], Any] | None = None
     result: Any = None
 
     @property
@@ -98,7 +100,10 @@ def with_features(
         stack.callback(_in_call.reset, _in_call.set(True))
         for feature in made:
             stack.enter_context(feature.around(call))
-        call.result = original(model, **call.arguments)
+        if call.instead is not None:
+            call.result = call.instead()
+        else:
+            call.result = original(model, **call.arguments)
     return call.result
 
 

@@ -30,6 +30,7 @@ from hvdkit.training.features import Call, Feature, in_call, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
 from hvdkit.training.on_several_ranks import AgreedCallbacks
+from hvdkit.training.out_of_step import RanksOutOfStep
 from hvdkit.training.prediction import PredictionsOfAllRanks, rows_being_read
 from hvdkit.training.refusals import RefusedData, RefusedOptimizer
 from hvdkit.training.sharded_reading import (
@@ -69,6 +70,7 @@ FIT: tuple[Callable[[], Feature], ...] = (
     BuiltFirst,
     RefusedOptimizer,
     AgreedCallbacks,
+    RanksOutOfStep,
     ReadSharded,
     AddedChecks,
     SameSteps,
@@ -101,7 +103,7 @@ def _make_function(original: Callable[..., Any], model: Any, step_function: Step
     vars(model)[_KNOWS_STEPS] = True
     of_training = step_function == model.train_step
     step = with_sharded_batches(model, step_function, TRAINING if of_training else TEST)
-    if not of_training or not model.jit_compile or not several_ranks():
+    if not of_training or not model.jit_compile or topology.size() == 1:
         return original(model, step)
     with reduction_outside(model, step) as step:
         return original(model, step)

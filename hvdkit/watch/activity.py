@@ -62,7 +62,7 @@ class Activity:
     def __init__(self) -> None:
         self.on = False
         self.changed: Callable[[], None] = lambda: None
-        self._doing: tuple[str, Sequence[int] | None] | None = None
+        self._doing: tuple[str, Sequence[int] | None, bool] | None = None
         self._inside: Callable[[], str] = lambda: "a graph"
         self._count = 0
         self._pauses: list[str] = []
@@ -80,9 +80,17 @@ class Activity:
         self.changed = lambda: None
 
     @contextlib.contextmanager
-    def doing(self, what: str, ranks: Sequence[int] | None) -> Iterator[None]:
-        """While inside, the main thread waits in a collective of `ranks` (None for all)."""
-        before, self._doing = self._doing, (what, ranks)
+    def doing(
+        self, what: str, ranks: Sequence[int] | None, *, patient: bool = False
+    ) -> Iterator[None]:
+        """While inside, the main thread waits in a collective of `ranks` (None for all).
+
+        Args:
+            what: the collective, in words.
+            ranks: the ranks that have to take part.
+            patient: whether they may come as late as they like, as long as they live.
+        """
+        before, self._doing = self._doing, (what, ranks, patient)
         try:
             yield
         finally:
@@ -150,10 +158,11 @@ class Activity:
 
     def state(self) -> dict[str, Any]:
         """What the other ranks are told (`hvdkit.watch.judge.State`)."""
-        doing, ranks = self._doing or (None, None)
+        doing, ranks, patient = self._doing or (None, None, False)
         inside = self._inside()
         return {
             "doing": doing,
+            "patient": patient,
             "ranks": None if ranks is None else list(ranks),
             "count": self._count,
             "pause": self._pauses[-1] if self._pauses else None,

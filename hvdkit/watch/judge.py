@@ -46,6 +46,7 @@ class Waiting:
         since: when it began, on the waiting clock.
         graph: the key of the graph marks it was read from; None for an eager collective.
         done: how many collectives of these marks were finished before.
+        patient: whether the others may come as late as they like.
     """
 
     rank: int
@@ -54,6 +55,7 @@ class Waiting:
     since: float
     graph: str | None = None
     done: int = 0
+    patient: bool = False
 
 
 @dataclass
@@ -112,7 +114,8 @@ class State:
         """The collectives that the rank waits in."""
         if "" in self.since:
             ranks = self.said["ranks"] or everyone
-            yield Waiting(rank, self.said["doing"], ranks, self.since[""][1])
+            patient = self.said["doing"] in (_JOIN, LEAVING) or self.said.get("patient", False)
+            yield Waiting(rank, self.said["doing"], ranks, self.since[""][1], patient=patient)
         for graph in self.said.get("graphs", []):
             key = _key(graph["ranks"])
             if key in self.since:
@@ -124,8 +127,8 @@ class State:
         """Whether the rank has come to where another one waits."""
         if self.said.get("doing") == _JOIN:
             return True  # Horovod answers for it
-        if waiting.what in (_JOIN, LEAVING):
-            return True  # the others may come as late as they like
+        if waiting.patient:
+            return True
         if waiting.graph is None:
             return bool(self.said.get("doing") == waiting.what)
         for graph in self.said.get("graphs", []):
@@ -185,7 +188,7 @@ def find_stall(
                 continue
         elif seconds < limit:
             continue
-        if waiting.what in (_JOIN, LEAVING) and not missing:
+        if waiting.patient and not missing:
             continue
         together = [rank for rank in others if rank not in missing]
         found.append(Stall(waiting.what, seconds, together, missing))

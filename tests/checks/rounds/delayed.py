@@ -55,6 +55,22 @@ def check_no_delay_is_an_allreduce() -> None:
         close(late, plain, 0, 0)
 
 
+def check_what_an_inner_exchange_remembers_goes_on() -> None:
+    """The residuals of a late exchange are those of a prompt one, a step later."""
+    if hvd.size() == 1:
+        return
+    prompt, late = (
+        run(hvd.DistributedOptimizer(optimizers.SGD(0.5), exchange=exchange), 5)
+        for exchange in (_one_bit(), Delayed(exchange=_one_bit()))
+    )
+    for mine, expected in zip(late[1:], prompt[:-1], strict=True):
+        close(mine, expected)
+
+
+def _one_bit() -> AllReduce:
+    return AllReduce(hvd.exchange.ErrorFeedback(hvd.exchange.OneBit()))
+
+
 def check_the_exchange_waits_for_nothing_of_its_own_step() -> None:
     """In the graph no collective comes after an operation of the forward or backward pass."""
     if hvd.size() == 1:
