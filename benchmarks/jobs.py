@@ -193,6 +193,37 @@ class PausableJob(Job):
         return [b - a for a, b in itertools.pairwise(inside)]
 
 
+class CountedJob(PausableJob):
+    """A pausable job, and the bytes that it sends in a step.
+
+    Args:
+        launcher: see `PausableJob`.
+        ranks: see `PausableJob`.
+        arguments: see `PausableJob`.
+        counter: tells how many bytes have been sent so far, by whomever.
+        sent: gets the bytes of a step, once for each turn.
+    """
+
+    def __init__(
+        self,
+        launcher: str,
+        ranks: int,
+        arguments: list[str],
+        counter: Callable[[], int],
+        sent: list[float],
+    ) -> None:
+        super().__init__(launcher, ranks, arguments)
+        self._counter = counter
+        self._sent = sent
+
+    def run_for(self, seconds: float) -> list[list[float]]:
+        """See `PausableJob.run_for`."""
+        before = self._counter()
+        steps = super().run_for(seconds)
+        self._sent.append((self._counter() - before) / (len(steps[0]) + 1))
+        return steps
+
+
 def step_times_in_turn(
     starts: Mapping[str, Callable[[], PausableJob]], rounds: int, seconds: float
 ) -> dict[str, list[float]]:

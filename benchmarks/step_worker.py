@@ -11,7 +11,7 @@ WARM_UP = 8
 
 
 def main(model_name: str, variant: str, folder: str) -> None:
-    """Train a model of `models.py` in one of the ways of `step_time.VARIANTS`."""
+    """Train a model of `models.py` in a way of `step_time.VARIANTS` or `exchange_methods`."""
     if variant == "stock":
         import horovod.tensorflow as engine
 
@@ -37,18 +37,16 @@ def main(model_name: str, variant: str, folder: str) -> None:
         def apply(self, grads: Any, trainable_variables: Any = None) -> None:
             super().apply([engine.allreduce(g) for g in grads], trainable_variables)
 
-    optimizers = {
-        "alone": lambda: keras.optimizers.Adam(1e-4),
-        "stock": lambda: StockAdam(1e-4),
-        "hvdkit": lambda: engine.DistributedOptimizer(keras.optimizers.Adam(1e-4)),
-        "sharded": lambda: engine.DistributedOptimizer(
-            keras.optimizers.Adam(1e-4), exchange=engine.exchange.Sharded()
-        ),
-    }
+    if variant == "stock":
+        optimizer = StockAdam(1e-4)
+    else:
+        from exchange_methods import optimizer_of
+
+        optimizer = optimizer_of("allreduce" if variant == "hvdkit" else variant, 1e-4)
     keras.utils.set_random_seed(engine.rank())
     model, x, y, batch = MODELS[model_name]()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=optimizers[variant](), loss=loss)
+    model.compile(optimizer=optimizer, loss=loss)
     options = tf.data.Options()
     options.autotune.enabled = False
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch, drop_remainder=True)
