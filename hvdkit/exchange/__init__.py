@@ -4,6 +4,7 @@
 own is a class with the methods of `Exchange`, of `Aggregator` or of `Codec`.
 """
 
+from hvdkit.exchange.adasum_delta import AdasumDelta
 from hvdkit.exchange.aggregators import Gathered, Summed
 from hvdkit.exchange.allreduce import AllReduce
 from hvdkit.exchange.base import (
@@ -26,6 +27,7 @@ from hvdkit.exchange.traffic import Counted, Sized, Traffic
 from hvdkit.mesh.variable import variable_key
 
 __all__ = [
+    "AdasumDelta",
     "Aggregated",
     "Aggregator",
     "AllReduce",
