@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks.compression.methods import gradients_of, variables_of
+from checks.marks import long
 from checks.reference import data, mlp, same_on_all_ranks
 from keras import optimizers
 
@@ -88,6 +89,7 @@ def check_steps_are_combined_as_each_optimizer_makes_them() -> None:
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-5)
 
 
+@long
 def check_steps_in_fit_and_nan() -> None:
     if not _possible():
         return
