@@ -180,7 +180,7 @@ def check_half_precision() -> None:
             value = variable.numpy()
             assert value.dtype == np.float16, name
             assert np.isfinite(value).all(), name
-            assert np.abs(value).max() > 0.1, name
+            assert np.abs(value).max() > 0.01, name
         assert all(array.dtype in (np.float32, np.int64) for array in kept(optimizer)), name
 
 
