@@ -15,6 +15,7 @@ from hvdkit.exchange.abilities import (
     Reports,
     SeesSlots,
 )
+from hvdkit.exchange.adasum_delta import AdasumDelta
 from hvdkit.exchange.aggregators import Gathered, Summed
 from hvdkit.exchange.allreduce import AllReduce
 from hvdkit.exchange.base import Aggregated, Aggregator, Codec, Exchange, GradientExchange
@@ -34,6 +35,7 @@ from hvdkit.exchange.traffic import Counted, Sized, Traffic
 from hvdkit.mesh.variable import variable_key
 
 __all__ = [
+    "AdasumDelta",
     "Aggregated",
     "Aggregator",
     "AllReduce",

@@ -55,8 +55,8 @@ class AllReduce(GradientExchange):
             way are averaged, and those at right angles added up, variable by variable; over MPI, a
             power of 2 of ranks, and no sparse gradients (Maleki et al., 2020,
             https://arxiv.org/abs/2006.02924). As Horovod's `hvd.allreduce(op=hvd.Adasum)` of the
-            gradients; the paper combines what the optimizers make of them, which is the same for
-            SGD without momentum.
+            gradients; `AdasumDelta` combines the steps that optimizers make of them, which is the
+            same for SGD without momentum.
         compression: how gradients travel: `hvd.Compression.none`, `fp16` or `bf16`; a codec; or
             anything with `compress` and `decompress`.
         gradient_predivide_factor: with `hvd.Average`, divide by this before the sum and by

@@ -58,10 +58,6 @@ class Memory:
         """The path of what is kept for a variable."""
         return f"{self._kind}/{path_of(variable)}"
 
-    def get(self, variable: Any) -> keras.Variable | None:
-        """What is kept for a variable; None for nothing."""
-        return self._of.get(variable_key(variable))
-
     def __getitem__(self, variable: Any) -> keras.Variable:
         return self._of[variable_key(variable)]
 
@@ -76,6 +72,7 @@ class Clock:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._of: dict[int, keras.Variable] = {}
+        self._started: list[keras.Variable] = []
 
     def start(self, variables: Sequence[Any], ranks: ProcessSet) -> list[Tracked]:
         """Begin at 0 for some variables, alike on all ranks."""
@@ -83,6 +80,7 @@ class Clock:
             return []
         steps = keras.Variable(np.zeros([], "int64"), dtype="int64", trainable=False)
         self._of.update((variable_key(v), steps) for v in variables)
+        self._started.append(steps)
         path = f"{self._kind}/steps/{path_of(variables[0])}"
         return [Tracked(steps, Role.SLOT, path, same_on=ranks)]
 
@@ -94,6 +92,11 @@ class Clock:
         """One step more, however many buckets it has."""
         steps = self._steps(variables)
         return steps, tf.convert_to_tensor(steps.value) + 1
+
+    def number(self, variables: Sequence[Any]) -> int:
+        """Which of the optimizers has these variables: the same number on all ranks."""
+        steps = self._steps(variables)
+        return next(i for i, one in enumerate(self._started) if one is steps)
 
     def _steps(self, variables: Sequence[Any]) -> keras.Variable:
         return self._of[variable_key(variables[0])]

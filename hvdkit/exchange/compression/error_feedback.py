@@ -79,7 +79,7 @@ class ErrorFeedback:
         self, bucket: Sequence[tf.Tensor], variables: Sequence[Any], name: str
     ) -> Aggregated:
         """See `Aggregator.aggregate`."""
-        residuals = [self._residuals.get(variable) for variable in variables]
+        residuals = [self._residuals[v] if self._loses(v) else None for v in variables]
         given = [
             tensor if kept is None else tf.cast(tensor, kept.dtype) + kept.value
             for tensor, kept in zip(bucket, residuals, strict=True)

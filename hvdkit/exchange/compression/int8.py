@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,9 +34,9 @@ class Int8(OfRanks):
     biased: use that inside `ErrorFeedback`, which goes with both.
 
     State: with `"stochastic"` the number of steps, alike on all ranks. The random numbers come from
-    it, the seed, the rank and the tensor, so a training that goes on draws those that it would have
-    drawn. Bytes: n, and 4 for each block, which are gathered: each rank receives those of all
-    others, so from 8 ranks on an all-reduce of float32 is smaller.
+    it, the seed, the rank and the variable's shape, so a training that goes on draws those that it
+    would have drawn. Bytes: n, and 4 for each block, which are gathered: each rank receives those
+    of all others, so from 8 ranks on an all-reduce of float32 is smaller.
 
     Args:
         block: numbers with one scale.
@@ -73,7 +72,7 @@ class Int8(OfRanks):
         if self.rounding == "nearest":
             return self._gathered(tf.round).aggregate(bucket, variables, name)
         step = self._clock.now(variables)
-        gathered = self._gathered(self._stochastic(step, name))
+        gathered = self._gathered(self._stochastic(step, variables))
         aggregated = gathered.aggregate(bucket, variables, name)
         return Aggregated(aggregated.mean, aggregated.share, [self._clock.ticked(variables)])
 
@@ -95,14 +94,18 @@ class Int8(OfRanks):
         gathered.build((), self._ranks)
         return gathered
 
-    def _stochastic(self, step: tf.Tensor, name: str) -> Rounding:
-        """Rounds each tensor that it is given with random numbers of its own."""
+    def _stochastic(self, step: tf.Tensor, variables: Sequence[Any]) -> Rounding:
+        """Rounds the tensors of some variables, in their order, at random.
+
+        Variables of one shape get the same random numbers, so that what two stages of a pipeline
+        have in common stays the same.
+        """
         place = tf.cast(topology.place_when_run(self._ranks), tf.int64)
-        numbers = itertools.count()
+        shapes = iter([tuple(map(int, variable.shape)) for variable in variables])
 
         def rounded(scaled: tf.Tensor) -> tf.Tensor:
-            tensor = zlib.crc32(f"{self.seed}/{name}/{next(numbers)}".encode())
-            seed = tf.stack([tensor + place * 2**32, step])
+            number = zlib.crc32(f"{self.seed}/{next(shapes)}".encode())
+            seed = tf.stack([number + place * 2**32, step])
             return tf.floor(scaled + tf.random.stateless_uniform(tf.shape(scaled), seed))
 
         return rounded

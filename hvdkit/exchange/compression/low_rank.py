@@ -60,7 +60,9 @@ class LowRank(OfRanks):
         self, bucket: Sequence[tf.Tensor], variables: Sequence[Any], name: str
     ) -> Aggregated:
         """See `Aggregator.aggregate`."""
-        compressed = [v for v in variables if self._factors.get(v) is not None]
+        compressed = [v for v in variables if self.loses(v)]
+        # Branches are graphs of their own, which do not know the names in those of others.
+        name = f"{name}.{self._clock.number(variables)}"
 
         def factored() -> _Factored:
             return self._factored(bucket, variables, name)
@@ -95,7 +97,7 @@ class LowRank(OfRanks):
     ) -> _Factored:
         """The means, this rank's shares of them, and the new Q of what is projected."""
         mean, sent = list(bucket), list(bucket)
-        projected = [i for i, v in enumerate(variables) if self._factors.get(v) is not None]
+        projected = [i for i, v in enumerate(variables) if self.loses(v)]
         others = [i for i in range(len(bucket)) if i not in projected]
         old = [self._factor(variables[i]) for i in projected]
         matrices = [

@@ -1,3 +1,3 @@
 """Fewer bytes with error feedback: what is kept and lost, where it converges, what is refused."""
 
-MODULES = ("invariants", "convergence", "skipped", "kept", "refused")
+MODULES = ("invariants", "convergence", "skipped", "kept", "refused", "adasum")

@@ -34,14 +34,15 @@ def _residuals(optimizer: Any, variables: list[Any]) -> list[np.ndarray]:
 
 
 def check_nothing_is_lost() -> None:
-    for name in METHODS:
+    for name in ("one bit", "float16", "late power", "warm top"):
         _require_nothing_lost(name, graph=False)
 
 
 @long
-def check_nothing_is_lost_in_graphs() -> None:
+def check_nothing_is_lost_by_each_method() -> None:
     for name in METHODS:
-        _require_nothing_lost(name, graph=True)
+        for graph in (False, True):
+            _require_nothing_lost(name, graph=graph)
 
 
 def _require_nothing_lost(name: str, *, graph: bool) -> None:
@@ -179,7 +180,7 @@ def check_half_precision() -> None:
             value = variable.numpy()
             assert value.dtype == np.float16, name
             assert np.isfinite(value).all(), name
-            assert np.abs(value).max() > 0.1, name
+            assert np.abs(value).max() > 0.01, name
         assert all(array.dtype in (np.float32, np.int64) for array in kept(optimizer)), name
 
 
@@ -201,6 +202,9 @@ def check_stochastic_rounding_is_unbiased() -> None:
     spread = 0.005 / np.sqrt(100 * hvd.size())
     np.testing.assert_allclose(means, gradient, atol=5 * spread + 1e-5)
     assert np.std(seen, axis=0).max() > 0.002 / hvd.size()
+    # Each rank draws numbers of its own, so some go up on one rank only.
+    rounded = np.array(seen) / 0.01 * hvd.size()
+    assert (np.round(rounded) % hvd.size() != 0).any()
     assert np.abs(np.array(seen) - gradient).max() < 0.0101
     assert [int(steps) for steps in kept(optimizer)] == [100]
 

@@ -104,32 +104,3 @@ class Plain(Cast):
 
     def __init__(self) -> None:
         super().__init__("float16")
-
-
-def check_adasum_of_gradients() -> None:
-    """As Horovod's of two vectors, for each variable by itself."""
-    variables = variables_of([(3, 2), (4,)])
-    optimizer = hvd.DistributedOptimizer(optimizers.SGD(1.0), op=hvd.Adasum)
-    gradients = [
-        np.random.default_rng([i, hvd.rank()]).normal(size=v.shape).astype("float32")
-        for i, v in enumerate(variables)
-    ]
-    if hvd.size() & (hvd.size() - 1):
-        _require_refused(lambda: optimizer.build(variables), NotImplementedError, "power of 2")
-        return
-    step = tf.function(lambda *g: optimizer.apply([*g]))
-    optimizer.build(variables)
-    step(*map(tf.constant, gradients))
-    expected = [hvd.allreduce(g, op=hvd.Adasum) for g in gradients]
-    for variable, sum_of_ranks in zip(variables, expected, strict=True):
-        np.testing.assert_allclose(-variable.numpy(), sum_of_ranks, rtol=1e-5, atol=1e-6)
-    if hvd.size() == 2:
-        for variable, own in zip(variables, gradients, strict=True):
-            a, b = hvd.allgather_object(own)
-            dot = np.sum(a * b)
-            formula = (1 - dot / (2 * np.sum(a * a))) * a + (1 - dot / (2 * np.sum(b * b))) * b
-            np.testing.assert_allclose(-variable.numpy(), formula, rtol=1e-4, atol=1e-5)
-    embedding = keras.Variable(np.ones((4, 2), "float32"))
-    sparse = hvd.DistributedOptimizer(optimizers.SGD(1.0), op=hvd.Adasum)
-    rows = tf.IndexedSlices(tf.ones([1, 2]), tf.constant([hvd.rank()]), (4, 2))
-    _require_refused(lambda: sparse.apply([rows], [embedding]), ValueError, "sparse_as_dense")

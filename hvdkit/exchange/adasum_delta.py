@@ -1,0 +1,97 @@
+"""Adasum of what each rank's optimizer has made of its own gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvdkit.engine import Adasum, ProcessSet, global_process_set, ops, topology
+from hvdkit.exchange.gradient import Gradient
+from hvdkit.exchange.memory import Memory
+from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.mesh.variable import path_of
+
+
+@keras.saving.register_keras_serializable("hvdkit")
+class AdasumDelta:
+    """Each rank steps with its own gradients; the steps of all ranks are combined by Adasum.
+
+    Steps of two ranks that point the same way are averaged, and those at right angles added up,
+    variable by variable: Maleki et al., 2020, https://arxiv.org/abs/2006.02924. As Horovod does it
+    with the optimizers of TensorFlow 1, for any optimizer; `AllReduce(op=hvd.Adasum)` combines
+    gradients, which is the same for SGD without momentum. Weights are equal after each step, slots
+    are each rank's own, and so is clipping. Over MPI, all ranks, a power of 2 of them.
+
+    State: the weights of the last step, alike on all ranks; and slots that differ, which need the
+    same number of ranks to go on. Bytes: those of an all-reduce of the trainable weights.
+
+    Example:
+        >>> optimizer = hvd.DistributedOptimizer(
+        ...     keras.optimizers.Adam(), exchange=hvd.exchange.AdasumDelta()
+        ... )
+    """
+
+    def __init__(self) -> None:
+        self._anchors = Memory("anchor")
+
+    @property
+    def ranks(self) -> ProcessSet:
+        """All ranks."""
+        return global_process_set
+
+    def build(self, variables: Sequence[Any]) -> Sequence[Tracked]:
+        """See `Exchange.build`.
+
+        Raises:
+            NotImplementedError: Adasum does not work over these ranks.
+        """
+        if topology.size() > 1:
+            ops.require_adasum()
+        rows = []
+        for variable in variables:
+            value = tf.convert_to_tensor(variable)
+            anchor = self._anchors.add(variable, value, variable.dtype)
+            path = self._anchors.path(variable)
+            rows.append(Tracked(anchor, Role.SLOT, path, same_on=self.ranks))
+            rows.append(Tracked(variable, Role.WEIGHT, path_of(variable)))  # its slots differ
+        return rows
+
+    def gradients(
+        self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str
+    ) -> list[Gradient]:
+        """See `Exchange.gradients`: this rank's own."""
+        del variables, name
+        return list(gradients)
+
+    def weights(self, variables: Sequence[Any], iteration: Any) -> None:
+        """See `Exchange.weights`."""
+        del iteration
+        if topology.size() == 1:
+            return
+        anchors = [self._anchors[variable] for variable in variables]
+        pairs = zip(variables, anchors, strict=True)
+        steps = [tf.convert_to_tensor(v) - tf.convert_to_tensor(a) for v, a in pairs]
+        combined = ops.grouped_allreduce(steps, Adasum, name="hvdkit_adasum")
+        for variable, anchor, step in zip(variables, anchors, combined, strict=True):
+            anchor.assign(anchor.value + step)
+            variable.assign(anchor.value)
+
+    def owned(self, variables: Sequence[Any]) -> list[Any]:
+        """See `Exchange.owned`; all of them."""
+        return list(variables)
+
+    def agreed_by(self) -> ProcessSet:
+        """See `Exchange.agreed_by`."""
+        return self.ranks
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as plain data: none."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> AdasumDelta:
+        """An exchange with the arguments of `get_config`."""
+        return cls(**config)
