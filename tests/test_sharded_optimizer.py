@@ -1,7 +1,13 @@
-"""Sharded optimizers on real ranks."""
+"""Sharded optimizers on real ranks, and with other ranks than they were saved with."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launch import run_ranks
 from rank_checks import Check
 from rank_pool import RankPools
 
@@ -18,3 +24,20 @@ LONG_JOBS = [
 
 def test_on_ranks(pools: RankPools, check: Check) -> None:
     pools.require(check)
+
+
+def _weights(folder: Path, ranks: int, stage: int, steps: int) -> list[np.ndarray]:
+    command = ["tests/sharded_job.py", str(folder), str(stage), str(steps)]
+    job = run_ranks("mpi", ranks, command).require_success()
+    (line,) = (line for line in job.output.splitlines() if line.startswith("WEIGHTS "))
+    return [np.array(weight) for weight in json.loads(line.removeprefix("WEIGHTS "))]
+
+
+@pytest.mark.long
+def test_goes_on_with_any_number_of_ranks(tmp_path: Path) -> None:
+    """In the middle of an accumulation: 2, 3, 1 and 2 ranks end like one that was never stopped."""
+    expected = _weights(tmp_path / "never", ranks=1, stage=0, steps=11)
+    for ranks, stage, steps in ((2, 1, 4), (3, 2, 4), (1, 1, 2), (2, 2, 1)):
+        weights = _weights(tmp_path / "stopped", ranks, stage, steps)
+    for mine, one in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(mine, one, rtol=1e-4, atol=1e-5)

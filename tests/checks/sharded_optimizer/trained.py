@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.checkpoints.runs import shared_folder
 from checks.marks import long
 from checks.reference import BATCH, compare_with_one_process, data, mlp, my_rows, same_on_all_ranks
 from keras import optimizers
@@ -109,7 +111,8 @@ def check_on_the_data_axis_of_a_mesh() -> None:
     ids = np.random.default_rng(3).integers(0, SHAPE.vocabulary, (8, SHAPE.context + 1))
     for mesh in _meshes():
         ends = []
-        for exchange in (None, Sharded(), Sharded(2)):
+        folders = [shared_folder(), shared_folder()]
+        for exchange, folder in zip((None, Sharded()), folders, strict=True):
             hvd.set_random_seed(4)
             model = model_on(mesh, SHAPE, 2)
             optimizer = hvd.DistributedOptimizer(
@@ -119,12 +122,39 @@ def check_on_the_data_axis_of_a_mesh() -> None:
             rows = hvd.shard((ids[:, :-1], ids[:, 1:]), 8 // mesh.data)
             history = model.fit(
                 rows,
-                epochs=3,
+                epochs=2,
                 verbose=0,
                 callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)],
             ).history
             ends.append((history["loss"], [v.numpy() for v in model.trainable_variables]))
-        for losses, weights in ends[1:]:
-            np.testing.assert_allclose(losses, ends[0][0], rtol=1e-4)
-            for mine, expected in zip(weights, ends[0][1], strict=True):
-                np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
+            hvd.checkpoint.save(folder, model)
+        np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-4)
+        for mine, expected in zip(ends[1][1], ends[0][1], strict=True):
+            np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
+        _require_same_when_resharded(*folders)
+
+
+def _require_same_when_resharded(plain: Path, sharded: Path) -> None:
+    """Go on from both on replicas of the whole model, with and without shards."""
+    from checks.memory_plan import SHAPE
+    from gpt_model import build_model
+
+    hvd.set_mesh(hvd.Mesh())
+    ends = []
+    for folder, exchange in (
+        (plain, None),
+        (sharded, None),
+        (plain, Sharded()),
+        (sharded, Sharded()),
+    ):
+        model = build_model(SHAPE)
+        optimizer = hvd.DistributedOptimizer(optimizers.AdamW(0.01), exchange=exchange)
+        model.compile(optimizer)
+        optimizer.build(model.trainable_variables)
+        hvd.checkpoint.restore(folder, model)
+        ones = [tf.ones(v.shape) * (hvd.rank() + 1.0) for v in model.trainable_variables]
+        optimizer.apply(ones, model.trainable_variables)
+        ends.append([v.numpy() for v in model.trainable_variables])
+    for end in ends[1:]:
+        for mine, expected in zip(end, ends[0], strict=True):
+            np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
