@@ -36,9 +36,10 @@ def require_slots(
             f"in the next update: use another optimizer with {exchange}."
         )
     if isinstance(optimizer, _SCHEDULE_FREE) and (slots == "own" or has_outer):
+        other = ' or LocalSGD(slots="average") without an outer optimizer'
         raise ValueError(
-            f"{name} keeps weights in its slots, which have to meet with the others: use "
-            'LocalSGD(slots="average") without an outer optimizer.'
+            f"{name} keeps weights in its slots, which have to meet with the others: use another "
+            f"optimizer with {exchange}{other}."
         )
     if variable is None and slots == "average":
         raise ValueError(

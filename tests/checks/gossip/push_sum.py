@@ -29,6 +29,10 @@ class Hub:
     def get_config(self) -> dict[str, Any]:
         return {}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Hub:
+        return cls(**config)
+
 
 def check_weights_sum_to_the_number_of_ranks_and_the_mean_is_found() -> None:
     exchange = Gossip(Hub())
