@@ -167,9 +167,8 @@ def check_every_optimizer() -> None:
     for name in ("Adadelta", "Adafactor", "Adagrad", "Adamax", "Ftrl", "Lamb", "Lion", "Muon"):
         if hasattr(optimizers, name):
             _is_one_process(getattr(optimizers, name), epochs=1)
-    for name in ("Nadam", "RMSprop", "ScheduleFreeAdamW"):
-        if hasattr(optimizers, name):
-            _is_one_process(getattr(optimizers, name), epochs=1)
+    _is_one_process(optimizers.Nadam, epochs=1)
+    _is_one_process(optimizers.RMSprop, epochs=1)
 
 
 @long
