@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from hvdkit.data.source import without_autotuning
-from hvdkit.engine import several_ranks
+from hvdkit.engine import is_initialized, topology
 from hvdkit.keras_internals import ArrayDataAdapter, GeneratorDataAdapter, PyDatasetAdapter
 
 _ADAPTERS = (ArrayDataAdapter, GeneratorDataAdapter, PyDatasetAdapter)
@@ -21,7 +21,8 @@ def leave_out(iterator: Any) -> None:
     """
     dataset = iterator._distributed_dataset
     if (
-        several_ranks()
+        is_initialized()
+        and topology.size() > 1
         and isinstance(iterator.data_adapter, _ADAPTERS)
         and isinstance(dataset, tf.data.Dataset)
         and dataset.options().autotune.enabled is not False

@@ -1,1 +1,1 @@
-"""Pipeline schedules: who does what when; simulated and drawn without any device."""
+"""Who does what when, without any device: stages of a pipeline, simulated and drawn; workers."""

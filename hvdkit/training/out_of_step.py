@@ -12,7 +12,15 @@ import tensorflow as tf
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.callbacks.learning_rate import LearningRateWarmupCallback
 from hvdkit.data.sharded import ShardedData
-from hvdkit.engine import Sum, ops, raise_everywhere, require_same, several_ranks, topology
+from hvdkit.engine import (
+    Sum,
+    broadcast_object,
+    ops,
+    raise_everywhere,
+    require_same,
+    several_ranks,
+    topology,
+)
 from hvdkit.engine.alone import alone
 from hvdkit.engine.process_sets import process_set_of_ranks
 from hvdkit.exchange.abilities import OutOfStep
@@ -36,6 +44,7 @@ class RanksOutOfStep(Feature):
         self._exchange: OutOfStep | None = None
         self._optimizer: Any = None
         self._own: Any = None
+        self._data: ShardedData | None = None
 
     def before(self, call: Call) -> None:
         """Get all ranks ready, and divide the data over those that train.
@@ -51,6 +60,8 @@ class RanksOutOfStep(Feature):
         build_for_fit(call.model, optimizers_of(call.model))
         raise_everywhere(_problem(call, found), NotImplementedError)
         ((self._optimizer, self._exchange),) = found
+        data = call.arguments["x"]
+        self._data = data if isinstance(data, ShardedData) else None
         share = self._exchange.share()
         self._own = _own_ranks()
         require_same("the variables of the model", list(map(described, call.model.variables)))
@@ -76,11 +87,13 @@ class RanksOutOfStep(Feature):
         self._exchange.end()
         _average_statistics(call.model, trains)
         broadcast_variables(_steps_and_rate(self._optimizer), 0)
+        if self._data is not None:  # who goes over it next, goes on with one epoch
+            self._data.set_epoch(broadcast_object(self._data.epoch, 0, name="hvdkit.data_epoch"))
 
     def _divide(self, call: Call, number: int, count: int) -> None:
-        data, validation = call.arguments["x"], call.arguments["validation_data"]
-        if isinstance(data, ShardedData):
-            call.arguments["x"] = data.divided_anew(number, count, self._own)
+        validation = call.arguments["validation_data"]
+        if self._data is not None:
+            call.arguments["x"] = self._data.divided_anew(number, count, self._own)
         if isinstance(validation, ShardedData):
             call.arguments["validation_data"] = validation.divided_anew(0, 1, self._own)
 
@@ -119,10 +132,11 @@ def _found(model: Any) -> list[tuple[Any, OutOfStep]]:
 
 
 def _problem(call: Call, found: list[tuple[Any, OutOfStep]]) -> str | None:
-    kind = type(found[0][1]).__name__
+    optimizer, exchange = found[0]
+    kind = type(exchange).__name__
     if len(found) > 1 or len(optimizers_of(call.model)) > 1:
         return f"{kind} is for a model with one optimizer that updates all of its variables."
-    if not found[0][0].built:
+    if not optimizer.built:
         return (
             f"{kind} has to know the variables before the first step: build the model and its "
             "optimizer, as optimizer.build(model.trainable_variables) does, before fit."
@@ -133,7 +147,7 @@ def _problem(call: Call, found: list[tuple[Any, OutOfStep]]) -> str | None:
                 f"{layer.name} (SyncBatchNormalization) needs all ranks at each step, which do "
                 f"not go in step with {kind}: use keras.layers.BatchNormalization."
             )
-    if any(attached_to(found[0][0]).chain.is_local(v) for v in call.model.trainable_variables):
+    if any(map(optimizer.is_local_var, call.model.trainable_variables)):
         return (
             f"{kind} updates variables on ranks that hold them all, and register_local_var has "
             "left some to each rank: leave that out, or use hvd.exchange.AllReduce."

@@ -14,7 +14,7 @@ from hvdkit import patches
 from hvdkit.data import autotuning
 from hvdkit.data.fit_position import current_position
 from hvdkit.data.sharded import ShardedAdapter
-from hvdkit.engine import logger, several_ranks, topology
+from hvdkit.engine import is_initialized, logger, several_ranks, topology
 from hvdkit.keras_internals import TensorFlowTrainer, TFEpochIterator, is_of_keras
 from hvdkit.metrics import kinds
 from hvdkit.metrics.logs import logs_of_pass
@@ -103,10 +103,15 @@ def _make_function(original: Callable[..., Any], model: Any, step_function: Step
     vars(model)[_KNOWS_STEPS] = True
     of_training = step_function == model.train_step
     step = with_sharded_batches(model, step_function, TRAINING if of_training else TEST)
-    if not of_training or not model.jit_compile or topology.size() == 1:
+    if not of_training or not model.jit_compile or not _is_one_of_several():
         return original(model, step)
     with reduction_outside(model, step) as step:
         return original(model, step)
+
+
+def _is_one_of_several() -> bool:
+    """Whether there are other ranks, though this one may be `alone` now."""
+    return is_initialized() and topology.size() > 1
 
 
 def _enumerate_iterator(original: Callable[..., Any], iterator: Any) -> Iterator[Any]:

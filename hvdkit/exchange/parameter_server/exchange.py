@@ -30,6 +30,8 @@ from hvdkit.mesh.mesh import current_mesh
 from hvdkit.mesh.variable import path_of, raw, variable_key
 
 _MESSAGES = "a parameter server sends weights"
+# Older versions of Keras 3 have none; then nothing is an instance of it.
+_STARTS_FROM_WEIGHTS = getattr(keras.optimizers, "ScheduleFreeAdamW", ())
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -73,8 +75,8 @@ class ParameterServer:
     Raises:
         ValueError: on every rank: no rank is left to train, or an argument is out of range.
         HvdkitError: on every rank: the job runs over Gloo, which has no messages between two ranks.
-        NotImplementedError: on every rank, from `fit`: with `use_ema`, with `global_clipnorm` and
-            several servers, with several optimizers, with a sharded model.
+        NotImplementedError: on every rank, from `fit`: with `use_ema`, `ScheduleFreeAdamW`,
+            `global_clipnorm` and several servers, several optimizers, a sharded model.
 
     Example:
         >>> exchange = hvd.exchange.ParameterServer(servers=1, staleness=4)
@@ -255,6 +257,12 @@ class ParameterServer:
                 f"{kind}(use_ema=True) averages weights after its updates, which happen on the "
                 "servers of a ParameterServer, and each worker would have another average: leave "
                 "use_ema out."
+            )
+        if isinstance(optimizer, _STARTS_FROM_WEIGHTS):
+            raise NotImplementedError(
+                f"{kind} has slots that start from the weights, and a server of a ParameterServer "
+                "may get the weights to begin with after it has made its slots: use another "
+                "optimizer, such as AdamW."
             )
         if optimizer.global_clipnorm and len(self.servers) > 1:
             raise NotImplementedError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.parameter_server.small import (
     BATCH,
     BeforeSteps,
@@ -23,7 +24,7 @@ from hvdkit.exchange import ParameterServer
 
 
 def check_workers_end_at_different_times() -> None:
-    for staleness in (None, 1, 0):
+    for staleness in (None, 0) if hvd.size() == 3 else (1,):
         exchange = ParameterServer(staleness=staleness)
         model = compiled(mlp(hvd.rank()), exchange)
         x, y = data(3 * BATCH, seed=hvd.rank())
@@ -89,8 +90,9 @@ def check_validation_and_callbacks_are_each_workers_own() -> None:
             )
         ),
     ]
+    shard = hvd.shard(rows, BATCH)
     history = model.fit(
-        hvd.shard(rows, BATCH),
+        shard,
         epochs=4,
         verbose=0,
         validation_data=hvd.shard(validation, BATCH),
@@ -108,25 +110,10 @@ def check_validation_and_callbacks_are_each_workers_own() -> None:
     result = model.evaluate(hvd.shard(validation, BATCH), verbose=0)
     np.testing.assert_allclose(result, model.evaluate(*validation, verbose=0), rtol=1e-5)
     same_everywhere([result])
+    assert set(hvd.allgather_object(shard.epoch)) == {3}  # rank 0's
 
 
-def check_a_second_fit_goes_on() -> None:
-    """The servers keep their slots, and count their updates on, whatever is sent at its start."""
-    workers = hvd.size() - 1
-    rows = data(3 * workers * BATCH)
-    whole = mlp(0)
-    whole.compile(optimizers.Adam(0.01), "mse")
-    whole.fit(*rows, batch_size=workers * BATCH, epochs=4, shuffle=False, verbose=0)
-
-    model = compiled(mlp(0), ParameterServer(staleness=0), optimizers.Adam(0.01))
-    shard = hvd.shard(rows, BATCH, shuffle=False)
-    for _ in range(2):
-        broadcast = hvd.callbacks.BroadcastGlobalVariablesCallback(0)
-        model.fit(shard, epochs=2, verbose=0, callbacks=[broadcast])
-    for mine, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=2e-4, atol=2e-5)
-
-
+@long
 def check_a_step_that_is_not_finite_is_left_out_by_its_worker() -> None:
     for staleness in (None, 0):
         exchange = ParameterServer(staleness=staleness)

@@ -38,6 +38,9 @@ def _refused(match: str, model: keras.Model, **options: Any) -> None:
 
 def check_optimizers() -> None:
     _refused("use_ema", compiled(mlp(0), ParameterServer(), optimizers.SGD(use_ema=True)))
+    if hasattr(optimizers, "ScheduleFreeAdamW"):
+        free = optimizers.ScheduleFreeAdamW()
+        _refused("ScheduleFreeAdamW", compiled(mlp(0), ParameterServer(), free))
     clipping = optimizers.SGD(global_clipnorm=1.0)
     _refused("global_clipnorm", compiled(mlp(0), ParameterServer(hvd.size() - 1), clipping))
 
