@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from hvdkit.engine import Adasum, ProcessSet, global_process_set, ops, topology
 from hvdkit.exchange.gradient import Gradient
-from hvdkit.exchange.memory import Memory
 from hvdkit.exchange.tracked import Role, Tracked
-from hvdkit.mesh.variable import path_of
+from hvdkit.mesh.variable import path_of, variable_key
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -25,8 +24,8 @@ class AdasumDelta:
     gradients, which is the same for SGD without momentum. Weights are equal after each step, slots
     are each rank's own, and so is clipping. Over MPI, all ranks, a power of 2 of them.
 
-    State: the weights of the last step, alike on all ranks; and slots that differ, which need the
-    same number of ranks to go on. Bytes: those of an all-reduce of the trainable weights.
+    State: slots that differ; with another number of ranks all start from their mean. A step holds
+    the weights before it until it ends. Bytes: those of an all-reduce of the trainable weights.
 
     Example:
         >>> optimizer = hvd.DistributedOptimizer(
@@ -35,7 +34,7 @@ class AdasumDelta:
     """
 
     def __init__(self) -> None:
-        self._anchors = Memory("anchor")
+        self._before: dict[int, tf.Tensor] = {}
 
     @property
     def ranks(self) -> ProcessSet:
@@ -50,20 +49,16 @@ class AdasumDelta:
         """
         if topology.size() > 1:
             ops.require_adasum()
-        rows = []
-        for variable in variables:
-            value = tf.convert_to_tensor(variable)
-            anchor = self._anchors.add(variable, value, variable.dtype)
-            path = self._anchors.path(variable)
-            rows.append(Tracked(anchor, Role.SLOT, path, same_on=self.ranks))
-            rows.append(Tracked(variable, Role.WEIGHT, path_of(variable)))  # its slots differ
-        return rows
+        # Weights agree after each step; said to differ, their slots are known as each rank's own.
+        return [Tracked(variable, Role.WEIGHT, path_of(variable)) for variable in variables]
 
     def gradients(
         self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str
     ) -> list[Gradient]:
         """See `Exchange.gradients`: this rank's own."""
-        del variables, name
+        del name
+        # Here, since others may have changed weights after the last step.
+        self._before.update((variable_key(v), tf.convert_to_tensor(v)) for v in variables)
         return list(gradients)
 
     def weights(self, variables: Sequence[Any], iteration: Any) -> None:
@@ -71,13 +66,12 @@ class AdasumDelta:
         del iteration
         if topology.size() == 1:
             return
-        anchors = [self._anchors[variable] for variable in variables]
-        pairs = zip(variables, anchors, strict=True)
-        steps = [tf.convert_to_tensor(v) - tf.convert_to_tensor(a) for v, a in pairs]
+        before = [self._before.pop(variable_key(variable)) for variable in variables]
+        pairs = zip(variables, before, strict=True)
+        steps = [tf.convert_to_tensor(variable) - old for variable, old in pairs]
         combined = ops.grouped_allreduce(steps, Adasum, name="hvdkit_adasum")
-        for variable, anchor, step in zip(variables, anchors, combined, strict=True):
-            anchor.assign(anchor.value + step)
-            variable.assign(anchor.value)
+        for variable, old, step in zip(variables, before, combined, strict=True):
+            variable.assign(old + step)
 
     def owned(self, variables: Sequence[Any]) -> list[Any]:
         """See `Exchange.owned`; all of them."""
