@@ -26,8 +26,8 @@ from hvdkit.exchange.compression.one_bit import OneBit
 from hvdkit.exchange.compression.power_sgd import PowerSGD
 from hvdkit.exchange.compression.top_k import TopK
 from hvdkit.exchange.delayed import Delayed
-from hvdkit.exchange.gossip import Gossip
-from hvdkit.exchange.local_sgd import LocalSGD
+from hvdkit.exchange.gossip.exchange import Gossip
+from hvdkit.exchange.local_sgd.exchange import LocalSGD
 from hvdkit.exchange.parameter_server import ParameterServer
 from hvdkit.exchange.sharded.exchange import Sharded
 from hvdkit.exchange.tracked import Role, Shard, Tracked

@@ -16,7 +16,6 @@ from hvdkit.engine import (
     Sum,
     global_process_set,
     ops,
-    process_sets,
     topology,
 )
 from hvdkit.exchange.abilities import Particular
@@ -30,7 +29,7 @@ from hvdkit.exchange.buckets import (
     OneBucket,
 )
 from hvdkit.exchange.compression.casts import AsIs, Compressing, Compression, codec_of
-from hvdkit.exchange.configs import from_plain, plain
+from hvdkit.exchange.configs import from_plain, plain, plain_ranks, ranks_of
 from hvdkit.exchange.gradient import Gradient, bytes_of
 from hvdkit.exchange.memory import Kept, commit
 from hvdkit.exchange.sparse import allreduce_slices
@@ -167,14 +166,13 @@ class AllReduce(GradientExchange):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain data: variables by their paths, ranks by their numbers."""
-        ranks = self._ranks
         return {
             "aggregator": plain(self._given),
             "op": OP_NAMES[self._op],
             "compression": plain(self._compression),
             "gradient_predivide_factor": self._factor,
             "groups": self._plan.paths if isinstance(self._plan, NamedGroups) else self._groups,
-            "process_set": topology.process_set_ranks(ranks) if ranks.process_set_id else None,
+            "process_set": plain_ranks(self._ranks),
             "device_dense": self._device_dense,
             "device_sparse": self._device_sparse,
         }
@@ -186,16 +184,13 @@ class AllReduce(GradientExchange):
         Raises:
             ValueError: an aggregator or a codec of one's own, given then, has no config.
         """
-        ranks = config["process_set"]
         return cls(
             **config
             | {
                 "aggregator": from_plain("AllReduce(aggregator=...)", config["aggregator"]),
                 "op": next(op for op, name in OP_NAMES.items() if name == config["op"]),
                 "compression": from_plain("AllReduce(compression=...)", config["compression"]),
-                "process_set": process_sets.process_set_of_ranks(ranks)
-                if ranks
-                else global_process_set,
+                "process_set": ranks_of(config["process_set"]),
             }
         )
 

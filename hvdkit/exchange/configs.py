@@ -1,11 +1,13 @@
-"""Aggregators and codecs as plain data, for the configs of what holds them."""
+"""Aggregators, codecs and ranks as plain data, for the configs of exchanges."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from hvdkit.engine import ProcessSet, global_process_set, process_sets, topology
 from hvdkit.exchange.compression.casts import Compression
 
 _COMPRESSIONS = {"none": Compression.none, "fp16": Compression.fp16, "bf16": Compression.bf16}
@@ -38,3 +40,13 @@ def from_plain(holder: str, plain: Any) -> Any:
             f"hvd.exchange.{holder}."
         )
     return _COMPRESSIONS[plain]
+
+
+def plain_ranks(ranks: ProcessSet) -> list[int] | None:
+    """The numbers of some ranks; None for all."""
+    return topology.process_set_ranks(ranks) if ranks.process_set_id else None
+
+
+def ranks_of(plain: Sequence[int] | None) -> ProcessSet:
+    """The process set of `plain_ranks`; every rank calls it."""
+    return process_sets.process_set_of_ranks(plain) if plain else global_process_set

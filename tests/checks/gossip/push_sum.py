@@ -12,7 +12,7 @@ from keras import optimizers
 
 import hvdkit as hvd
 from hvdkit.exchange import Gossip
-from hvdkit.exchange.gossip_mixing import UNITS
+from hvdkit.exchange.gossip.mixing import UNITS
 from hvdkit.optimizers.composition import tracked_of
 
 

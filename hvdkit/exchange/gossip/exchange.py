@@ -12,10 +12,10 @@ from hvdkit.engine import ProcessSet, Sum, global_process_set, ops, topology
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.errors import HvdkitError
 from hvdkit.exchange.allreduce import AllReduce
-from hvdkit.exchange.gossip_mixing import UNITS, Mixing
+from hvdkit.exchange.configs import plain_ranks, ranks_of
+from hvdkit.exchange.gossip.mixing import UNITS, Mixing
 from hvdkit.exchange.gradient import Gradient
-from hvdkit.exchange.local_sgd_slots import AVERAGED, require_slots
-from hvdkit.exchange.ranks_config import plain_ranks, ranks_of
+from hvdkit.exchange.local_sgd.slots import AVERAGED, require_slots
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import path_of, raw, variable_key

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, ops, topology
 from hvdkit.exchange.allreduce import AllReduce
-from hvdkit.exchange.local_sgd_outer import OuterStep
+from hvdkit.exchange.local_sgd.outer import OuterStep
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.variable import path_of, raw
 

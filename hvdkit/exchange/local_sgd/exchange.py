@@ -13,12 +13,12 @@ import tensorflow as tf
 from hvdkit.engine import ProcessSet, Sum, global_process_set, require_same
 from hvdkit.engine.elastic import is_elastic
 from hvdkit.exchange.allreduce import AllReduce
+from hvdkit.exchange.configs import plain_ranks, ranks_of
 from hvdkit.exchange.gradient import Gradient
-from hvdkit.exchange.local_sgd_every import Every, number_of, pattern_of, require_every
-from hvdkit.exchange.local_sgd_outer import OuterStep, outer_template
-from hvdkit.exchange.local_sgd_round import Round
-from hvdkit.exchange.local_sgd_slots import AVERAGED, require_slots
-from hvdkit.exchange.ranks_config import plain_ranks, ranks_of
+from hvdkit.exchange.local_sgd.every import Every, number_of, pattern_of, require_every
+from hvdkit.exchange.local_sgd.outer import OuterStep, outer_template
+from hvdkit.exchange.local_sgd.round import Round
+from hvdkit.exchange.local_sgd.slots import AVERAGED, require_slots
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import path_of, variable_key
