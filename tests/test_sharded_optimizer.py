@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,9 @@ def test_on_ranks(pools: RankPools, check: Check) -> None:
 
 def _weights(folder: Path, ranks: int, stage: int, steps: int) -> list[np.ndarray]:
     command = ["tests/sharded_job.py", str(folder), str(stage), str(steps)]
-    job = run_ranks("mpi", ranks, command).require_success()
-    (line,) = (line for line in job.output.splitlines() if line.startswith("WEIGHTS "))
-    return [np.array(weight) for weight in json.loads(line.removeprefix("WEIGHTS "))]
+    run_ranks("mpi", ranks, command, forked=True).require_success()
+    with np.load(folder / "weights.npz") as weights:
+        return [weights[name] for name in weights]
 
 
 @pytest.mark.long
