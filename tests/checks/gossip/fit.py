@@ -15,6 +15,8 @@ from keras import optimizers
 
 import hvdkit as hvd
 from hvdkit.exchange import Gossip
+from hvdkit.mesh.layout import Layout, set_layout
+from hvdkit.schedules.gossip import Exponential, mixing_matrix
 
 
 def check_ranks_meet_at_the_end_and_tell_how_far_they_were_apart() -> None:
@@ -110,3 +112,21 @@ def check_a_training_that_is_stopped_goes_on_to_the_bit() -> None:
     assert never is not None
     assert end is not None
     require_same_end(never, end)
+
+
+@long
+def check_replicas_gossip_and_shards_stay_apart() -> None:
+    if hvd.size() % 2:
+        return
+    mesh = hvd.Mesh(data=hvd.size() // 2, tensor=2)
+    hvd.set_mesh(mesh)
+    shard = keras.Variable([0.0], name="shard")
+    set_layout(shard, Layout(mesh, {"tensor": 0}))
+    optimizer = hvd.DistributedOptimizer(optimizers.SGD(1.0), exchange=Gossip("exponential"))
+    optimizer.build([shard])
+    own = 10.0 * mesh.tensor_index + mesh.data_index
+    tf.function(lambda gradient: optimizer.apply([gradient]))(tf.constant([own]))
+    matrix = mixing_matrix(Exponential(), mesh.data, 0)
+    moved = 10.0 * mesh.tensor_index + np.arange(mesh.data)
+    np.testing.assert_allclose(shard.numpy(), -(matrix @ moved)[mesh.data_index], rtol=1e-6)
+    hvd.set_mesh(None)
