@@ -84,14 +84,14 @@ class PointToPoint:
             does not share Horovod's.
 
     Example:
-        >>> messages = PointToPoint(process_set)
+        >>> messages = PointToPoint(process_set, "a pipeline sends activations")
         >>> if messages.index == 0:
         ...     messages.send(np.ones(3, np.float32), to=1, tag=0)
         ... elif messages.index == 1:
         ...     received = messages.receive(np.empty(3, np.float32), source=0, tag=0)
     """
 
-    def __init__(self, process_set: ProcessSet, what: str = "a pipeline sends activations") -> None:
+    def __init__(self, process_set: ProcessSet, what: str) -> None:
         self._ranks = process_set_ranks(process_set)
         self.index = self._ranks.index(rank())
         self.size = len(self._ranks)

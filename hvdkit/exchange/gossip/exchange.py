@@ -170,7 +170,7 @@ class Gossip:
         if self._messages is None:
             # All ranks are here for the first time, and have compared what they exchange.
             with tf.init_scope():
-                self._messages = PointToPoint(self._ranks)
+                self._messages = PointToPoint(self._ranks, "gossip sends weights")
         return list(gradients)
 
     def weights(self, variables: Sequence[Any], iteration: Any) -> None:

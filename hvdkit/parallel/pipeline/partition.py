@@ -105,7 +105,7 @@ def partition(
     """
     unsplit, given, sequence, parts = _cut_alike(model, mesh, schedule, micro_batches, cuts)
     _require_same(unsplit, parts, schedule, micro_batches)
-    messages = PointToPoint(mesh.pipeline_set)
+    messages = PointToPoint(mesh.pipeline_set, "a pipeline sends activations")
     inputs = {id(tensor): i for i, tensor in enumerate(sequence.inputs)}
     links = [None, *_links(parts, inputs, mesh, messages), None]
     numbers = range(mesh.pipeline_index, len(parts), mesh.pipeline)

@@ -17,7 +17,7 @@ def of_rank(rank: int, dtype: type, shape: tuple[int, ...] = (3, 5)) -> np.ndarr
 
 def check_all_types_go_round() -> None:
     """Each rank sends to the next; nobody waits for a send."""
-    messages = PointToPoint(hvd.global_process_set)
+    messages = PointToPoint(hvd.global_process_set, "a check sends messages")
     assert (messages.index, messages.size) == (hvd.rank(), hvd.size())
     if hvd.size() == 1:
         return
@@ -32,7 +32,7 @@ def check_all_types_go_round() -> None:
 
 
 def check_tags_are_kept_apart_and_large_arrays_arrive() -> None:
-    messages = PointToPoint(hvd.global_process_set)
+    messages = PointToPoint(hvd.global_process_set, "a check sends messages")
     if hvd.size() == 1:
         return
     after, before = (hvd.rank() + 1) % hvd.size(), (hvd.rank() - 1) % hvd.size()
@@ -51,7 +51,7 @@ def check_tags_are_kept_apart_and_large_arrays_arrive() -> None:
 
 
 def check_broadcast_from_the_last() -> None:
-    messages = PointToPoint(hvd.global_process_set)
+    messages = PointToPoint(hvd.global_process_set, "a check sends messages")
     last = hvd.size() - 1
     arrays = [of_rank(hvd.rank(), dtype) for dtype in (np.float32, np.int64)]
     messages.broadcast(arrays, last)
