@@ -140,8 +140,8 @@ class EveryMicroStep(Protocol):
 class OutOfStep(Protocol):
     """What an exchange has, too, whose ranks do not go through a `fit` in step.
 
-    Some of them may not train at all. Nothing around the steps of a `fit` asks other ranks then:
-    an epoch, its logs and its validation are each rank's own. `fit` calls, on every rank: `begin`;
+    Some of them may not train at all, and what a rank updates are whole variables. Nothing around
+    the steps of a `fit` asks other ranks then: an epoch, its logs and its validation are each rank's own. `fit` calls, on every rank: `begin`;
     then on those that train `start`, the steps, and `leave`, and on the others `serve`; then `end`.
     """
 

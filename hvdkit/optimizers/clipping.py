@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Sum, ops, raise_everywhere
 from hvdkit.engine.elastic import is_elastic
-from hvdkit.exchange.abilities import Divides
+from hvdkit.exchange.abilities import Divides, OutOfStep
 from hvdkit.exchange.base import leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.gradient import Gradient, scaled
@@ -122,7 +122,8 @@ def _require_known_shards(chain: Chain, variables: Sequence[Any]) -> None:
         NotImplementedError: on every rank.
     """
     exchange = chain.exchange
-    if isinstance(exchange, Divides) or leaves_weights(exchange):
+    # Ranks that go out of step ask nothing of each other: each updates whole variables.
+    if isinstance(exchange, (Divides, OutOfStep)) or leaves_weights(exchange):
         return
     if not chain.active or (is_elastic() and not tf.executing_eagerly()):
         return
