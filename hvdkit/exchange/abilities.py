@@ -141,8 +141,9 @@ class OutOfStep(Protocol):
     """What an exchange has, too, whose ranks do not go through a `fit` in step.
 
     Some of them may not train at all, and what a rank updates are whole variables. Nothing around
-    the steps of a `fit` asks other ranks then: an epoch, its logs and its validation are each rank's own. `fit` calls, on every rank: `begin`;
-    then on those that train `start`, the steps, and `leave`, and on the others `serve`; then `end`.
+    the steps of a `fit` asks other ranks then: an epoch, its logs and its validation are each
+    rank's own. `fit` calls, on every rank: `begin`; then on those that train `start`, the steps,
+    and `leave`, and on the others `serve`; then `end`.
     """
 
     def share(self) -> tuple[int, int] | None:

@@ -180,6 +180,7 @@ def check_sparse_gradients_adam() -> None:
     )
 
 
+@long
 def check_sparse_as_dense() -> None:
     compare_with_one_process(
         _embedding_model,

@@ -58,6 +58,7 @@ def check_nothing_is_lost_by_error_feedback() -> None:
             np.testing.assert_allclose(-variable.numpy(), mean, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_error_feedback_in_fit_in_graphs_and_eagerly() -> None:
     x, y = data(32, seed=hvd.rank())
     ends = []

@@ -48,6 +48,7 @@ def check_the_distance_is_what_it_says() -> None:
     np.testing.assert_allclose(weight.numpy(), np.array([3.0, 4.0]) * ranks.mean(), rtol=1e-6)
 
 
+@long
 def check_two_optimizers_gossip_in_one_graph() -> None:
     """And several in one: no rank waits in one for another that waits in the other."""
     kernels, biases = optimizers.SGD(0.1), optimizers.SGD(0.2)

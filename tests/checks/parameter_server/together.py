@@ -91,6 +91,7 @@ def check_no_staleness_with_steps_that_xla_compiles() -> None:
     _is_one_process(lambda: optimizers.SGD(0.1, 0.9), jit_compile=True)
 
 
+@long
 def check_one_worker_of_two_servers_is_one_process() -> None:
     """Each server updates its own variables; nobody is ahead of anybody."""
     if hvd.size() == 3:

@@ -68,6 +68,7 @@ def check_graphs_eagerly_and_several_steps_at_once() -> None:
         close(other, ends[0], rtol=1e-4, atol=1e-6)
 
 
+@long
 def check_one_step_rounds_are_one_process() -> None:
     """With short batches, other weights at the start on each rank, and what was sent before."""
     compare_with_one_process(
@@ -86,6 +87,7 @@ def check_weights_that_start_apart_are_found() -> None:
         model.fit(x, y, batch_size=4, verbose=0)
 
 
+@long
 def check_files_hold_what_ranks_have_in_common() -> None:
     """In the middle of an epoch, too."""
     x, y = data(16, seed=hvd.rank())

@@ -91,6 +91,7 @@ def _go_on(*changes: tuple[int | None, int | None]) -> None:
             )
 
 
+@long
 def check_slots_of_rules_that_see_whole_variables_are_put_together() -> None:
     for make in (lambda: optimizers.Adafactor(0.05), lambda: optimizers.Nadam(0.05)):
         end = _sharded(None, make)
