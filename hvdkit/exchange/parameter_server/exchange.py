@@ -20,9 +20,9 @@ from hvdkit.engine import (
 from hvdkit.engine.alone import own_ranks
 from hvdkit.engine.point_to_point import PointToPoint, why_impossible
 from hvdkit.exchange.gradient import Gradient
+from hvdkit.exchange.owners import Owners
 from hvdkit.exchange.parameter_server.messages import Layout
 from hvdkit.exchange.parameter_server.server import Server
-from hvdkit.exchange.parameter_server.spread import spread
 from hvdkit.exchange.parameter_server.updates import Updates
 from hvdkit.exchange.parameter_server.worker import Worker
 from hvdkit.exchange.tracked import Role, Tracked
@@ -127,7 +127,7 @@ class ParameterServer:
                 f"ParameterServer(servers={len(self.servers)}) for {len(variables)} variables: "
                 "each server holds at least one."
             )
-        numbers = spread(Layout(variables).sizes, len(self.servers))
+        numbers = Owners(len(self.servers)).give(Layout(variables).sizes)
         self._owners = dict(zip(keys, (self.servers[n] for n in numbers), strict=True))
         self._variables = list(variables)
         return [Tracked(variable, Role.WEIGHT, path_of(variable)) for variable in variables]

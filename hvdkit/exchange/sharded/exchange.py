@@ -12,9 +12,9 @@ from hvdkit.engine import ProcessSet, global_process_set, topology
 from hvdkit.engine.elastic import is_elastic
 from hvdkit.exchange.buckets import BackwardOrder
 from hvdkit.exchange.gradient import Gradient
+from hvdkit.exchange.owners import Owners
 from hvdkit.exchange.sharded.buckets import Bucket, ByElement, ByVariable
 from hvdkit.exchange.sharded.member import Member
-from hvdkit.exchange.sharded.placement import Owners
 from hvdkit.exchange.tracked import Shard, Tracked
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import raw, variable_key

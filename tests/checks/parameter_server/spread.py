@@ -9,8 +9,8 @@ from keras import optimizers
 
 import hvdkit as hvd
 from hvdkit.exchange import ParameterServer
+from hvdkit.exchange.owners import Owners
 from hvdkit.exchange.parameter_server.messages import Layout, Push, Weights
-from hvdkit.exchange.parameter_server.spread import spread
 
 
 def check_servers_hold_about_equally_many_bytes() -> None:
@@ -18,7 +18,7 @@ def check_servers_hold_about_equally_many_bytes() -> None:
     for servers in range(1, 6):
         for _ in range(20):
             sizes = [int(size) for size in rng.integers(1, 1000, 12)]
-            owners = spread(sizes, servers)
+            owners = Owners(servers).give(sizes)
             held = [
                 sum(s for s, o in zip(sizes, owners, strict=True) if o == n) for n in range(servers)
             ]

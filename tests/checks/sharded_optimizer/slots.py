@@ -15,7 +15,8 @@ from keras import optimizers
 import hvdkit as hvd
 from hvdkit import parallel
 from hvdkit.exchange import Sharded
-from hvdkit.exchange.sharded.placement import Owners, even_ranges, overlaps
+from hvdkit.exchange.owners import Owners
+from hvdkit.exchange.sharded.placement import even_ranges, overlaps
 from hvdkit.optimizers.composition import tracked_of
 
 
