@@ -12,8 +12,7 @@ from rank_pool import RankPools
 JOBS = [
     ("agreement", "mpi", 2),
     ("agreement.several_optimizers", "mpi", 2),
-    # Which rank is wrong shows with three.
-    ("agreement.digests", "mpi", 3),
+    # Which rank is wrong shows with three; the others run with three among the long tests.
     ("agreement.during_training", "mpi", 3),
 ]
 LONG_JOBS = [

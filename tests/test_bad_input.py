@@ -96,6 +96,7 @@ CASES = [
         named="rank 1 stopped taking part:",
         traceback=False,
         launchers=("mpi",),
+        long=("mpi",),
     ),
     Case(
         "pipeline_over_gloo.py",

@@ -40,9 +40,10 @@ def horovod_with(folder: Path, **replaced: str) -> dict[str, str]:
             {"metadata": '{"tensorflow": "2.3.4"}', "library": "not a library"},
             "Horovod was built for TensorFlow 2.3.4, but TensorFlow",
         ),
-        (
+        pytest.param(
             {"metadata": '{"tensorflow": "2.3.4"}'},
             "Horovod was built for TensorFlow 2.3.4, but TensorFlow",
+            marks=pytest.mark.long,
         ),
         ({"library": "not a library"}, "can't be loaded"),
     ],

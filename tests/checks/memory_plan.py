@@ -105,6 +105,7 @@ def check_ranks_hold_the_planned_bytes() -> None:
         close(slots, plan.optimizer)
 
 
+@long
 def check_a_rank_holds_its_share_of_the_blocks() -> None:
     shape = _of_layers(8)
     whole = shape.parameters - _of_layers(0).parameters

@@ -22,10 +22,10 @@ STOPPED = ("rank {rank} stopped taking part:", "no heartbeat for")
     ("victim", "staleness", "fault"),
     [
         (SERVER, None, "SIGKILL"),
-        (WORKER, None, "SIGKILL"),
         *(
             pytest.param(*case, marks=pytest.mark.long)
             for case in (
+                (WORKER, None, "SIGKILL"),
                 (0, 1, "SIGKILL"),
                 (SERVER, 0, "SIGKILL"),
                 (SERVER, None, "SIGSTOP"),

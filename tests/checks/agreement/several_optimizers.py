@@ -89,6 +89,7 @@ def check_statistics_are_averaged_and_losses_scaled() -> None:
     assert int(model.d_optimizer.iterations) == STEPS
 
 
+@long
 def check_policies_of_all_optimizers_act() -> None:
     def stopping(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
         return hvd.DistributedOptimizer(optimizer, nonfinite=hvd.nonfinite.Stop())

@@ -36,6 +36,7 @@ def check_saved_between_epochs() -> None:
     require_same_end(never, train(folder, **options))
 
 
+@long
 def check_state_of_optimizers() -> None:
     """Loss scale, accumulated gradients, moving averages of weights."""
 

@@ -58,6 +58,7 @@ class Scoped(keras.layers.Layer):
         return self.function(value)
 
 
+@long
 def check_collectives_inside_layers_that_are_numbered_differently() -> None:
     """Each collective in one of the places, in turn."""
     places = itertools.cycle((1, 2, 3, 0))

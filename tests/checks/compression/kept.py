@@ -46,6 +46,7 @@ def _require_resumed(make: Callable[[], Any], *, momentum: float = 0.0) -> None:
         np.testing.assert_array_equal(mine, other)
 
 
+@long
 def check_what_is_kept_is_saved_and_resumed() -> None:
     _require_resumed(MAKERS["power"], momentum=0.9)
 

@@ -94,6 +94,7 @@ def check_adam_of_a_sequential_model() -> None:
     assert model.name == "row"
 
 
+@long
 def check_interleaved_with_recomputation() -> None:
     x, y = data()
     require_same_training(

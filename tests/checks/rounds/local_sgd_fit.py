@@ -106,6 +106,7 @@ def check_files_hold_what_ranks_have_in_common() -> None:
     close(saved.get_weights(), model.get_weights(), 0, 0)
 
 
+@long
 def check_rows_of_fit_weigh_the_mean() -> None:
     """Rank r has batches of 2 (r + 1) rows; the ranks meet at the end of the epoch."""
     batch = 2 * (hvd.rank() + 1)
@@ -125,6 +126,7 @@ def check_rows_of_fit_weigh_the_mean() -> None:
             np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_sharded_data_weighs_rows_in_the_loss() -> None:
     """A short last batch counts as its rows either way."""
     x, y = data(4 * hvd.size() + 1)

@@ -148,6 +148,7 @@ def check_a_shuffled_dataset_goes_on_where_it_was() -> None:
         assert [int(i) for i in plain] == [int(i) for i in sharded]
 
 
+@long
 def check_generators_are_compared_once_they_are_read() -> None:
     if hvd.size() == 1:
         return

@@ -101,6 +101,7 @@ def check_lists_of_inputs_and_outputs() -> None:
     same(model.predict(hvd.shard([a, b], BATCH), verbose=0), model.predict([a, b], verbose=0))
 
 
+@long
 def check_text() -> None:
     rows = number_of_rows(1)
     words = [WORDS[i % 4] for i in range(rows)]

@@ -58,6 +58,7 @@ def _batches(x: np.ndarray, y: np.ndarray, count: int) -> Iterator[tuple[np.ndar
         yield x[:B], y[:B]
 
 
+@long
 def check_the_same_rows_on_all_ranks_are_said_once() -> None:
     if hvd.size() == 1:
         return

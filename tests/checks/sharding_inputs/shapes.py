@@ -32,6 +32,7 @@ def of_different_lengths(rows: int) -> tf.data.Dataset:
     return samples.map(lambda i, target: (tf.ones([i % 5 + 1]) * target, target))
 
 
+@long
 def check_padded_batches() -> None:
     samples = of_different_lengths(number_of_rows(BATCH + 1))
     own, whole = samples.padded_batch(BATCH), samples.padded_batch(hvd.size() * BATCH)

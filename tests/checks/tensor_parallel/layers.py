@@ -84,6 +84,7 @@ def check_whole_units_and_inputs() -> None:
         compare(*results)
 
 
+@long
 def check_sequence_region() -> None:
     penalty = {"bias_regularizer": "l2", "kernel_regularizer": "l2"}
 
