@@ -179,8 +179,9 @@ def check_vocabularies_of_other_rows_are_an_error_before_the_first_step() -> Non
     assert "before the first step" in text
     assert "vocabulary (StringLookup), no value has a majority" in text
     assert "BroadcastGlobalVariablesCallback(0)" in text
-    text = _error(words_model(WORDS[:3] if hvd.rank() < 2 else WORDS[:2]))
-    assert "vocabulary (StringLookup), rank 2 (" in text
+    if hvd.size() > 2:  # so that there is a majority
+        text = _error(words_model(WORDS[:3] if hvd.rank() < 2 else WORDS[:2]))
+        assert "vocabulary (StringLookup), rank 2 (" in text
     fit(words_model(WORDS[:3]))
 
 
