@@ -31,7 +31,7 @@ from hvdkit.exchange.buckets import (
 from hvdkit.exchange.compression.casts import AsIs, Compressing, Compression, codec_of
 from hvdkit.exchange.configs import from_plain, plain, plain_ranks, ranks_of
 from hvdkit.exchange.gradient import Gradient, bytes_of
-from hvdkit.exchange.memory import Kept, commit
+from hvdkit.exchange.memory import NewValue, commit
 from hvdkit.exchange.sparse import allreduce_slices
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.exchange.traffic import Traffic, traffic_of
@@ -109,7 +109,7 @@ class AllReduce(GradientExchange):
         else:
             self._require_plain_beside(aggregator)
         self._aggregator = aggregator
-        self._kept: dict[int, Kept] = {}
+        self._kept: dict[int, NewValue] = {}
 
     @property
     def ranks(self) -> ProcessSet:

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet
 from hvdkit.exchange.gradient import Gradient
-from hvdkit.exchange.memory import Kept
+from hvdkit.exchange.memory import NewValue
 from hvdkit.exchange.tracked import Tracked
 
 
@@ -160,7 +160,7 @@ class Aggregated:
 
     mean: list[tf.Tensor]
     share: Callable[[], list[tf.Tensor]]
-    kept: Sequence[Kept] = ()
+    kept: Sequence[NewValue] = ()
 
     @property
     def sent(self) -> list[tf.Tensor]:

@@ -14,7 +14,7 @@ from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.layout import layout_of
 from hvdkit.mesh.variable import path_of, raw, variable_key
 
-Kept: TypeAlias = tuple[Any, tf.Tensor]
+NewValue: TypeAlias = tuple[Any, tf.Tensor]
 """A variable, and the value that it gets with a step that is applied."""
 
 
@@ -62,7 +62,7 @@ class Memory:
         return self._of[variable_key(variable)]
 
 
-class Clock:
+class StepCount:
     """Counts the steps that were applied; one count for the variables of each optimizer.
 
     Args:
@@ -88,7 +88,7 @@ class Clock:
         """The steps so far of the optimizer that has these variables."""
         return tf.convert_to_tensor(self._steps(variables).value)
 
-    def ticked(self, variables: Sequence[Any]) -> Kept:
+    def ticked(self, variables: Sequence[Any]) -> NewValue:
         """One step more, however many buckets it has."""
         steps = self._steps(variables)
         return steps, tf.convert_to_tensor(steps.value) + 1
@@ -102,7 +102,7 @@ class Clock:
         return self._of[variable_key(variables[0])]
 
 
-def commit(kept: Sequence[Kept], applied: Callable[[], tf.Tensor]) -> None:
+def commit(kept: Sequence[NewValue], applied: Callable[[], tf.Tensor]) -> None:
     """Give variables their values if a step is applied.
 
     Args:

@@ -13,7 +13,7 @@ from hvdkit.engine import ProcessSet, topology
 from hvdkit.exchange.aggregators import Gathered, OfRanks
 from hvdkit.exchange.base import Aggregated
 from hvdkit.exchange.compression.shapes import flat_of, poisoned, shape_of
-from hvdkit.exchange.memory import Clock
+from hvdkit.exchange.memory import StepCount
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.exchange.traffic import Traffic, elements
 
@@ -58,12 +58,12 @@ class Int8(OfRanks):
         self.block = block
         self.rounding = rounding
         self.seed = seed
-        self._clock = Clock("int8")
+        self._steps_made = StepCount("int8")
 
     def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
         """See `Aggregator.build`."""
         super().build(variables, ranks)
-        return self._clock.start(variables, ranks) if self.rounding == "stochastic" else ()
+        return self._steps_made.start(variables, ranks) if self.rounding == "stochastic" else ()
 
     def aggregate(
         self, bucket: Sequence[tf.Tensor], variables: Sequence[Any], name: str
@@ -71,10 +71,10 @@ class Int8(OfRanks):
         """See `Aggregator.aggregate`."""
         if self.rounding == "nearest":
             return self._gathered(tf.round).aggregate(bucket, variables, name)
-        step = self._clock.now(variables)
+        step = self._steps_made.now(variables)
         gathered = self._gathered(self._stochastic(step, variables))
         aggregated = gathered.aggregate(bucket, variables, name)
-        return Aggregated(aggregated.mean, aggregated.share, [self._clock.ticked(variables)])
+        return Aggregated(aggregated.mean, aggregated.share, [self._steps_made.ticked(variables)])
 
     def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
         """See `Counted.traffic`."""

@@ -12,7 +12,7 @@ from hvdkit.engine import ProcessSet, ops, topology
 from hvdkit.exchange.aggregators import OfRanks
 from hvdkit.exchange.base import Aggregated
 from hvdkit.exchange.compression.shapes import flat_of, poisoned
-from hvdkit.exchange.memory import Clock, precise
+from hvdkit.exchange.memory import StepCount, precise
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.exchange.traffic import Traffic, elements
 
@@ -34,18 +34,18 @@ class Largest(OfRanks):
         self.ratio = ratio
         self.warmup_steps = warmup_steps
         self._ratios = _ratios(ratio) if warmup_steps else []
-        self._clock = Clock("largest")
+        self._steps_made = StepCount("largest")
 
     def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
         """See `Aggregator.build`."""
         super().build(variables, ranks)
-        return self._clock.start(variables, ranks) if self._ratios else ()
+        return self._steps_made.start(variables, ranks) if self._ratios else ()
 
     def aggregate(
         self, bucket: Sequence[tf.Tensor], variables: Sequence[Any], name: str
     ) -> Aggregated:
         """See `Aggregator.aggregate`."""
-        step = self._clock.now(variables) if self._ratios else None
+        step = self._steps_made.now(variables) if self._ratios else None
         flat = [flat_of(tensor) for tensor in bucket]
         picked = [
             _largest(numbers, self._count_in_graph(elements(variable), step))
@@ -68,7 +68,7 @@ class Largest(OfRanks):
                 for own, numbers, tensor in zip(picked, flat, bucket, strict=True)
             ]
 
-        return Aggregated(mean, share, [self._clock.ticked(variables)] if self._ratios else [])
+        return Aggregated(mean, share, [self._steps_made.ticked(variables)] if self._ratios else [])
 
     def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
         """See `Counted.traffic`."""

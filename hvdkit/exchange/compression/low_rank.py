@@ -13,7 +13,7 @@ import tensorflow as tf
 from hvdkit.engine import Average, ProcessSet, ops
 from hvdkit.exchange.aggregators import OfRanks
 from hvdkit.exchange.base import Aggregated
-from hvdkit.exchange.memory import Clock, Memory, precise
+from hvdkit.exchange.memory import Memory, StepCount, precise
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.exchange.traffic import Traffic, plain_bytes
 from hvdkit.mesh.layout import Layout, layout_of, set_layout
@@ -43,13 +43,13 @@ class LowRank(OfRanks):
         self.min_compression = min_compression
         self.seed = seed
         self._factors = Memory("low_rank")
-        self._clock = Clock("low_rank")
+        self._steps_made = StepCount("low_rank")
 
     def build(self, variables: Sequence[Any], ranks: ProcessSet) -> Sequence[Tracked]:
         """See `Aggregator.build`."""
         super().build(variables, ranks)
         rows = [self._factor_of(v, ranks) for v in variables if self.loses(v)]
-        return [*rows, *self._clock.start(variables, ranks)]
+        return [*rows, *self._steps_made.start(variables, ranks)]
 
     def loses(self, variable: Any) -> bool:
         """Whether a variable's gradient is projected: whether that makes it small enough."""
@@ -62,7 +62,7 @@ class LowRank(OfRanks):
         """See `Aggregator.aggregate`."""
         compressed = [v for v in variables if self.loses(v)]
         # Branches are graphs of their own, which do not know the names in those of others.
-        name = f"{name}.{self._clock.number(variables)}"
+        name = f"{name}.{self._steps_made.number(variables)}"
 
         def factored() -> _Factored:
             return self._factored(bucket, variables, name)
@@ -73,12 +73,12 @@ class LowRank(OfRanks):
 
         # All ranks have made the same steps, so all of them go the same way.
         if self.start_step and compressed:
-            early = self._clock.now(variables) < self.start_step
+            early = self._steps_made.now(variables) < self.start_step
             mean, sent, factors = tf.cond(early, uncompressed, factored)
         else:
             mean, sent, factors = factored()
         kept = [(self._factors[v], q) for v, q in zip(compressed, factors, strict=True)]
-        return Aggregated(mean, lambda: sent, [*kept, self._clock.ticked(variables)])
+        return Aggregated(mean, lambda: sent, [*kept, self._steps_made.ticked(variables)])
 
     def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
         """See `Counted.traffic`."""
