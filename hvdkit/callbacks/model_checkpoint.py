@@ -19,8 +19,7 @@ class ModelCheckpoint(AgreedLogs, keras.callbacks.ModelCheckpoint):
     What it monitors at the end of an epoch is that of all ranks; within an epoch (`save_freq` a
     number of batches) it is that of rank 0's batches. Before a model is saved, moving statistics
     (BatchNormalization's) are averaged over ranks, and an exchange that lets weights differ brings
-    them together. Every rank has it. Takes the arguments of Keras's
-    callback.
+    them together. Every rank has it. Takes the arguments of Keras's callback.
     """
 
     def _save_model(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:

@@ -12,7 +12,7 @@ from hvdkit.engine import ProcessSet, Sum, global_process_set, ops, topology
 from hvdkit.engine.point_to_point import PointToPoint
 from hvdkit.errors import HvdkitError
 from hvdkit.exchange.allreduce import AllReduce
-from hvdkit.exchange.configs import plain_ranks, ranks_of
+from hvdkit.exchange.configs import plain, plain_ranks, ranks_of
 from hvdkit.exchange.gossip.mixing import UNITS, Mixing
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.local_sgd.slots import AVERAGED, require_slots
@@ -241,7 +241,7 @@ class Gossip:
         """The arguments, as plain data."""
         given = self._given
         return {
-            "graph": given if isinstance(given, str) else _plain_graph(given),
+            "graph": given if isinstance(given, str) else plain(given),
             "push_sum": self._push_sum,
             "process_set": plain_ranks(self._ranks),
         }
@@ -277,9 +277,3 @@ def _graph(given: Any) -> Graph:
         f"graph is one of {', '.join(map(repr, GRAPHS))}, or an object with targets() and "
         f"period(); not {given!r}."
     )
-
-
-def _plain_graph(graph: Any) -> Any:
-    if hasattr(graph, "get_config"):
-        return keras.saving.serialize_keras_object(graph)
-    return f"{type(graph).__module__}.{type(graph).__qualname__}"
