@@ -1,19 +1,20 @@
 """How ranks may stay together, compared: time and bytes of a step, and what is learnt.
 
     python benchmarks/exchange.py steps --links none --links 1gbit --output docs/images/exchange
-    python benchmarks/exchange.py curves --output docs/images/exchange_curves
+    python benchmarks/exchange.py curves --seeds 3 --output docs/images/exchange_curves
 
 `steps` times two ranks by each method in turn, as `step_time.py` does: on this machine, and, as
 root, on two hosts that are joined by links of a set rate, where it counts what the first host
 sends. Ratios are to two ranks that do not communicate, within a round: median and quartiles.
 
-`curves` trains the model of `examples/digits.py` by each method for as many epochs, and prints the
-validation loss and accuracy at the end, and the seconds; the picture has the loss by epoch and by
-time.
+`curves` trains the models of `examples/digits.py` and `examples/gpt.py` by each method for as many
+epochs, and prints the validation loss and accuracy at the end, and the seconds: the median over
+seeds, the smallest and the largest. The picture has the loss by epoch and by time.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from contextlib import ExitStack
@@ -30,6 +31,8 @@ from rich.table import Table
 from two_hosts import LAUNCHER, Hosts, hosts
 
 MARKER = "CURVE"
+LINES = ("-", "--", ":")
+Curve = dict[str, list[float]]
 
 
 @click.group()
@@ -104,52 +107,74 @@ def _table(title: str, measured: dict[str, dict[str, Any]]) -> Table:
 
 
 @main.command()
+@click.option("--tasks", default="digits,gpt", help="Examples to train, with commas.")
 @click.option(
     "--methods", default=",".join(m for m in METHODS if m != ALONE), help="Methods, with commas."
 )
 @click.option("--ranks", default="2,4", help="Numbers of ranks, with commas.")
-@click.option("--epochs", default=12)
+@click.option("--epochs", default=10)
+@click.option("--seeds", default=1, help="Trainings by each method.")
 @click.option("--output", type=click.Path(path_type=Path), help="Files to write, without ending.")
-def curves(methods: str, ranks: str, epochs: int, output: Path) -> None:
-    """Train the digits by each method."""
+def curves(
+    tasks: str, methods: str, ranks: str, epochs: int, seeds: int, output: Path | None
+) -> None:
+    """Train models of the examples by each method."""
     console = Console(width=110)
-    results: dict[str, dict[str, Any]] = {}
-    for count in map(int, ranks.split(",")):
-        results[f"{count} ranks"] = {
-            method: run_job(
-                "mpi", count, ["exchange_worker.py", "curve", method, str(epochs)], MARKER
-            )[0]
-            for method in methods.split(",")
-        }
-        console.print(_ends(f"digits, {count} ranks", results[f"{count} ranks"]))
+    results: dict[str, dict[str, list[Curve]]] = {}
+    for task, count in itertools.product(tasks.split(","), map(int, ranks.split(","))):
+        found: dict[str, list[Curve]] = {method: [] for method in methods.split(",")}
+        # Methods in turn, so that a machine that gets slower does so for all.
+        for seed, method in itertools.product(range(1, seeds + 1), found):
+            arguments = ["exchange_worker.py", "curve", task, method, str(epochs), str(seed)]
+            found[method].append(run_job("mpi", count, arguments, MARKER)[0])
+        results[f"{task}, {count} ranks"] = found
+        console.print(_ends(f"{task}, {count} ranks, {epochs} epochs", found))
     if output is not None:
-        output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        output.with_suffix(".json").write_text(json.dumps(results) + "\n")
         _draw(results, output.with_suffix(".png"))
 
 
-def _ends(title: str, found: dict[str, Any]) -> Table:
+def _ends(title: str, found: dict[str, list[Curve]]) -> Table:
     table = Table(title=title)
     for column in ("", "validation loss", "accuracy", "seconds"):
         table.add_column(column, justify="left" if not column else "right")
-    for method, curve in found.items():
-        ends = (f"{curve[name][-1]:.4f}" for name in ("val_loss", "val_accuracy"))
-        table.add_row(method, *ends, f"{curve['seconds'][-1]:.1f}")
+    for method, runs in found.items():
+        ends = [
+            _spread([run[name][-1] for run in runs if name in run], form)
+            for name, form in (("val_loss", ".4f"), ("val_accuracy", ".4f"), ("seconds", ".1f"))
+        ]
+        table.add_row(method, *ends)
     return table
 
 
-def _draw(results: dict[str, dict[str, Any]], file: Path) -> None:
-    with picture(file, columns=2 * len(results), size=(9.0 * len(results), 4.0)) as axes:
-        for i, (title, found) in enumerate(results.items()):
-            for method, curve in found.items():
-                epochs = range(1, len(curve["val_loss"]) + 1)
-                axes[2 * i].plot(epochs, curve["val_loss"], label=method)
-                axes[2 * i + 1].plot(curve["seconds"], curve["val_loss"], label=method)
-            for axis, by in zip(axes[2 * i : 2 * i + 2], ("epochs", "seconds"), strict=True):
+def _spread(values: list[float], form: str) -> str:
+    """The median of some values, and the smallest and the largest."""
+    if len(values) < 2:
+        return "".join(f"{value:{form}}" for value in values)
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def _draw(results: dict[str, dict[str, list[Curve]]], file: Path) -> None:
+    with picture(file, rows=len(results), columns=2, size=(12.0, 4.5 * len(results))) as axes:
+        for row, (title, found) in zip(
+            zip(axes[::2], axes[1::2], strict=True), results.items(), strict=True
+        ):
+            for number, (method, runs) in enumerate(found.items()):
+                style = LINES[number // 10 % len(LINES)]
+                losses, seconds = _median(runs, "val_loss"), _median(runs, "seconds")
+                for axis, x in zip(row, (range(1, len(losses) + 1), seconds), strict=True):
+                    axis.plot(x, losses, style, label=method)
+            for axis, by in zip(row, ("epochs", "seconds"), strict=True):
                 axis.set_yscale("log")
-                axis.set_title(f"digits, {title}")
+                axis.set_title(title)
                 axis.set_xlabel(by)
                 axis.set_ylabel("validation loss")
         axes[0].legend(fontsize=7)
+
+
+def _median(runs: list[Curve], name: str) -> list[float]:
+    """The curve of the medians of some runs."""
+    return [statistics.median(at) for at in zip(*(run[name] for run in runs), strict=True)]
 
 
 if __name__ == "__main__":

@@ -31,11 +31,8 @@ ALONE = "alone"
 METHODS = (ALONE, *EXCHANGES)
 
 
-def optimizer_of(method: str, learning_rate: Any) -> Any:
-    """Adam that stays together by a method; "alone" does not."""
-    import keras
-
-    optimizer = keras.optimizers.Adam(learning_rate)
+def distributed(optimizer: Any, method: str) -> Any:
+    """An optimizer that stays together by a method; "alone" does not."""
     if method == ALONE:
         return optimizer
     return hvd.DistributedOptimizer(optimizer, exchange=EXCHANGES[method]())

@@ -12,34 +12,59 @@ import hvdkit as hvd
 
 MARKER = "CURVE"
 BATCH, LEARNING_RATE = 16, 0.0015
+GPT = ("--steps-per-epoch", "40", "--warmup-steps", "40")
 
 
-def curve(method: str, epochs: str) -> dict[str, list[float]]:
-    """Train examples/digits.py's model; its curves, and the seconds since the first step."""
+def curve(task: str, method: str, epochs: str, seed: str) -> dict[str, list[float]]:
+    """Train the model of an example; its curves, and the seconds since the first step."""
     hvd.init()
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+    import keras
+
+    keras.utils.set_random_seed(1000 * int(seed) + hvd.rank())
+    clock = Clock()
+    train = {"digits": _train_digits, "gpt": _train_gpt}[task]
+    history = train(method, int(epochs), int(seed), clock.callback(keras))
+    return {**history, "seconds": clock.seconds}
+
+
+def _train_digits(method: str, epochs: int, seed: int, clock: Any) -> dict[str, list[float]]:
     import digits
     import keras
-    from exchange_methods import optimizer_of
+    from exchange_methods import distributed
 
-    keras.utils.set_random_seed(1 + hvd.rank())
     model = digits.build_model()
     rate = LEARNING_RATE * hvd.size()
-    model.compile(optimizer_of(method, rate), "sparse_categorical_crossentropy", ["accuracy"])
+    optimizer = distributed(keras.optimizers.Adam(rate), method)
+    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
     train, test = digits.load_data()
-    clock = Clock()
+    history: dict[str, list[float]]
     history = model.fit(
-        hvd.shard(train, batch_size=BATCH, seed=1),
-        epochs=int(epochs),
+        hvd.shard(train, batch_size=BATCH, seed=seed),
+        epochs=epochs,
         validation_data=hvd.shard(test, batch_size=BATCH),
         callbacks=[
             hvd.callbacks.BroadcastGlobalVariablesCallback(0),
             hvd.callbacks.LearningRateWarmupCallback(rate, warmup_epochs=3),
-            clock.callback(keras),
+            clock,
         ],
         verbose=0,
     ).history
-    return {**history, "seconds": clock.seconds}
+    return history
+
+
+def _train_gpt(method: str, epochs: int, seed: int, clock: Any) -> dict[str, list[float]]:
+    import gpt
+    from exchange_methods import EXCHANGES
+
+    args = gpt.parse_arguments([*GPT, "--epochs", str(epochs), "--seed", str(seed)])
+    shape = gpt.shape_of(args)
+    corpus = gpt.gpt_data.load_corpus(args.text, shape.vocabulary, args.cache)
+    model = gpt.build_model(shape, False)
+    optimizer = gpt.optimizer_of(args, EXCHANGES[method]())
+    history: dict[str, list[float]]
+    history = gpt.train(model, optimizer, corpus, args, [clock], verbose=0)
+    return history
 
 
 class Clock:

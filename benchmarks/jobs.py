@@ -21,6 +21,7 @@ from hvdkit_cli.building.process import end_tree
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+_LONGEST_STEP = 120
 LAUNCHERS = {
     "mpi": ["mpirun", "--oversubscribe", "--bind-to", "none", "-np"],
     "gloo": ["horovodrun", "--gloo", "-np"],
@@ -165,15 +166,28 @@ class PausableJob(Job):
     def run_for(self, seconds: float) -> list[list[float]]:
         """Let the job run, and pause it again.
 
+        Args:
+            seconds: how long; it runs on until each rank has made a whole step.
+
         Returns:
             For each rank the seconds of each step that lay in this time as a whole.
+
+        Raises:
+            RuntimeError: the job ended, or a step takes minutes.
         """
         self._send(signal.SIGCONT)
         begin = time.monotonic()
         time.sleep(seconds)
-        end = time.monotonic()
+        while True:
+            end = time.monotonic()
+            steps = [self._steps(rank, begin, end) for rank in range(self._ranks)]
+            if all(steps):
+                break
+            if self.ended() or end - begin > seconds + _LONGEST_STEP:
+                raise RuntimeError(f"a job makes no steps:\n{self.output()}")
+            time.sleep(0.1)
         self._send(signal.SIGSTOP)
-        return [self._steps(rank, begin, end) for rank in range(self._ranks)]
+        return steps
 
     def stop(self) -> None:
         """End all processes of the job."""
@@ -218,9 +232,10 @@ class CountedJob(PausableJob):
 
     def run_for(self, seconds: float) -> list[list[float]]:
         """See `PausableJob.run_for`."""
-        before = self._counter()
+        before, begin = self._counter(), time.monotonic()
         steps = super().run_for(seconds)
-        self._sent.append((self._counter() - before) / (len(steps[0]) + 1))
+        in_steps = (time.monotonic() - begin) / statistics.median(steps[0])
+        self._sent.append((self._counter() - before) / in_steps)
         return steps
 
 

@@ -9,15 +9,17 @@ from typing import Any
 
 
 @contextmanager
-def picture(file: Path, columns: int = 1, size: tuple[float, float] = (6, 4)) -> Iterator[Any]:
-    """Axes to draw on, a list of `columns` of them, saved to `file` in the end."""
+def picture(
+    file: Path, columns: int = 1, size: tuple[float, float] = (6, 4), rows: int = 1
+) -> Iterator[Any]:
+    """Axes to draw on, row by row, saved to `file` in the end."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, columns, figsize=size, squeeze=False)
-    yield list(axes[0])
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    yield list(axes.flat)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)

@@ -40,9 +40,10 @@ def main(model_name: str, variant: str, folder: str) -> None:
     if variant == "stock":
         optimizer = StockAdam(1e-4)
     else:
-        from exchange_methods import optimizer_of
+        from exchange_methods import distributed
 
-        optimizer = optimizer_of("allreduce" if variant == "hvdkit" else variant, 1e-4)
+        method = "allreduce" if variant == "hvdkit" else variant
+        optimizer = distributed(keras.optimizers.Adam(1e-4), method)
     keras.utils.set_random_seed(engine.rank())
     model, x, y, batch = MODELS[model_name]()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

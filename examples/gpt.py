@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ GIB = 2**30
 VOCABULARY_MULTIPLE = 128  # so that the model is the same for every tensor degree
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -88,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     memory.add_argument(
         "--memory", type=float, metavar="GIB", help="a rank's; default: what is left"
     )
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def shape_of(args: argparse.Namespace) -> parallel.TransformerShape:
@@ -155,7 +156,7 @@ def build(
     )
 
 
-def optimizer_of(args: argparse.Namespace) -> keras.optimizers.Optimizer:
+def optimizer_of(args: argparse.Namespace, exchange: Any = None) -> keras.optimizers.Optimizer:
     """AdamW, with a linear warm-up and a cosine to a tenth; biases and norms do not decay."""
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -172,7 +173,6 @@ def optimizer_of(args: argparse.Namespace) -> keras.optimizers.Optimizer:
         global_clipnorm=args.clip_norm,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    exchange = hvd.exchange.Sharded() if args.sharded_optimizer else None
     return hvd.DistributedOptimizer(optimizer, exchange=exchange)
 
 
@@ -186,7 +186,14 @@ class Perplexity(keras.callbacks.Callback):
                 logs[name.replace("loss", "perplexity")] = math.exp(min(logs[name], 100.0))
 
 
-def train(model: keras.Model, corpus: gpt_data.Corpus, args: argparse.Namespace) -> dict[str, Any]:
+def train(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    corpus: gpt_data.Corpus,
+    args: argparse.Namespace,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 2,
+) -> dict[str, Any]:
     """Train the model; returns the curves."""
     shape, replicas = shape_of(args), hvd.size() // (args.pipeline * args.tensor)
     own = args.batch_size // replicas
@@ -196,10 +203,8 @@ def train(model: keras.Model, corpus: gpt_data.Corpus, args: argparse.Namespace)
         part[: args.validation_batches * args.batch_size]
         for part in gpt_data.windows(corpus.validation, shape.context, args.batch_size)
     ]
-    model.compile(
-        optimizer=optimizer_of(args), loss=parallel.VocabularyParallelCrossEntropy(name="loss")
-    )
-    callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(0), Perplexity()]
+    model.compile(optimizer, loss=parallel.VocabularyParallelCrossEntropy(name="loss"))
+    callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(0), Perplexity(), *callbacks]
     if args.checkpoint:
         callbacks.append(hvd.callbacks.BackupAndRestore(args.checkpoint))
     history = model.fit(
@@ -208,7 +213,7 @@ def train(model: keras.Model, corpus: gpt_data.Corpus, args: argparse.Namespace)
         steps_per_epoch=args.steps_per_epoch,
         validation_data=hvd.shard(tuple(held_out), own),
         callbacks=callbacks,
-        verbose=2 if hvd.rank() == 0 else 0,
+        verbose=verbose if hvd.rank() == 0 else 0,
     )
     return history.history
 
@@ -237,7 +242,8 @@ def main() -> None:
 
     corpus = gpt_data.load_corpus(args.text, shape.vocabulary, args.cache)
     model = build(shape, degrees, training)
-    history = train(model, corpus, args)
+    exchange = hvd.exchange.Sharded() if args.sharded_optimizer else None
+    history = train(model, optimizer_of(args, exchange), corpus, args)
     if args.history and hvd.rank() == 0:
         args.history.write_text(json.dumps({"mesh": str(degrees), "history": history}) + "\n")
     tokens = generate(

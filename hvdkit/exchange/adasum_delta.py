@@ -49,8 +49,10 @@ class AdasumDelta:
         """
         if topology.size() > 1:
             ops.require_adasum()
-        # Weights agree after each step; said to differ, their slots are known as each rank's own.
-        return [Tracked(variable, Role.WEIGHT, path_of(variable)) for variable in variables]
+        return [
+            Tracked(v, Role.WEIGHT, path_of(v), same_on=self.ranks, own_slots=True)
+            for v in variables
+        ]
 
     def gradients(
         self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str

@@ -92,6 +92,8 @@ class Tracked:
             own. Those of a tensor group that hold no shards of it have the same value, too.
         shard: what the variable holds of an unsharded one, whose layout `layout` then is; None
             where it holds all. Checkpoints put shards together again for any number of ranks.
+        own_slots: of a weight, whether each rank has slots of its own for it, though the ranks
+            hold the same value. Where they do not, their slots are their own without a word.
         resumes_from_mean: with `same_on=None`, whether the mean over the ranks is right for all of
             them where another number of ranks goes on; a shard has none.
     """
@@ -102,6 +104,7 @@ class Tracked:
     layout: Layout | None = None
     same_on: ProcessSet | None = None
     shard: Shard | None = None
+    own_slots: bool = False
     resumes_from_mean: bool = False
 
     @property

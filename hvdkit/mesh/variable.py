@@ -28,6 +28,17 @@ def path_of(variable: Any) -> str:
     return str(getattr(variable, "path", variable.name))
 
 
+def elements_of(variable: Any, start: int, stop: int) -> tf.Tensor:
+    """The elements of a variable from one to another, in rows as in memory, flat."""
+    return tf.reshape(tf.convert_to_tensor(raw(variable)), [-1])[start:stop]
+
+
+def constrain(variable: Any) -> None:
+    """Let a variable's constraint hold, as Keras does after an update."""
+    if getattr(variable, "constraint", None) is not None:
+        variable.assign(variable.constraint(variable))
+
+
 def described(variable: Any) -> str:
     """The type and the shape of a variable, in words."""
     return dtype_and_shape(variable.dtype, variable.shape)

@@ -87,9 +87,9 @@ class DriftingSlots(keras.optimizers.Optimizer):
             exchange.add_slot(slot, variable, name, self)
 
     def _hvd_differing(self) -> set[int]:
-        """The keys of the variables of which the exchange lets ranks hold different values."""
+        """The keys of the variables of which the exchange lets ranks have different slots."""
         return {
             variable_key(row.variable)
             for row in self._hvd.tracked
-            if row.role is Role.WEIGHT and row.same_on is None
+            if row.role is Role.WEIGHT and (row.same_on is None or row.own_slots)
         }

@@ -10,18 +10,15 @@ import tensorflow as tf
 
 from hvdkit.engine import logger, topology
 from hvdkit.exchange.gradient import Gradient
+from hvdkit.exchange.slots import AVERAGED
 from hvdkit.exchange.tracked import Role, Shard, Tracked
 from hvdkit.mesh.layout import layout_of, set_layout
-from hvdkit.mesh.variable import raw, variable_key
+from hvdkit.mesh.variable import elements_of, raw, variable_key
 from hvdkit.optimizers.composition import Attached
 from hvdkit.optimizers.drifting_slots import ACCUMULATOR
 from hvdkit.optimizers.elementwise import has_rule_of_keras
 
 do_not_convert = tf.autograph.experimental.do_not_convert
-
-# What Keras keeps for each variable besides the slots of its rule: it averages weights after they
-# are exchanged, and adds up gradients before that, unless these are exchanged at each micro-step.
-_AVERAGE = "average"
 
 
 class OwnedUpdate(keras.optimizers.Optimizer):
@@ -71,7 +68,7 @@ class OwnedUpdate(keras.optimizers.Optimizer):
             if shard is None or shard.is_all:
                 slot.assign(whole.value)
             elif shard.size:
-                elements = tf.reshape(whole.value, [-1])[shard.start : shard.stop]
+                elements = elements_of(whole, shard.start, shard.stop)
                 slot.assign(tf.reshape(elements, slot.shape))
 
     @property
@@ -87,8 +84,7 @@ class OwnedUpdate(keras.optimizers.Optimizer):
             variables, owned, self._hvd.chain.shards(variables), strict=True
         ):
             if shard is not None and shard.size and not shard.is_all:
-                elements = tf.reshape(tf.convert_to_tensor(raw(variable)), [-1])
-                own.assign(elements[shard.start : shard.stop])
+                own.assign(elements_of(variable, shard.start, shard.stop))
         plain: Any = type(self).__bases__[-1]  # Keras's class, behind the mixins
         fresh = plain.from_config(self.get_config())
         fresh.build([v if own is None else own for own, v in zip(owned, variables, strict=True)])
@@ -121,7 +117,9 @@ class OwnedUpdate(keras.optimizers.Optimizer):
         key = self._var_key(reference_variable)
         variable = self._hvd.unsharded.get(key, reference_variable)
         (own,), (shard,) = self._hvd_owned([variable]), self._hvd.chain.shards([variable])
-        if name == _AVERAGE or (name == ACCUMULATOR and not self._hvd.accumulates_exchanged):
+        # Besides the slots of a rule: Keras averages weights after they are exchanged, and adds up
+        # gradients before that, unless these are exchanged at each micro-step.
+        if name == AVERAGED or (name == ACCUMULATOR and not self._hvd.accumulates_exchanged):
             own, shard = variable, None
         if own is None:
             return None

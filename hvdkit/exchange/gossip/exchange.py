@@ -9,19 +9,20 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, Sum, global_process_set, ops, topology
-from hvdkit.engine.point_to_point import PointToPoint
+from hvdkit.engine.point_to_point import PointToPoint, why_impossible
 from hvdkit.errors import HvdkitError
 from hvdkit.exchange.allreduce import AllReduce
 from hvdkit.exchange.configs import plain, plain_ranks, ranks_of
 from hvdkit.exchange.gossip.mixing import UNITS, Mixing
 from hvdkit.exchange.gradient import Gradient
-from hvdkit.exchange.local_sgd.slots import AVERAGED, require_slots
+from hvdkit.exchange.slots import AVERAGED, require_slots
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.mesh import over_replicas
-from hvdkit.mesh.variable import path_of, raw, variable_key
+from hvdkit.mesh.variable import constrain, path_of, raw, variable_key
 from hvdkit.schedules.gossip import GRAPHS, Circulant, Graph, keeps_mean
 
 _DISTANCE = "consensus_distance"
+_MESSAGES = "Gossip sends weights"
 
 
 class _Leaf:
@@ -121,11 +122,8 @@ class Gossip:
         self._push_sum = push_sum
         self._ranks = over_replicas(process_set)
         size = topology.process_set_size(self._ranks)
-        if size > 1 and not topology.mpi_enabled():
-            raise HvdkitError(
-                "Gossip sends from rank to rank over MPI, but this job runs over Gloo, which "
-                "Horovod has no such messages for. Start it with mpirun, or with horovodrun --mpi."
-            )
+        if size > 1 and (problem := why_impossible(_MESSAGES)) is not None:
+            raise HvdkitError(problem)
         if not push_sum and not keeps_mean(self._graph, size):
             raise ValueError(
                 f"with push_sum=False each rank has to receive as much as it sends, and in "
@@ -170,7 +168,7 @@ class Gossip:
         if self._messages is None:
             # All ranks are here for the first time, and have compared what they exchange.
             with tf.init_scope():
-                self._messages = PointToPoint(self._ranks, "gossip sends weights")
+                self._messages = PointToPoint(self._ranks, _MESSAGES)
         return list(gradients)
 
     def weights(self, variables: Sequence[Any], iteration: Any) -> None:
@@ -221,8 +219,7 @@ class Gossip:
         self._squares[number] = float(square.numpy())
         for variable, mean in zip(together, means, strict=True):
             raw(variable).assign(mean)
-            if getattr(variable, "constraint", None) is not None:
-                variable.assign(variable.constraint(variable))
+            constrain(variable)
         leaf.units.assign(UNITS)
 
     def logs(self) -> dict[str, float]:

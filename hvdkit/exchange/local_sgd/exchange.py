@@ -18,7 +18,7 @@ from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.local_sgd.every import Every, number_of, pattern_of, require_every
 from hvdkit.exchange.local_sgd.outer import OuterStep, outer_template
 from hvdkit.exchange.local_sgd.round import Round
-from hvdkit.exchange.local_sgd.slots import AVERAGED, require_slots
+from hvdkit.exchange.slots import AVERAGED, require_slots
 from hvdkit.exchange.tracked import Role, Tracked
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import path_of, variable_key

@@ -12,7 +12,7 @@ from hvdkit.engine import Sum, ops, topology
 from hvdkit.exchange.allreduce import AllReduce
 from hvdkit.exchange.local_sgd.outer import OuterStep
 from hvdkit.exchange.tracked import Role, Tracked
-from hvdkit.mesh.variable import path_of, raw
+from hvdkit.mesh.variable import constrain, path_of, raw
 
 
 class Round:
@@ -90,9 +90,7 @@ class Round:
         def meet() -> None:
             self._meet(prefix)
             for variable in self._variables:
-                # After an update Keras does it.
-                if getattr(variable, "constraint", None) is not None:
-                    variable.assign(variable.constraint(variable))
+                constrain(variable)  # after an update Keras does it
 
         tf.cond(self._since.value > 0, meet, _nothing)
 

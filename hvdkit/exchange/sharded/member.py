@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.exchange.tracked import Shard
-from hvdkit.mesh.variable import path_of, raw
+from hvdkit.mesh.variable import elements_of, path_of, raw
 
 
 class Member:
@@ -46,8 +46,7 @@ class Member:
 
     def own_elements(self) -> tf.Tensor:
         """The elements of the variable that this rank owns, flat."""
-        flat = tf.reshape(tf.convert_to_tensor(raw(self.variable)), [-1])
-        return flat[self.shard.start : self.shard.stop]
+        return elements_of(self.variable, self.shard.start, self.shard.stop)
 
     def refresh(self) -> None:
         """Let what is owned have the values of the variable, which others change, too."""

@@ -17,6 +17,7 @@ from keras import optimizers
 import hvdkit as hvd
 from hvdkit.exchange import AdasumDelta
 from hvdkit.optimizers.composition import tracked_of
+from hvdkit.state.inventory import inventory
 
 SHAPES = ((3, 2), (4,))
 
@@ -99,10 +100,15 @@ def check_steps_in_fit_and_nan() -> None:
         optimizers.Adam(0.02), exchange=AdasumDelta(), nonfinite=hvd.nonfinite.Skip()
     )
     model.compile(optimizer, "mse")
-    callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(0)]
+    callbacks = [
+        hvd.callbacks.BroadcastGlobalVariablesCallback(0),
+        hvd.callbacks.ConsistencyCheck(every=1),
+    ]
     history = model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=callbacks).history
     assert history["loss"][-1] < history["loss"][0]
     same_on_all_ranks(model)
+    kernel = model.trainable_variables[0]
+    assert any(row.variable is kernel and row.same_on for row in inventory(model))
     kept = [*model.trainable_variables, *(row.variable for row in tracked_of(optimizer))]
     before = [np.array(v) for v in kept]
     bad = np.nan if hvd.rank() == 0 else 1.0
