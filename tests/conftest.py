@@ -1,10 +1,16 @@
-"""Each check of `tests/checks` is a test; those that need the same ranks run on the same ones."""
+"""Each check of `tests/checks` is a test; those that need the same ranks run on the same ones.
+
+`make test` runs two tests at a time (pytest-xdist): checks on ranks, which use both cores, and
+beside them what starts jobs of its own, which use one for most of their time. Jobs that fail, for
+which it counts how long they take, come last in the first row, when the second has ended or nearly.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import seconds_spent
@@ -12,6 +18,8 @@ from rank_checks import Check, checks_of
 from rank_pool import RankPools
 
 TESTS = Path(__file__).parent
+ON_RANKS, OWN_JOBS = "on_ranks", "own_jobs"
+_TIMED = ("faults", "bad_input")  # in the names of their folders or files
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +67,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places: dict[object, int] = {}
     for item in items:
         places.setdefault(_ranks_or_file(item), len(places))
-    items.sort(key=lambda item: places[_ranks_or_file(item)])
+    items.sort(key=lambda item: (_is_timed(item), places[_ranks_or_file(item)]))
+    for item in items:
+        row = ON_RANKS if _uses_ranks(item) or _is_timed(item) else OWN_JOBS
+        item.add_marker(pytest.mark.xdist_group(row))
+
+
+def _uses_ranks(item: pytest.Item) -> bool:
+    return "pools" in getattr(item, "fixturenames", ())
+
+
+def _is_timed(item: pytest.Item) -> bool:
+    place = item.path.relative_to(TESTS).as_posix()
+    return not _uses_ranks(item) and any(name in place for name in _TIMED)
 
 
 def _ranks_or_file(item: pytest.Item) -> object:
     check = item.callspec.params.get("check") if hasattr(item, "callspec") else None
     return check.ranks if isinstance(check, Check) else item.path
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Give what this process has noted to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["seconds_spent"] = seconds_spent.collected()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take what a process has noted; one that has crashed gives nothing."""
+    if noted := getattr(node, "workeroutput", {}).get("seconds_spent"):
+        seconds_spent.add(noted)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _BUDGETS = Path(__file__).with_name("budgets.toml")
 _SHOWN_SECONDS = 1.0
@@ -49,6 +50,24 @@ def check_ended(ranks: str, check: str, seconds: float, cpu: float) -> None:
 def job_ended(argv: Sequence[str], seconds: float) -> None:
     """Note how long a job of its own took, from its start to its end."""
     _jobs.append((" ".join(argv[-3:])[-80:].replace("\n", " "), seconds))
+
+
+def collected() -> dict[str, Any]:
+    """What has been noted, as plain data, for another process."""
+    pools = {
+        ranks: [list(pool.starts), dict(pool.checks), pool.cpu] for ranks, pool in _pools.items()
+    }
+    return {"pools": pools, "jobs": [list(job) for job in _jobs], "notes": list(_notes)}
+
+
+def add(noted: Mapping[str, Any]) -> None:
+    """Note what another process has `collected`."""
+    for ranks, (starts, checks, cpu) in noted["pools"].items():
+        _pools[ranks].starts += starts
+        _pools[ranks].checks |= checks
+        _pools[ranks].cpu += cpu
+    _jobs.extend((name, seconds) for name, seconds in noted["jobs"])
+    _notes.extend(noted["notes"])
 
 
 def summary(by_file: Mapping[str, float]) -> Iterator[str]:
