@@ -38,6 +38,7 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     model = parser.add_argument_group("model")
     model.add_argument("--preset", choices=PRESETS, default="tiny")
+    model.add_argument("--layers", type=int, help="default: the preset's")
     model.add_argument("--context", type=int, help="tokens of a row; default: the preset's")
     model.add_argument("--vocabulary", type=int, help="default: the preset's")
     model.add_argument(
@@ -97,7 +98,12 @@ def shape_of(args: argparse.Namespace) -> parallel.TransformerShape:
     shape = PRESETS[args.preset]
     vocabulary = args.vocabulary or shape.vocabulary
     padded = math.ceil(vocabulary / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    return replace(shape, context=args.context or shape.context, vocabulary=padded)
+    return replace(
+        shape,
+        layers=args.layers or shape.layers,
+        context=args.context or shape.context,
+        vocabulary=padded,
+    )
 
 
 def training_of(args: argparse.Namespace) -> parallel.Training:

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from launch import LIKE_A_USER, Finished, run_ranks
 
-# digits.py runs over MPI with its defaults, see below.
+# digits.py runs over MPI with its defaults, and as one process on two devices, see below.
 RUNS = [
-    ("examples/digits.py", "python", 1),
     ("examples/digits.py", "gloo", 2),
     ("examples/custom_loop.py", "mpi", 2),
 ]
 LONG_RUNS = [
     pytest.param(*run, marks=pytest.mark.long)
     for run in (
+        ("examples/digits.py", "python", 1),
         ("examples/digits.py", "mpi", 2),
         ("examples/custom_loop.py", "python", 1),
         ("examples/custom_loop.py", "gloo", 2),

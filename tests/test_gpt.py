@@ -13,9 +13,9 @@ from launch import LIKE_A_USER, Finished, run_ranks
 # A small part of the standard library, and a small model that learns within a few steps.
 TEXT = Path(sysconfig.get_path("stdlib")) / "json"
 SMALL = (
-    "--text", str(TEXT), "--vocabulary", "384", "--context", "32", "--batch-size", "8",
-    "--epochs", "2", "--steps-per-epoch", "3", "--warmup-steps", "2", "--validation-batches", "1",
-    "--learning-rate", "0.003", "--length", "3",
+    "--text", str(TEXT), "--vocabulary", "384", "--context", "32", "--layers", "2",
+    "--batch-size", "8", "--epochs", "2", "--steps-per-epoch", "3", "--warmup-steps", "2",
+    "--validation-batches", "1", "--learning-rate", "0.003", "--length", "3",
 )  # fmt: skip
 
 MESHES = [

@@ -37,9 +37,18 @@ def check_a_saved_model_loads_whole_and_with_any_mesh() -> None:
 
 
 def check_weights_of_a_file_are_divided() -> None:
+    _weights_are_divided(made.SIZES[hvd.size()][-1])
+
+
+@long
+def check_weights_of_a_file_are_divided_in_all_ways() -> None:
+    _weights_are_divided(*made.SIZES[hvd.size()])
+
+
+def _weights_are_divided(*some: tuple[int, int, int]) -> None:
     with shared_folder() as folder:
         file = folder / "model.weights.h5"
-        for _ in made.each():
+        for _ in made.each(*some):
             made.language_model(1).save_weights(file)
             hvd.barrier()
             model = made.language_model(2)

@@ -63,6 +63,7 @@ def compare(optimizer: Callable[[], Any], *some: tuple[int, int, int], **options
         made.require_weights(model, weights, rtol=1e-3, atol=2e-4)
 
 
+@long
 def check_adam_on_stages_and_replicas() -> None:
     adam = lambda: keras.optimizers.AdamW(0.01, epsilon=1e-3, global_clipnorm=0.5)  # noqa: E731
     compare(adam, made.SIZES[hvd.size()][0])

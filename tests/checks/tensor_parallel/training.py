@@ -75,8 +75,17 @@ def check_sgd_with_a_clipped_norm() -> None:
 
 
 def check_adam() -> None:
+    _require_adam(blocks=1)
+
+
+@long
+def check_adam_on_two_blocks() -> None:
+    _require_adam(blocks=2)
+
+
+def _require_adam(blocks: int) -> None:
     for mesh in meshes.each():
-        divided, plain = _trained(_adam, dropout=_rate(mesh), blocks=2)
+        divided, plain = _trained(_adam, dropout=_rate(mesh), blocks=blocks)
         same_weights(divided, plain, rtol=1e-3, atol=2e-4)
         mine = unsharded_values(divided.optimizer.variables)
         for one, other in zip(mine, plain.optimizer.variables, strict=True):
