@@ -2,7 +2,8 @@
 
     python benchmarks/allreduce.py --output docs/images/allreduce
 
-Bandwidth is the size of the tensor over the time of one allreduce.
+Bandwidth is the size of the tensor over the time of one allreduce. With `HVDKIT_WATCH=0` in the
+environment nobody counts what the ranks wait for.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ SIZES = [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MI
 @click.command()
 @click.option("--ranks", default=2)
 @click.option("--rounds", default=9, help="How often each is timed, in turn.")
+@click.option("--largest", default=64.0, help="Size of the largest tensor, in MiB.")
 @click.option("--output", type=click.Path(path_type=Path), help="Files to write, without ending.")
-def main(ranks: int, rounds: int, output: Path | None) -> None:
+def main(ranks: int, rounds: int, largest: float, output: Path | None) -> None:
     """Measure allreduces and print them as a table."""
-    sizes = ",".join(str(size) for size in SIZES)
+    sizes = ",".join(str(size) for size in SIZES if size <= largest * MIB)
     lines = run_job("mpi", ranks, ["allreduce_worker.py", str(rounds), sizes], "ALLREDUCE")
     Console(width=110).print(_table(ranks, lines))
     if output is not None:
