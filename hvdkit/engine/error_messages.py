@@ -80,7 +80,7 @@ def _counted(
         # they may have the same names, also on one rank.
         with tf.control_dependencies([activity.enters(tensors, what, ranks)]):
             yield results
-        activity.leaves(results, ranks)
+        results[:] = activity.leaves(results, ranks)
     else:  # a graph of TensorFlow 1, which has no variables of ours
         yield results
 

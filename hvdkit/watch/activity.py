@@ -129,14 +129,22 @@ class Activity:
             manager.run_independently(counts)
         return counts
 
-    def leaves(self, outputs: Sequence[tf.Tensor], ranks: Sequence[int] | None) -> None:
+    def leaves(self, outputs: Sequence[tf.Tensor], ranks: Sequence[int] | None) -> list[tf.Tensor]:
         """Let the graph count a collective as finished when its outputs exist.
 
         What is called later and holds collectives, too, begins when this has been counted.
         TensorFlow leaves out what is only waited for, so the number is made from an output.
+
+        Returns:
+            The outputs, to go on with.
         """
-        with tf.control_dependencies(outputs):
-            _count(self._marks(ranks).left, _one(outputs[0]))
+        first, *others = outputs
+        # A thread of Horovod's ends the collective, and all that waits for it is handed to threads
+        # of TensorFlow's, one by one. So a single thing waits, and its thread does the rest.
+        first = tf.raw_ops.PlaceholderWithDefault(input=first, shape=first.shape)
+        with tf.control_dependencies([first, *others]):
+            _count(self._marks(ranks).left, _one(first))
+        return [first, *others]
 
     def _marks(self, ranks: Sequence[int] | None) -> GraphMarks:
         key = None if ranks is None else tuple(ranks)
