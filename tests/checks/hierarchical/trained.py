@@ -52,6 +52,7 @@ def _require_trained(inner: Any, options: dict[str, Any]) -> None:
             np.testing.assert_array_equal(everyone[0], everyone[-1], err_msg=row.path)
 
 
+@long
 def check_in_fit() -> None:
     with forgetting_process_sets():
         inner = PowerSGD(rank=1, start_step=2, min_compression=0.5)

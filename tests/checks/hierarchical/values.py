@@ -45,16 +45,25 @@ def _groups() -> list[Any]:
     return [*all_groups(), [[rank] for rank in ranks], [list(ranks)], None]
 
 
+def _require_whole_numbers(some: list[Any], *, graph: bool) -> None:
+    gradients = _gradients(whole=True)
+    expected = _mean(AllReduce(), gradients, graph=False)
+    assert np.abs(expected[1] - gradients[1]).max() > 1
+    for groups in some:
+        with forgetting_process_sets():
+            mean = _mean(AllReduce(Hierarchical(groups=groups)), gradients, graph=graph)
+        for mine, other in zip(mean, expected, strict=True):
+            np.testing.assert_array_equal(mine, other, err_msg=str(groups))
+
+
 def check_whole_numbers_are_those_of_an_all_reduce_to_the_bit() -> None:
-    with forgetting_process_sets():
-        gradients = _gradients(whole=True)
-        expected = _mean(AllReduce(), gradients, graph=False)
-        assert np.abs(expected[1] - gradients[1]).max() > 1
-        for number, groups in enumerate(_groups()):
-            exchange = AllReduce(Hierarchical(groups=groups))
-            mean = _mean(exchange, gradients, graph=bool(number % 2))
-            for mine, other in zip(mean, expected, strict=True):
-                np.testing.assert_array_equal(mine, other, err_msg=str(groups))
+    _require_whole_numbers(all_groups()[:1], graph=True)
+    _require_whole_numbers(_groups()[1:], graph=False)
+
+
+@long
+def check_whole_numbers_are_so_in_graphs() -> None:
+    _require_whole_numbers(_groups()[1:], graph=True)
 
 
 @long
@@ -101,22 +110,21 @@ def check_with_a_tape_and_a_step_late() -> None:
 
 def check_nan_on_one_rank_is_seen_by_all() -> None:
     """Also on a rank that is no leader, in a step that is left out on all."""
-    with forgetting_process_sets():
-        for place, value in ((hvd.size() - 1, np.nan), (0, np.inf)):
-            for make in (tf.function, _as_it_is):
-                exchange = AllReduce(Hierarchical(groups=some_groups()), groups=2)
-                optimizer = hvd.DistributedOptimizer(
-                    keras.optimizers.SGD(1.0), exchange=exchange, nonfinite=hvd.nonfinite.Skip()
-                )
-                variables = [keras.Variable([1.0, 1.0]), keras.Variable([1.0])]
-                optimizer.build(variables)
-                step = make(lambda *g, o=optimizer: o.apply([*g]))
-                bad = value if hvd.rank() == place else 1.0
-                step(tf.constant([1.0, 1.0]), tf.constant([bad], tf.float32))
-                assert optimizer.nonfinite_steps == 1
-                step(tf.constant([1.0, 1.0]), tf.constant([2.0 * hvd.rank()]))
-                np.testing.assert_allclose(variables[0].numpy(), [0.0, 0.0])
-                np.testing.assert_allclose(variables[1].numpy(), [1.0 - (hvd.size() - 1)])
+    for place, value, make in ((hvd.size() - 1, np.nan, tf.function), (0, np.inf, _as_it_is)):
+        with forgetting_process_sets():
+            exchange = AllReduce(Hierarchical(groups=some_groups()), groups=2)
+            optimizer = hvd.DistributedOptimizer(
+                keras.optimizers.SGD(1.0), exchange=exchange, nonfinite=hvd.nonfinite.Skip()
+            )
+            variables = [keras.Variable([1.0, 1.0]), keras.Variable([1.0])]
+            optimizer.build(variables)
+            step = make(lambda *g, o=optimizer: o.apply([*g]))
+            bad = value if hvd.rank() == place else 1.0
+            step(tf.constant([1.0, 1.0]), tf.constant([bad], tf.float32))
+            assert optimizer.nonfinite_steps == 1
+            step(tf.constant([1.0, 1.0]), tf.constant([2.0 * hvd.rank()]))
+            np.testing.assert_allclose(variables[0].numpy(), [0.0, 0.0])
+            np.testing.assert_allclose(variables[1].numpy(), [1.0 - (hvd.size() - 1)])
 
 
 def _as_it_is(step: Callable[..., Any]) -> Callable[..., Any]:
