@@ -236,6 +236,9 @@ def step_times_in_turn(
 
     Returns:
         For each job the ms per step of each turn: the median of its steps on the slowest rank.
+
+    Raises:
+        RuntimeError: a turn was too short for a step.
     """
     times: dict[str, list[float]] = {name: [] for name in starts}
     jobs: dict[str, PausableJob] = {}
@@ -247,6 +250,8 @@ def step_times_in_turn(
             # Who comes first in a round is a little faster, so the order changes.
             for name, job in list(jobs.items())[:: -1 if number % 2 else 1]:
                 steps = job.run_for(seconds)
+                if not all(steps):
+                    raise RuntimeError(f"no step of {name} lies in {seconds} s: make turns longer.")
                 times[name].append(1000 * max(statistics.median(rank) for rank in steps))
     finally:
         for job in jobs.values():

@@ -85,6 +85,17 @@ def _fitted(optimizer: Any, between: Any) -> Any:
     return hvd.DistributedOptimizer(optimizer, exchange=AllReduce(Hierarchical(between)))
 
 
+def check_elastic_jobs() -> None:
+    from hvdkit.exchange.hierarchical import aggregator
+
+    before = aggregator.is_elastic
+    aggregator.is_elastic = lambda: True
+    try:
+        _require_refused(lambda: _stepped(Hierarchical()), NotImplementedError, "come and go")
+    finally:
+        aggregator.is_elastic = before
+
+
 def check_an_aggregator_whose_state_is_each_ranks_own() -> None:
     class Own(Summed):
         def build(self, variables: Any, ranks: Any) -> list[Tracked]:

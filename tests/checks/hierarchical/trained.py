@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import keras
@@ -61,10 +62,10 @@ def check_in_fit() -> None:
 
 @long
 def check_each_method_in_fit() -> None:
+    options = cycle([{"run_eagerly": True}, {}, {"steps_per_execution": 4}])
     with forgetting_process_sets():
         for make in METHODS.values():
-            for options in ({}, {"run_eagerly": True}, {"steps_per_execution": 4}):
-                _require_trained(make(), options)
+            _require_trained(make(), next(options))
 
 
 @long
