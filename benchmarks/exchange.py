@@ -1,11 +1,13 @@
 """How ranks may stay together, compared: time and bytes of a step, and what is learnt.
 
     python benchmarks/exchange.py steps --links none --links 1gbit --output docs/images/exchange
+    python benchmarks/exchange.py steps --links 1gbit --ranks-per-host 2
     python benchmarks/exchange.py curves --seeds 3 --output docs/images/exchange_curves
 
 `steps` times two ranks by each method in turn, as `step_time.py` does: on this machine, and, as
 root, on two hosts that are joined by links of a set rate, where it counts what the first host
-sends. Ratios are to two ranks that do not communicate, within a round: median and quartiles.
+sends. There may be several ranks for each host. Ratios are to ranks that do not communicate,
+within a round: median and quartiles.
 
 `curves` trains the models of `examples/digits.py` and `examples/gpt.py` by each method for as many
 epochs, and prints the validation loss and accuracy at the end, and the seconds: the median over
@@ -32,6 +34,7 @@ from two_hosts import LAUNCHER, Hosts, hosts
 
 MARKER = "CURVE"
 LINES = ("-", "--", ":")
+HOSTS = 2
 Curve = dict[str, list[float]]
 
 
@@ -44,41 +47,53 @@ def main() -> None:
 @click.option("--models", default="gpt,mlp", help="Models to measure, with commas.")
 @click.option("--methods", default=",".join(METHODS), help="Methods, with commas.")
 @click.option("--links", multiple=True, default=["none"], help="none, or a rate such as 1gbit.")
+@click.option("--ranks-per-host", default=1, help="Ranks for each of the two hosts.")
 @click.option("--rounds", default=8, help="Turns of each job.")
 @click.option("--seconds", default=4.0, help="Length of a turn.")
 @click.option("--output", type=click.Path(path_type=Path), help="A file to write, without ending.")
 def steps(
-    models: str, methods: str, links: tuple[str, ...], rounds: int, seconds: float, output: Path
+    models: str,
+    methods: str,
+    links: tuple[str, ...],
+    ranks_per_host: int,
+    rounds: int,
+    seconds: float,
+    output: Path,
 ) -> None:
-    """Time and count the steps of two ranks."""
+    """Time and count the steps of two ranks, or more."""
     console = Console(width=110)
+    ranks = HOSTS * ranks_per_host
     results: dict[str, Any] = {}
     for link in links:
         with ExitStack() as stack:
-            network = None if link == "none" else stack.enter_context(hosts(2))
+            network = None
+            if link != "none":
+                network = stack.enter_context(hosts(HOSTS, ranks_per_host))
+                network.set_rate(link)
             for model in models.split(","):
-                measured = _measured(model, methods.split(","), network, link, rounds, seconds)
+                measured = _measured(model, methods.split(","), network, ranks, rounds, seconds)
                 results[f"{model}, {link}"] = measured
-                console.print(_table(f"{model}, 2 ranks, links: {link}", measured))
+                console.print(_table(f"{model}, {ranks} ranks, links: {link}", measured))
     if output is not None:
         output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _measured(
-    model: str, methods: list[str], network: Hosts | None, link: str, rounds: int, seconds: float
+    model: str, methods: list[str], network: Hosts | None, ranks: int, rounds: int, seconds: float
 ) -> dict[str, dict[str, Any]]:
     sent: dict[str, list[float]] = {method: [] for method in methods}
 
     def start(method: str) -> PausableJob:
         arguments = ["step_worker.py", model, method]
         if network is None:
-            return PausableJob("mpi", 2, arguments)
-        return CountedJob(LAUNCHER, 2, arguments, network.sent_bytes, sent[method])
+            return PausableJob("mpi", ranks, arguments)
+        return CountedJob(LAUNCHER, ranks, arguments, network.sent_bytes, sent[method])
 
-    if network is not None:
-        network.set_rate(link)
     times = step_times_in_turn({m: partial(start, m) for m in methods}, rounds, seconds)
-    found = run_job("mpi", 2, ["exchange_worker.py", "bytes", model, ",".join(methods)], MARKER)
+    counts = [str(ranks), str(HOSTS)]
+    found = run_job(
+        "mpi", 1, ["exchange_worker.py", "bytes", model, ",".join(methods), *counts], MARKER
+    )
     return {
         method: {
             "ms": times[method],

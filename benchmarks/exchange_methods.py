@@ -20,6 +20,7 @@ EXCHANGES: dict[str, Callable[[], Any]] = {
     "onebit": lambda: hvd.exchange.AllReduce(hvd.exchange.ErrorFeedback(hvd.exchange.OneBit())),
     "topk": lambda: hvd.exchange.AllReduce(hvd.exchange.TopK(ratio=0.01)),
     "powersgd": lambda: hvd.exchange.AllReduce(hvd.exchange.PowerSGD(rank=4), groups=1),
+    "hierarchical": lambda: hvd.exchange.AllReduce(hvd.exchange.Hierarchical()),
     "sharded": lambda: hvd.exchange.Sharded(),
     "delayed": lambda: hvd.exchange.Delayed(),
     "local_sgd": lambda: hvd.exchange.LocalSGD(every=EVERY),
@@ -28,7 +29,9 @@ EXCHANGES: dict[str, Callable[[], Any]] = {
 }
 ALONE = "alone"
 """Without communication."""
-METHODS = (ALONE, *EXCHANGES)
+HIERARCHICAL = "hierarchical"
+"""It is for several ranks on each host: with one it is "allreduce", so it has to be asked for."""
+METHODS = (ALONE, *(name for name in EXCHANGES if name != HIERARCHICAL))
 
 
 def distributed(optimizer: Any, method: str) -> Any:
@@ -38,13 +41,17 @@ def distributed(optimizer: Any, method: str) -> Any:
     return hvd.DistributedOptimizer(optimizer, exchange=EXCHANGES[method]())
 
 
-def sent_bytes(method: str, variables: list[Any], ranks: int) -> float | None:
-    """Bytes that a rank sends for an update, in theory; None where the method does not tell.
+def sent_bytes(method: str, variables: list[Any], ranks: int, hosts: int) -> float | None:
+    """Bytes that a host sends for an update, in theory; None where the method does not tell.
+
+    That is for rings that go from rank to rank, so that one link leads out of each host: with
+    several ranks on a host all of them send as much, and one of them to another host.
 
     Args:
-        method: one of `METHODS`.
+        method: one of `METHODS`, or `HIERARCHICAL`.
         variables: what is trained.
         ranks: number of ranks.
+        hosts: number of hosts, with equally many ranks on each.
     """
     weights = sum(v.value.shape.num_elements() * v.value.dtype.size for v in variables)
     whole = 2 * (ranks - 1) / ranks * weights
@@ -56,7 +63,8 @@ def sent_bytes(method: str, variables: list[Any], ranks: int) -> float | None:
         return whole / EVERY
     if method == "gossip":
         return float(weights * min(2, ranks - 1))
-    return float(EXCHANGES[method]().traffic(variables).sent(ranks))
+    in_the_ring = hosts if method == HIERARCHICAL else ranks
+    return float(EXCHANGES[method]().traffic(variables).sent(in_the_ring))
 
 
 def _diloco() -> Any:

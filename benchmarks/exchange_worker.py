@@ -90,15 +90,16 @@ class Clock:
             self.seconds.append(time.monotonic() - self._begin)
 
 
-def theory(model_name: str, methods: str) -> dict[str, float | None]:
-    """Bytes that a rank sends for an update."""
+def theory(model_name: str, methods: str, ranks: str, hosts: str) -> dict[str, float | None]:
+    """Bytes that a host sends for an update, of some ranks on some hosts."""
     hvd.init()
     from exchange_methods import sent_bytes
     from models import MODELS
 
     model = MODELS[model_name]()[0]
     variables = model.trainable_variables
-    return {name: sent_bytes(name, variables, hvd.size()) for name in methods.split(",")}
+    counts = int(ranks), int(hosts)
+    return {name: sent_bytes(name, variables, *counts) for name in methods.split(",")}
 
 
 if __name__ == "__main__":

@@ -32,16 +32,18 @@ exec nsenter --uts="{folder}/$host" ip netns exec "hvdkit-$host" sh -c "$*"
 
 
 class Hosts:
-    """Hosts h1, h2, ..., and what a job needs to run on them, one rank on each.
+    """Hosts h1, h2, ..., and what a job needs to run on them.
 
     Args:
         count: number of hosts.
         folder: for what keeps them.
+        ranks: number of ranks on each host, in a row.
     """
 
-    def __init__(self, count: int, folder: Path) -> None:
+    def __init__(self, count: int, folder: Path, ranks: int = 1) -> None:
         self.names = [f"h{i + 1}" for i in range(count)]
         self._folder = folder
+        self._ranks = ranks
 
     def start(self) -> None:
         """Make them."""
@@ -115,14 +117,18 @@ class Hosts:
             *("--prtemca", "prte_if_include", network),
             *("--mca", "btl_tcp_if_include", network),
             *("--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--bind-to", "none"),
-            *("-H", ",".join(f"{name}:1" for name in self.names)),
+            *("-H", ",".join(f"{name}:{self._ranks}" for name in self.names)),
             *(part for variable in _PASSED for part in ("-x", variable)),
         ]
 
 
 @contextmanager
-def hosts(count: int) -> Iterator[Hosts]:
+def hosts(count: int, ranks: int = 1) -> Iterator[Hosts]:
     """Hosts that are there while the block runs.
+
+    Args:
+        count: see `Hosts`.
+        ranks: see `Hosts`.
 
     Raises:
         SystemExit: the process may not make any.
@@ -130,7 +136,7 @@ def hosts(count: int) -> Iterator[Hosts]:
     if os.geteuid() != 0:
         sys.exit("hosts on one machine need root: sudo, or a container with its rights.")
     with tempfile.TemporaryDirectory() as folder:
-        made = Hosts(count, Path(folder))
+        made = Hosts(count, Path(folder), ranks)
         try:
             made.start()
             yield made

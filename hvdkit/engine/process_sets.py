@@ -51,6 +51,26 @@ def process_set_of_ranks(ranks: Sequence[int]) -> ProcessSet:
     return add_process_set(process_set)
 
 
+def unfilled_process_set() -> ProcessSet:
+    """A process set whose ranks are found out later, see `fill`; it is not registered until then.
+
+    It can be given to what is built now and talks to other ranks later.
+    """
+    return ProcessSet([])
+
+
+def fill(process_set: ProcessSet, ranks: Sequence[int]) -> None:
+    """Let a process set be that of some ranks; as `process_set_of_ranks` otherwise."""
+    process_set.process_set_id = process_set_of_ranks(ranks).process_set_id
+    process_set.ranks = sorted(ranks)
+
+
+def is_known(process_set: ProcessSet) -> bool:
+    """Whether Horovod knows a process set: not after `hvd.shutdown`, nor once it is removed."""
+    known = native.registered_process_sets().get(process_set.process_set_id)
+    return known is not None and sorted(known) == process_set.ranks
+
+
 def remove_process_set(process_set: ProcessSet) -> bool:
     """Forget a process set; every rank calls it. Returns whether it was registered.
 

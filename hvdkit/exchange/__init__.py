@@ -27,6 +27,7 @@ from hvdkit.exchange.compression.power_sgd import PowerSGD
 from hvdkit.exchange.compression.top_k import TopK
 from hvdkit.exchange.delayed import Delayed
 from hvdkit.exchange.gossip.exchange import Gossip
+from hvdkit.exchange.hierarchical import Hierarchical
 from hvdkit.exchange.local_sgd.exchange import LocalSGD
 from hvdkit.exchange.parameter_server import ParameterServer
 from hvdkit.exchange.sharded.exchange import Sharded
@@ -51,6 +52,7 @@ __all__ = [
     "Gathered",
     "Gossip",
     "GradientExchange",
+    "Hierarchical",
     "Int8",
     "LocalSGD",
     "Meets",

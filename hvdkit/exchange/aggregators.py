@@ -46,6 +46,11 @@ class _OfCodec(OfRanks):
         self._codec = codec
         self._op = op
 
+    @property
+    def op(self) -> int:
+        """What is made: `Average`, or what takes its place."""
+        return self._op
+
 
 class Summed(_OfCodec):
     """Encode, all-reduce a bucket in one operation, decode.

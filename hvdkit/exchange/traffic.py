@@ -17,17 +17,24 @@ class Traffic:
     Attributes:
         reduced: to all-reduces.
         gathered: to all-gathers.
+        inside: to collectives inside a host, where there are two levels (`Hierarchical`). The
+            others are then those of one rank of each host, between hosts.
     """
 
     reduced: int = 0
     gathered: int = 0
+    inside: int = 0
 
     def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.reduced + other.reduced, self.gathered + other.gathered)
+        return Traffic(
+            self.reduced + other.reduced,
+            self.gathered + other.gathered,
+            self.inside + other.inside,
+        )
 
     @property
     def given(self) -> int:
-        """All of them; papers compare these."""
+        """All of them but those inside hosts; papers compare these."""
         return self.reduced + self.gathered
 
     def sent(self, ranks: int) -> float:
@@ -35,6 +42,9 @@ class Traffic:
 
         A ring sends what is summed twice, less the own share, and what is gathered once to each of
         the other ranks.
+
+        Args:
+            ranks: how many are in the ring; where there are two levels, the number of hosts.
         """
         return 2 * (ranks - 1) / ranks * self.reduced + (ranks - 1) * self.gathered
 

@@ -5,6 +5,7 @@ is called "HorovodAllreduce" between ranks.
 """
 
 from hvdkit.engine.ops.move import allgather, alltoall, broadcast, grouped_allgather
+from hvdkit.engine.ops.packed import grouped_broadcast
 from hvdkit.engine.ops.reduce import (
     allreduce,
     grouped_allreduce,
@@ -21,6 +22,7 @@ __all__ = [
     "broadcast",
     "grouped_allgather",
     "grouped_allreduce",
+    "grouped_broadcast",
     "grouped_reducescatter",
     "join",
     "require_adasum",

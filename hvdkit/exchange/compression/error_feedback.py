@@ -61,7 +61,7 @@ class ErrorFeedback:
     """
 
     def __init__(self, inner: Aggregator | Compressing) -> None:
-        if isinstance(inner, ErrorFeedback):
+        if _has_feedback(inner):
             raise ValueError(
                 f"{type(inner).__name__} has error feedback of its own: use it as it is, "
                 f"hvd.exchange.AllReduce({type(inner).__name__}(...))."
@@ -121,6 +121,13 @@ class ErrorFeedback:
         """A tensor as it comes to what is inside: with a residual in the type of this."""
         dtype = precise(tensor.dtype) if self._loses(tensor) else tf.as_dtype(tensor.dtype)
         return tf.TensorSpec(tensor.shape, dtype)
+
+
+def _has_feedback(inner: Any) -> bool:
+    """Whether an aggregator, or the one inside it, has error feedback."""
+    return isinstance(inner, ErrorFeedback) or isinstance(
+        getattr(inner, "inner", None), ErrorFeedback
+    )
 
 
 def aggregator_of(inner: Any) -> Aggregator:
