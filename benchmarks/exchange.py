@@ -92,7 +92,7 @@ def _measured(
     times = step_times_in_turn({m: partial(start, m) for m in methods}, rounds, seconds)
     counts = [str(ranks), str(HOSTS)]
     found = run_job(
-        "mpi", 1, ["exchange_worker.py", "bytes", model, ",".join(methods), *counts], MARKER
+        "mpi", ranks, ["exchange_worker.py", "bytes", model, ",".join(methods), *counts], MARKER
     )
     return {
         method: {

@@ -41,8 +41,8 @@ def distributed(optimizer: Any, method: str) -> Any:
     return hvd.DistributedOptimizer(optimizer, exchange=EXCHANGES[method]())
 
 
-def sent_bytes(method: str, variables: list[Any], ranks: int, hosts: int) -> float | None:
-    """Bytes that a host sends for an update, in theory; None where the method does not tell.
+def sent_bytes(method: str, variables: list[Any], ranks: int, hosts: int) -> float:
+    """Bytes that a host sends for an update, in theory.
 
     That is for rings that go from rank to rank, so that one link leads out of each host: with
     several ranks on a host all of them send as much, and one of them to another host.
@@ -53,16 +53,8 @@ def sent_bytes(method: str, variables: list[Any], ranks: int, hosts: int) -> flo
         ranks: number of ranks.
         hosts: number of hosts, with equally many ranks on each.
     """
-    weights = sum(v.value.shape.num_elements() * v.value.dtype.size for v in variables)
-    whole = 2 * (ranks - 1) / ranks * weights
     if method == ALONE:
         return 0.0
-    if method == "sharded":
-        return whole
-    if method in ("local_sgd", "diloco"):
-        return whole / EVERY
-    if method == "gossip":
-        return float(weights * min(2, ranks - 1))
     in_the_ring = hosts if method == HIERARCHICAL else ranks
     return float(EXCHANGES[method]().traffic(variables).sent(in_the_ring))
 

@@ -90,7 +90,7 @@ class Clock:
             self.seconds.append(time.monotonic() - self._begin)
 
 
-def theory(model_name: str, methods: str, ranks: str, hosts: str) -> dict[str, float | None]:
+def theory(model_name: str, methods: str, ranks: str, hosts: str) -> dict[str, float]:
     """Bytes that a host sends for an update, of some ranks on some hosts."""
     hvd.init()
     from exchange_methods import sent_bytes

@@ -12,7 +12,18 @@ from rank_pool import RankPools
 
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.checkpoint.reshard import reshard
-from hvdkit.exchange import AllReduce, Cast, ErrorFeedback, Int8, OneBit, PowerSGD, TopK, Traffic
+from hvdkit.exchange import (
+    AllReduce,
+    Cast,
+    ErrorFeedback,
+    Int8,
+    LocalSGD,
+    OneBit,
+    PowerSGD,
+    Sharded,
+    TopK,
+    Traffic,
+)
 from hvdkit.exchange.compression.low_rank import matrix_shape
 
 JOBS = [("compression", "mpi", 2)]
@@ -76,6 +87,8 @@ def test_bytes_of_each_method() -> None:
         (AllReduce(Int8(block=100)), Traffic(gathered=3027 + 4 * (30 + 1 + 1 + 1))),
         (AllReduce(TopK(ratio=0.1)), Traffic(gathered=8 * (300 + 2 + 1 + 1))),
         (AllReduce(PowerSGD(rank=2)), Traffic(reduced=4 * (2 * 130 + 18) + 2 * 9)),
+        (LocalSGD(every=10), Traffic(reduced=(4 * 3018 + 2 * 9) / 10)),
+        (Sharded(), Traffic(reduced=4 * 3018 + 2 * 9)),
     ):
         assert method.traffic(tensors) == expected
     assert AllReduce(PowerSGD(1, start_step=5)).traffic(tensors, step=4) == AllReduce().traffic(

@@ -17,25 +17,28 @@ class Traffic:
     Attributes:
         reduced: to all-reduces.
         gathered: to all-gathers.
+        directly: to other ranks, in messages.
         inside: to collectives inside a host, where there are two levels (`Hierarchical`). The
             others are then those of one rank of each host, between hosts.
     """
 
-    reduced: int = 0
-    gathered: int = 0
-    inside: int = 0
+    reduced: float = 0
+    gathered: float = 0
+    inside: float = 0
+    directly: float = 0
 
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(
             self.reduced + other.reduced,
             self.gathered + other.gathered,
             self.inside + other.inside,
+            self.directly + other.directly,
         )
 
     @property
-    def given(self) -> int:
+    def given(self) -> float:
         """All of them but those inside hosts; papers compare these."""
-        return self.reduced + self.gathered
+        return self.reduced + self.gathered + self.directly
 
     def sent(self, ranks: int) -> float:
         """Bytes that each of some ranks sends over its link, in rings.
@@ -46,7 +49,8 @@ class Traffic:
         Args:
             ranks: how many are in the ring; where there are two levels, the number of hosts.
         """
-        return 2 * (ranks - 1) / ranks * self.reduced + (ranks - 1) * self.gathered
+        in_rings = 2 * (ranks - 1) / ranks * self.reduced + (ranks - 1) * self.gathered
+        return in_rings + self.directly
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from hvdkit.exchange.gossip.mixing import UNITS, Mixing
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.slots import AVERAGED, require_slots
 from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.exchange.traffic import Traffic, plain_bytes
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import constrain, path_of, raw, variable_key
 from hvdkit.schedules.gossip import GRAPHS, Circulant, Graph, keeps_mean
@@ -225,6 +226,15 @@ class Gossip:
     def logs(self) -> dict[str, float]:
         """How far the ranks were apart when they met last; see `Reports`."""
         return {_DISTANCE: sum(self._squares.values()) ** 0.5} if self._squares else {}
+
+    def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
+        """What this rank sends, on average over the graphs; see `Counted.traffic`."""
+        del step
+        ranks = topology.process_set_ranks(self._ranks)
+        place, size = ranks.index(topology.rank()), len(ranks)
+        rounds = range(self._graph.period(size))
+        targets = [len(self._graph.targets(place, size, number)) for number in rounds]
+        return Traffic(directly=sum(map(plain_bytes, tensors)) * sum(targets) / len(targets))
 
     def owned(self, variables: Sequence[Any]) -> list[Any]:
         """See `Exchange.owned`; all of them."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
@@ -16,31 +15,14 @@ from hvdkit.exchange.allreduce import AllReduce
 from hvdkit.exchange.configs import plain_ranks, ranks_of
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.local_sgd.every import Every, number_of, pattern_of, require_every
+from hvdkit.exchange.local_sgd.leaf import Leaf
 from hvdkit.exchange.local_sgd.outer import OuterStep, outer_template
 from hvdkit.exchange.local_sgd.round import Round
 from hvdkit.exchange.slots import AVERAGED, require_slots
 from hvdkit.exchange.tracked import Role, Tracked
+from hvdkit.exchange.traffic import Traffic, plain_bytes
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import path_of, variable_key
-
-
-@dataclass(eq=False)
-class _Leaf:
-    """What is kept for one optimizer.
-
-    Attributes:
-        rounds: its groups of variables, by pattern.
-        patterns: that of each variable.
-        updates: the updates so far; None where nobody asks.
-        prefix: begins the names of operations between ranks.
-        groups_are_compared: whether the ranks know that they have the same groups.
-    """
-
-    rounds: dict[str, Round]
-    patterns: list[str]
-    updates: keras.Variable | None = None
-    prefix: str = "hvdkit_local_sgd"
-    groups_are_compared: bool = False
 
 
 @keras.saving.register_keras_serializable("hvdkit")
@@ -139,7 +121,7 @@ class LocalSGD:
         self._ranks = over_replicas(process_set)
         self._mean = AllReduce(process_set=process_set)
         self._total = AllReduce(op=Sum, process_set=process_set) if weights == "rows" else None
-        self._leaves: dict[int, _Leaf] = {}
+        self._leaves: dict[int, Leaf] = {}
         self._rounds: dict[int, Round] = {}
         self._numbers = itertools.count()
 
@@ -172,7 +154,7 @@ class LocalSGD:
             )
             self._rounds.update((variable_key(variable), rounds[pattern]) for variable in group)
         rows = [row for one in rounds.values() for row in one.tracked()]
-        leaf = _Leaf(rounds, patterns)
+        leaf = Leaf(rounds, patterns)
         if self._start and variables:
             leaf.updates = keras.Variable(0, dtype="int64", trainable=False, name="updates")
             path = f"local_sgd/updates/{path_of(variables[0])}"
@@ -200,8 +182,7 @@ class LocalSGD:
         if self._total is None:
             return
         for leaf in self._leaves_of(variables):
-            for one in leaf.rounds.values():
-                one.count_rows(tf.cast(rows, tf.float32))
+            leaf.count_rows(tf.cast(rows, tf.float32))
 
     def gradients(
         self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str
@@ -211,7 +192,7 @@ class LocalSGD:
         for leaf in self._leaves_of(variables):
             leaf.prefix = name
             self._compare_groups_once(leaf)
-            self._unless_synchronous(leaf, lambda leaf=leaf: _before_update(leaf))
+            self._unless_synchronous(leaf, leaf.before_update)
             if leaf.updates is not None:
                 return self._synchronous(leaf.updates, given, variables, name)
         return given
@@ -220,7 +201,7 @@ class LocalSGD:
         """Count an update, and meet if it is time."""
         del iteration  # an optimizer may have stepped before it had this exchange
         for leaf in self._leaves_of(variables):
-            self._unless_synchronous(leaf, lambda leaf=leaf: _after_update(leaf))
+            self._unless_synchronous(leaf, leaf.after_update)
             if leaf.updates is not None:
                 leaf.updates.assign_add(1)
 
@@ -231,8 +212,18 @@ class LocalSGD:
             variables: the optimizer's, such as `model.trainable_variables`.
         """
         for leaf in self._leaves_of(variables):
-            for one in leaf.rounds.values():
-                one.meet(leaf.prefix)
+            leaf.meet()
+
+    def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
+        """What an update sends on average, without slots; see `Counted.traffic`.
+
+        Raises:
+            ValueError: `every` has no pattern for one of them.
+        """
+        if step is not None and step < self._start:
+            return self._mean.traffic(tensors, step)
+        every = [number_of(self._every, pattern_of(self._every, tensor)) for tensor in tensors]
+        return Traffic(reduced=sum(plain_bytes(t) / n for t, n in zip(tensors, every, strict=True)))
 
     def owned(self, variables: Sequence[Any]) -> list[Any]:
         """See `Exchange.owned`; all of them."""
@@ -259,11 +250,11 @@ class LocalSGD:
         outer = keras.saving.deserialize_keras_object(config["outer"])
         return cls(**config | {"outer": outer, "process_set": ranks_of(config["process_set"])})
 
-    def _leaves_of(self, variables: Sequence[Any]) -> list[_Leaf]:
+    def _leaves_of(self, variables: Sequence[Any]) -> list[Leaf]:
         found = [self._leaves.get(variable_key(variable)) for variable in variables]
         return list({id(leaf): leaf for leaf in found if leaf is not None}.values())
 
-    def _unless_synchronous(self, leaf: _Leaf, do: Any) -> None:
+    def _unless_synchronous(self, leaf: Leaf, do: Any) -> None:
         if leaf.updates is None:
             do()
         else:
@@ -284,7 +275,7 @@ class LocalSGD:
             gradients[i] = gradient
         return gradients
 
-    def _compare_groups_once(self, leaf: _Leaf) -> None:
+    def _compare_groups_once(self, leaf: Leaf) -> None:
         """Refuse groups that differ between ranks, and patterns of nothing.
 
         Raises:
@@ -299,16 +290,6 @@ class LocalSGD:
             raise ValueError(f"every has patterns that are found in no variable's path: {unused}.")
         if not is_elastic():
             require_same("the variables that meet together", leaf.patterns, self._ranks)
-
-
-def _before_update(leaf: _Leaf) -> None:
-    for one in leaf.rounds.values():
-        one.before_update()
-
-
-def _after_update(leaf: _Leaf) -> None:
-    for one in leaf.rounds.values():
-        one.after_update(leaf.prefix)
 
 
 def _identity(gradient: Gradient) -> Gradient:

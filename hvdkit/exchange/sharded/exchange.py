@@ -16,6 +16,7 @@ from hvdkit.exchange.owners import Owners
 from hvdkit.exchange.sharded.buckets import Bucket, ByElement, ByVariable
 from hvdkit.exchange.sharded.member import Member
 from hvdkit.exchange.tracked import Shard, Tracked
+from hvdkit.exchange.traffic import Traffic, plain_bytes
 from hvdkit.mesh.mesh import over_replicas
 from hvdkit.mesh.variable import raw, variable_key
 
@@ -160,6 +161,17 @@ class Sharded:
         """What this rank owns of each variable; None where every rank updates all of it."""
         members = [self._members.get(variable_key(variable)) for variable in variables]
         return [None if member is None else member.shard for member in members]
+
+    def traffic(self, tensors: Sequence[Any], step: int | None = None) -> Traffic:
+        """What a step without accumulation sends; see `Counted.traffic`.
+
+        A reduce-scatter and an all-gather of shards are one all-reduce in two halves; what one rank
+        updates as a whole is all-reduced, and broadcast, which is another half.
+        """
+        del step
+        halves = (3 if variable_key(t) in self._unsharded else 2 for t in tensors)
+        sizes = map(plain_bytes, tensors)
+        return Traffic(reduced=sum(n * size / 2 for n, size in zip(halves, sizes, strict=True)))
 
     def agreed_by(self) -> ProcessSet | None:
         """All of `ranks`: each has other gradients."""
