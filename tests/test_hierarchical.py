@@ -14,9 +14,9 @@ from hvdkit.engine.hosts import grouped_by_host
 from hvdkit.exchange import AllReduce, Hierarchical, OneBit, PowerSGD, Traffic
 from hvdkit.exchange.hierarchical.levels import among, misfit
 
-JOBS = [("hierarchical", "mpi", 4)]
+JOBS = [("hierarchical", "mpi", 3)]
 LONG_JOBS = [
-    ("hierarchical", "mpi", 3),
+    ("hierarchical", "mpi", 4),
     ("hierarchical", "gloo", 3),
     ("hierarchical.trained", "mpi", 8),
 ]

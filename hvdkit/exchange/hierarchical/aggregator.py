@@ -49,8 +49,10 @@ class Hierarchical(OfRanks):
     residual; not both.
 
     Bytes: what `inner` sends, once for each host, over the links between them: for 4 n bytes of
-    gradients and no `inner` 2 (hosts - 1) / hosts 4 n. Inside a host the gradients are all-reduced
-    and sent once more.
+    gradients and no `inner` 2 (hosts - 1) / hosts 4 n, which an MPI that knows hosts sends for a
+    plain all-reduce, too; payloads that are gathered come from each host once, and not from each
+    rank. Inside a host the gradients are all-reduced and sent once more. Sparse gradients do not
+    pass through it.
 
     Args:
         inner: an aggregator, or a codec, between hosts; it gets the sums of each host, and gives

@@ -39,12 +39,13 @@ def is_leader(groups: Groups) -> bool:
 
 @contextmanager
 def forgetting_process_sets() -> Iterator[None]:
-    """Remove the process sets that are made inside; every rank comes here."""
+    """Remove the process sets that are made inside; every rank comes here.
+
+    Not after an error, which one rank may have alone: these ranks end then.
+    """
     before = set(registered_process_sets())
-    try:
-        yield
-    finally:
-        for number in sorted(set(registered_process_sets()) - before):
-            made = hvd.ProcessSet(registered_process_sets()[number])
-            made.process_set_id = number
-            hvd.remove_process_set(made)
+    yield
+    for number in sorted(set(registered_process_sets()) - before):
+        made = hvd.ProcessSet(registered_process_sets()[number])
+        made.process_set_id = number
+        hvd.remove_process_set(made)

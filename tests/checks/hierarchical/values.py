@@ -58,12 +58,13 @@ def _require_whole_numbers(some: list[Any], *, graph: bool) -> None:
 
 def check_whole_numbers_are_those_of_an_all_reduce_to_the_bit() -> None:
     _require_whole_numbers(all_groups()[:1], graph=True)
-    _require_whole_numbers(_groups()[1:], graph=False)
+    _require_whole_numbers([all_groups()[1], [[rank] for rank in range(hvd.size())]], graph=False)
 
 
 @long
-def check_whole_numbers_are_so_in_graphs() -> None:
-    _require_whole_numbers(_groups()[1:], graph=True)
+def check_whole_numbers_are_so_with_any_groups() -> None:
+    for graph in (False, True):
+        _require_whole_numbers(_groups(), graph=graph)
 
 
 @long
