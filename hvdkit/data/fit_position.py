@@ -135,8 +135,7 @@ class FitPosition:
         first = batches if iterator.steps_per_epoch is None else start.batch
         every_batch = iterator._distributed_dataset
         rest = self._rest(iterator, state)
-        distribute = iterator._distribute_strategy.experimental_distribute_dataset
-        iterator._distributed_dataset = distribute(rest)
+        iterator._distributed_dataset = self._distributed(iterator, rest)
         start.before_first_step(rest.element_spec)
         for number, step in enumerate(steps):
             if number == 0:
@@ -175,6 +174,12 @@ class FitPosition:
         place = state.get("place", 0)
         self._new_pass(place=place, batches=self._batches_before(state))
         return self._adapter.dataset_from(place)
+
+    def _distributed(self, iterator: Any, rest: tf.data.Dataset) -> Any:
+        read = rest if self._adapter is None else self._adapter.read_by_keras(rest)
+        if isinstance(read, tf.distribute.DistributedDataset):
+            return read
+        return iterator._distribute_strategy.experimental_distribute_dataset(read)
 
     def _new_pass(self, *, place: int, batches: int) -> None:
         self._pass_place, self._pass_batches = place, batches

@@ -12,8 +12,9 @@ import tensorflow as tf
 from hvdkit.data.batch import ShardedBatch
 from hvdkit.data.batch_rows import batch_rows
 from hvdkit.data.batch_scale import BatchScale, batch_scale
+from hvdkit.engine.local_replicas import local_replicas, summed_over_replicas
 from hvdkit.metrics.kinds import metrics_of, variables_that_count_batches
-from hvdkit.metrics.rows import new_rows
+from hvdkit.metrics.rows import new_rows, rows_in
 
 Step = Callable[[Any], Any]
 
@@ -32,6 +33,8 @@ def with_sharded_batches(model: keras.Model, step: Step, kind: str) -> Step:
     rows = new_rows(model, kind)
 
     def step_on(batch: Any) -> Any:
+        if rows is not None and local_replicas() > 1 and not isinstance(batch, ShardedBatch):
+            batch = ShardedBatch(batch, share_of_replica(batch))
         if not isinstance(batch, ShardedBatch):
             if rows is None:
                 return step(batch)
@@ -43,6 +46,19 @@ def with_sharded_batches(model: keras.Model, step: Step, kind: str) -> Step:
             return step(batch.data)
 
     return step_on
+
+
+def share_of_replica(batch: Any) -> tf.Tensor:
+    """What the mean over this local replica's rows counts in the mean of all of them (float32).
+
+    `tf.distribute` divides a batch as it is, and some replicas may have fewer rows, or none.
+
+    Args:
+        batch: what this replica has of a plain batch.
+    """
+    own = tf.cast(rows_in(batch), tf.float32)
+    [whole] = summed_over_replicas([own])
+    return local_replicas() * own / whole
 
 
 @contextlib.contextmanager
