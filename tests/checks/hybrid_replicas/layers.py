@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 from checks.hybrid_replicas.comparing import BATCH, compare, on_replicas, same_everywhere
 from checks.marks import long
 from checks.reference import data
@@ -92,6 +93,13 @@ def check_statistics_are_means_over_all_devices():
     ):
         for copy in variable.value.values:
             np.testing.assert_allclose(copy.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def check_a_device_without_rows_is_an_error_for_batch_normalization():
+    x, y = data(5)
+    model = on_replicas(plain, lambda: hvd.DistributedOptimizer(optimizers.SGD(0.01)))
+    with pytest.raises(Exception, match="a local device has no row"):
+        model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
 
 
 def regularized(seed: int) -> keras.Model:

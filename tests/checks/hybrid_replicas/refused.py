@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
-from checks.hybrid_replicas.comparing import BATCH, DEVICES, mirrored, on_replicas
+from checks.hybrid_replicas.comparing import BATCH, mirrored, on_replicas
 from checks.reference import data, mlp
 
 import hvdkit as hvd
@@ -80,8 +80,3 @@ def check_a_tape_and_an_optimizer_that_is_not_built():
         strategy.run(lambda: step(hvd.DistributedGradientTape(tf.GradientTape())))
     with pytest.raises(ValueError, match="call optimizer"):
         strategy.run(lambda: step(tf.GradientTape()))
-
-
-def check_one_device_is_no_strategy():
-    assert hvd.strategy().num_replicas_in_sync == 1
-    assert len(DEVICES) == 2
