@@ -59,15 +59,23 @@ def once(function: Callable[[T], T], tensors: T) -> T:
     return result
 
 
+def copies_of(variable: tf.Variable) -> Sequence[tf.Variable]:
+    """A variable's copies on the local devices; the variable itself where it is on one."""
+    if not isinstance(variable, tf.distribute.DistributedValues):
+        return (variable,)
+    copies: Sequence[tf.Variable] = variable.values
+    return copies
+
+
 def average_over_replicas(variable: tf.Variable) -> None:
     """Give the copies of a variable on the local devices their mean, where they differ.
 
     Args:
         variable: of any kind; only the floats of a mirrored one may differ.
     """
-    if not isinstance(variable, tf.distribute.DistributedValues) or not variable.dtype.is_floating:
+    if not variable.dtype.is_floating:
         return
-    copies = [copy.numpy() for copy in variable.values]
+    copies = [copy.numpy() for copy in copies_of(variable)]
     if any((copy != copies[0]).any() for copy in copies):
         variable.assign(sum(copies) / len(copies))
 
@@ -82,6 +90,7 @@ def scope_of(strategy: Any) -> AbstractContextManager[Any]:
 
 __all__ = [
     "average_over_replicas",
+    "copies_of",
     "local_replicas",
     "once",
     "scope_of",

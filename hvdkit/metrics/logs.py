@@ -161,7 +161,7 @@ def _candidates(
         return same_name[-1:]
     if padded:
         return None
-    equal = [i for i, result in enumerate(results) if close(value, result.value)]
+    equal = [i for i, result in enumerate(results) if close(value, result.of_devices)]
     return [i for i in equal if i in same_name] or equal
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hvdkit.data.over_replicas import parts_on_replicas
 from hvdkit.data.sharded import ShardedAdapter
-from hvdkit.engine import several_ranks
+from hvdkit.engine import RankMismatchError, several_ranks
 from hvdkit.engine.local_replicas import scope_of
 from hvdkit.keras_internals import TensorFlowTrainer
 from hvdkit.optimizers.composition import chains
@@ -28,7 +28,15 @@ class RefusedOnReplicas(Feature):
         """
         model = call.model
         strategy = model.distribute_strategy
-        if strategy.num_replicas_in_sync == 1 or not several_ranks() or not call.trains:
+        if strategy.num_replicas_in_sync == 1 or not several_ranks():
+            return
+        if model.steps_per_execution > 1:
+            raise NotImplementedError(
+                f"steps_per_execution={model.steps_per_execution} does not go with several local "
+                "devices (MirroredStrategy), in Keras neither: leave it out of compile(...), or "
+                "use one rank for each device (horovodrun, mpirun)."
+            )
+        if not call.trains:
             return
         distributed = [one.optimizer for one in optimizers_of(model) if chains(one.optimizer)]
         for optimizer in distributed:
@@ -39,6 +47,23 @@ class RefusedOnReplicas(Feature):
                 "job of several ranks, since Horovod's operations do not compile under XLA: leave "
                 "it out of compile(...), or use one rank for each device (horovodrun, mpirun)."
             )
+
+
+def require_same_devices(everyone: Mapping[int, int]) -> None:
+    """Refuse ranks of which each would count another number of rows.
+
+    Args:
+        everyone: how many local devices each rank trains on.
+
+    Raises:
+        RankMismatchError: on every rank.
+    """
+    if len(set(everyone.values())) > 1:
+        counts = ", ".join(f"{count} on rank {rank}" for rank, count in everyone.items())
+        raise RankMismatchError(
+            f"the ranks train on different numbers of local devices: {counts}. Give each as many, "
+            "with tf.config.set_visible_devices."
+        )
 
 
 def _symbolic_build(

@@ -84,6 +84,7 @@ EVALUATE: tuple[Callable[[], Feature], ...] = (
     KnownSteps,
     OneProgressBar,
     RefusedData,
+    RefusedOnReplicas,
     ReadSharded,
     ComparedBatch,
     SameSteps,

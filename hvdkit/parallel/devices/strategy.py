@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from hvdkit.engine import require_initialized, topology
@@ -53,4 +55,10 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
             f"has {devices[0]} only: leave the name out; or let each rank have several, with "
             "hvd.init(pin_gpu=False)."
         )
-    return tf.distribute.MirroredStrategy(devices)
+    return _mirrored(tuple(devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One for a process: TensorFlow takes sums of a second one for those of the first."""
+    return tf.distribute.MirroredStrategy(list(devices))

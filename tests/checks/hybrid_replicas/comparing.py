@@ -13,12 +13,13 @@ from checks.reference import data, mlp
 import hvdkit as hvd
 
 BATCH = 4  # of a device, so 16 rows in a step
-DEVICES = ("CPU:0", "CPU:1")
 
 
 def mirrored() -> tf.distribute.MirroredStrategy:
-    """The strategy of two of the local devices."""
-    return tf.distribute.MirroredStrategy(list(DEVICES))
+    """The strategy of the two local devices."""
+    strategy = hvd.strategy("mirrored")
+    assert strategy.num_replicas_in_sync == 2
+    return strategy
 
 
 def on_replicas(

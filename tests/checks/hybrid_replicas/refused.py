@@ -53,13 +53,21 @@ def check_an_optimizer_from_outside_the_scope():
         model.fit(hvd.shard(data(16), BATCH), verbose=0)
 
 
+def check_several_steps_in_an_execution():
+    model = on_replicas(mlp, lambda: hvd.DistributedOptimizer("adam"), steps_per_execution=2)
+    with pytest.raises(NotImplementedError, match="steps_per_execution=2"):
+        model.fit(hvd.shard(data(16), BATCH), verbose=0)
+    with pytest.raises(NotImplementedError, match="steps_per_execution=2"):
+        model.evaluate(hvd.shard(data(16), BATCH), verbose=0)
+
+
 def check_other_numbers_of_devices():
-    devices = ["CPU:0", "CPU:1", "CPU:2"][: 2 + hvd.rank()]
-    with tf.distribute.MirroredStrategy(devices).scope():
+    strategy = mirrored() if hvd.rank() else tf.distribute.get_strategy()
+    with strategy.scope():
         model = mlp(0)
         model.compile(hvd.DistributedOptimizer("adam"), "mse")
     x, y = data(12)
-    with pytest.raises(hvd.RankMismatchError, match="devices of a rank="):
+    with pytest.raises(hvd.RankMismatchError, match="1 on rank 0, 2 on rank 1"):
         model.fit(x, y, batch_size=6, verbose=0)
 
 
