@@ -52,7 +52,7 @@ class Result:
             _assign(variables, [tf.identity(state) for state in states])
             each.append(self.now())
         _assign(variables, whole)
-        return np.mean(each, axis=0)
+        return np.asarray(np.mean(each, axis=0))
 
     def now(self) -> np.ndarray:
         """The value that belongs to the metric's present state."""
