@@ -44,6 +44,7 @@ def _require_as_on_one_device(make: Callable[[], Any], momentum: float = 0.0) ->
     assert np.abs(model.get_weights()[0] - start[0]).max() > 1e-3
 
 
+@long
 def check_error_feedback_and_one_step_late():
     _require_as_on_one_device(
         lambda: exchange.Delayed(

@@ -30,12 +30,18 @@ def weighted(rows: int, seed: int = 0) -> tuple[np.ndarray, ...]:
 
 def check_a_short_batch_counts_as_many_rows_as_it_has():
     # The last of 33 rows is on one device only; each of the others has a padding row.
-    model = compare(
+    compare(
         lambda: optimizers.Adam(0.02, global_clipnorm=0.5),
         arrays=weighted(33),
         metrics=["mae"],
         weighted_metrics=["mse"],
     )
+
+
+@long
+def check_evaluate_and_predict():
+    model = on_replicas(mlp, lambda: "sgd", metrics=["mae"], weighted_metrics=["mse"])
+    hvd.broadcast_variables(model.variables, 0)
     arrays = weighted(29, seed=1)
     one = mlp(0)
     one.set_weights(model.get_weights())
@@ -49,6 +55,7 @@ def check_a_short_batch_counts_as_many_rows_as_it_has():
         np.testing.assert_allclose(predicted, one.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
 
+@long
 def check_eagerly_with_validation():
     held_out = data(21, seed=3)
     arrays = data(22)
@@ -73,6 +80,7 @@ def check_eagerly_with_validation():
     same_logs(history.history, expected.history)
 
 
+@long
 def check_a_dataset():
     arrays = data(34)
     dataset = tf.data.Dataset.from_tensor_slices(arrays)
@@ -90,6 +98,7 @@ def check_a_dataset():
     same_logs(history.history, expected.history)
 
 
+@long
 def check_data_that_ranks_read_themselves():
     # 5 rows of a rank are 3 on one device and 2 on the other; the last one leaves one without any.
     x, y, weights = weighted(32)
@@ -106,6 +115,7 @@ def check_data_that_ranks_read_themselves():
     same_weights(model, reference)
 
 
+@long
 def check_a_loop_of_ones_own():
     x, y = data(64)
     reference = mlp(0)

@@ -39,6 +39,7 @@ def plain(seed: int) -> keras.Model:
     )
 
 
+@long
 def check_sync_batch_normalization_is_of_all_rows():
     # The last step has 13 rows, or 3, of which one device has none.
     for rows in (45, 35):
@@ -61,6 +62,7 @@ def check_sync_batch_normalization_is_of_all_rows():
             np.testing.assert_allclose(mine, theirs, rtol=5e-4, atol=5e-5)
 
 
+@long
 def check_statistics_are_means_over_all_devices():
     x, y = data(32)
     x += np.arange(32)[:, None] % 5  # other means on each device

@@ -22,11 +22,13 @@ import hvdkit as hvd
 optimizers = keras.optimizers
 
 
+@long
 def check_accumulation_with_clipping():
     # A step of two batches has their mean; the third batch of the last epoch waits.
     compare(lambda: optimizers.Adam(0.02, gradient_accumulation_steps=2, clipnorm=0.1))
 
 
+@long
 def check_averages_decay_and_constraints():
     def build(seed: int) -> keras.Model:
         return mlp(seed, kernel_constraint=keras.constraints.MaxNorm(1.0))
@@ -50,6 +52,7 @@ def embedding(seed: int) -> keras.Model:
     )
 
 
+@long
 def check_sparse_gradients():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 11, (33, 3)).astype("int32")
