@@ -27,6 +27,7 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {
         "TensorFlowTrainer": (
             "_get_metrics_result_or_logs",
             "_make_function",
+            "_maybe_symbolic_build",
             "_symbolic_build",
             "evaluate",
             "fit",

@@ -66,12 +66,20 @@ def test_mirrored_strategy() -> None:
 
 
 @pytest.mark.long
-def test_mirrored_strategy_is_refused_on_several_ranks() -> None:
+def test_mirrored_strategy_in_each_of_several_ranks() -> None:
+    arguments = ["--strategy", "mirrored", "--cpu-devices", "2", "--epochs", "3"]
+    finished = run_ranks("mpi", 2, ["examples/digits.py", *arguments], env=LIKE_A_USER, forked=True)
+    _require_result(finished, 2, at_least=0.85)
+    assert "23/23" in finished.output, finished.describe()
+
+
+@pytest.mark.long
+def test_mirrored_strategy_needs_several_devices() -> None:
     finished = run_ranks(
         "mpi", 2, ["examples/digits.py", "--strategy", "mirrored"], env=LIKE_A_USER, forked=True
     )
     assert finished.status not in (0, None), finished.describe()
-    assert "is for one process, but this job has 2 ranks" in finished.output, finished.describe()
+    assert "is for ranks with several devices" in finished.output, finished.describe()
 
 
 DIFFERENT_WEIGHTS = """

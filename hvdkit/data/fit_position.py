@@ -120,9 +120,10 @@ class FitPosition:
         if start is not None:
             yield from self._from(start, iterator, steps)
             return
+        epoch = self._epoch  # once it is read, that of the next pass
         for step in steps:
             if iterator._steps_seen == iterator.steps_per_execution:
-                self._new_pass(place=0, batches=0)
+                self._new_pass(epoch, place=0, batches=0)
             yield step
 
     def _from(self, start: _Start, iterator: Any, steps: Iterator[Any]) -> Iterator[Any]:
@@ -135,8 +136,7 @@ class FitPosition:
         first = batches if iterator.steps_per_epoch is None else start.batch
         every_batch = iterator._distributed_dataset
         rest = self._rest(iterator, state)
-        distribute = iterator._distribute_strategy.experimental_distribute_dataset
-        iterator._distributed_dataset = distribute(rest)
+        iterator._distributed_dataset = self._distributed(iterator, rest)
         start.before_first_step(rest.element_spec)
         for number, step in enumerate(steps):
             if number == 0:
@@ -173,10 +173,18 @@ class FitPosition:
         if state:
             self._adapter.data.set_epoch(state["epoch"])
         place = state.get("place", 0)
-        self._new_pass(place=place, batches=self._batches_before(state))
+        self._new_pass(self._epoch, place=place, batches=self._batches_before(state))
         return self._adapter.dataset_from(place)
 
-    def _new_pass(self, *, place: int, batches: int) -> None:
-        self._pass_place, self._pass_batches = place, batches
-        if self._adapter is not None:
-            self._pass_epoch = self._adapter.data.epoch
+    def _distributed(self, iterator: Any, rest: tf.data.Dataset) -> Any:
+        read = rest if self._adapter is None else self._adapter.read_by_keras(rest)
+        if isinstance(read, tf.distribute.DistributedDataset):
+            return read
+        return iterator._distribute_strategy.experimental_distribute_dataset(read)
+
+    @property
+    def _epoch(self) -> int:
+        return 0 if self._adapter is None else self._adapter.data.epoch
+
+    def _new_pass(self, epoch: int, *, place: int, batches: int) -> None:
+        self._pass_epoch, self._pass_place, self._pass_batches = epoch, place, batches

@@ -9,10 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
+from hvdkit.data.batch import CountedBatch, ShardedBatch, data_of, with_row_weights
 from hvdkit.data.counting import as_sharded_batches
 from hvdkit.data.lazy import LazyDataset
 from hvdkit.data.mapped_batches import MappedBatchesSource
+from hvdkit.data.over_replicas import over_replicas, parts_on_replicas
 from hvdkit.data.source import Sharding, Source
 from hvdkit.engine import ProcessSet
 from hvdkit.keras_internals import DataAdapter, make_class_weight_map_fn
@@ -193,22 +194,28 @@ class ShardedAdapter(DataAdapter):
     Args:
         data: the rank's data.
         class_weight: as in `fit`.
-        devices: devices of this process that share a batch.
+        strategy: of the model that reads it; its local devices share a batch.
         in_order: do not shuffle.
+
+    Raises:
+        ValueError: it can't be divided over several local devices.
     """
 
     def __init__(
         self,
         data: ShardedData,
         class_weight: dict[int, float] | None = None,
-        devices: int = 1,
+        strategy: Any = None,
         in_order: bool = False,
     ) -> None:
+        devices = 1 if strategy is None else strategy.num_replicas_in_sync
         self.data = data
         self.sharding = data.sharding_for(devices)
         self._in_order = in_order
         self._class_weight = class_weight
+        self._strategy = strategy if devices > 1 and self.sharding.size > 1 else None
         self._dataset = self.dataset_from(0)
+        self._read = self.read_by_keras(self._dataset)
 
     def dataset_from(self, first: int) -> tf.data.Dataset:
         """The batches of an epoch from a place on, see `Source.place_after`."""
@@ -219,9 +226,22 @@ class ShardedAdapter(DataAdapter):
             dataset = dataset.map(_class_weights(self._class_weight, tag))
         return dataset
 
-    def get_tf_dataset(self) -> tf.data.Dataset:
+    def read_by_keras(self, dataset: tf.data.Dataset) -> Any:
+        """Batches as Keras reads them: on several local devices each gets a part."""
+        return dataset if self._strategy is None else over_replicas(dataset, self._strategy)
+
+    def parts_on_replicas(self, batch: Any) -> list[Any]:
+        """What each local device gets of a batch that Keras has read; one has all of it."""
+        return [batch] if self._strategy is None else parts_on_replicas(batch, self._strategy)
+
+    @property
+    def batch_spec(self) -> Any:
+        """The type specification of a batch of this rank, as `fit` takes it."""
+        return data_of(self._dataset.element_spec)
+
+    def get_tf_dataset(self) -> Any:
         """The batches as Keras's training step takes them."""
-        return self._dataset
+        return self._read
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         """The batches as NumPy arrays."""

@@ -16,6 +16,7 @@ from hvdkit.engine import (
     topology,
 )
 from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
+from hvdkit.engine.local_replicas import local_replicas
 from hvdkit.exchange.abilities import Divides, EveryMicroStep, Remembers
 from hvdkit.exchange.base import Exchange, leaves_weights
 from hvdkit.exchange.gradient import Gradient, scaled
@@ -181,7 +182,9 @@ class Chain:
         signature = (f"{kind} of {ranks} in world {world_number()}", *described)
         if signature in self._seen:
             return
-        settings = [kind, *_settings(self.exchange.get_config())]
+        # What a rank gives is the sum over its devices, of a mean over all of them.
+        devices = f"devices of a rank={local_replicas()}"
+        settings = [kind, *_settings(self.exchange.get_config()), devices]
         require_same("the exchange and its settings", settings, self.ranks)
         require_same("the gradients of the trainable variables", described, self.ranks)
         self._seen.add(signature)

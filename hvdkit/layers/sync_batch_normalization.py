@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Sum, is_initialized, ops, topology
+from hvdkit.engine.local_replicas import local_replicas, once, summed_over_replicas
 from hvdkit.mesh.mesh import replicas
 
 
@@ -16,7 +17,8 @@ from hvdkit.mesh.mesh import replicas
 class SyncBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` whose mean and variance are those of the global batch.
 
-    Ranks with different numbers of rows are weighted by them. With one rank it is Keras's layer.
+    Ranks with different numbers of rows are weighted by them, and so are the local devices of each
+    rank (`MirroredStrategy`). With one rank it is Keras's layer.
 
     Args:
         fused: kept for scripts written for Horovod; only False.
@@ -53,7 +55,7 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
                 tf.reduce_sum(deviation * deviation * weights, axes),
             ]
         )
-        sums = ops.allreduce(own, Sum, name="hvdkit_moments", process_set=replicas())
+        sums = _sum_over_all(own) if local_replicas() > 1 else _sum_over_ranks(own)
         count, total, squares = tf.unstack(sums)
         mean = total / count
         return shift + mean, squares / count - mean * mean
@@ -68,6 +70,25 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
         config: dict[str, Any] = super().get_config()
         config.pop("synchronized", None)
         return config
+
+
+def _sum_over_ranks(own: tf.Tensor) -> tf.Tensor:
+    return ops.allreduce(own, Sum, name="hvdkit_moments", process_set=replicas())
+
+
+@tf.autograph.experimental.do_not_convert
+@tf.custom_gradient
+def _sum_over_all(own: tf.Tensor) -> Any:
+    """The sum over the local devices of all ranks; its gradient is the same sum, as of any sum.
+
+    A rank asks the others where its devices meet, which the tape of a device does not see.
+    """
+
+    def summed(tensor: tf.Tensor) -> tf.Tensor:
+        [here] = summed_over_replicas([tensor])
+        return once(_sum_over_ranks, here)
+
+    return summed(own), summed
 
 
 def _weights(inputs: tf.Tensor, mask: Any) -> tf.Tensor:

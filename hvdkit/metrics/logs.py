@@ -88,13 +88,16 @@ def over_ranks(
     leaves = _leaves(logs)
     values = {path: as_value(leaf) for path, leaf in leaves.items()}
     last = snapshot.last_rows
+    # A device without rows had a padding row, which is in what the last step returned.
+    devices = model.distribute_strategy.num_replicas_in_sync
+    padded = last is not None and last < devices
     everyone = allgather_object(
         _Report(
             socket.gethostname(),
             [(name,) for name in others],
             values,
             {
-                path: _candidates(path, value, snapshot.results, named, last == 0)
+                path: _candidates(path, value, snapshot.results, named, padded)
                 for path, value in values.items()
             },
             snapshot.total_rows if last is None else last,
@@ -106,7 +109,10 @@ def over_ranks(
     columns = {path: [report.values[path] for report in everyone] for path in leaves}
     if only_if_different and all(alike(column) for column in columns.values()):
         return logs
-    sources = {path: _common([r.candidates[path] for r in everyone]) for path in leaves}
+    sources = {
+        path: _common([r.candidates[path] for r in everyone], _named(path, snapshot.results))
+        for path in leaves
+    }
     exact = _exact(model, snapshot, sources, named)
     new: dict[Path, Any] = {}
     for path, leaf in leaves.items():
@@ -156,19 +162,23 @@ def _candidates(
     path: Path, value: Any, results: list[Result], named: bool, padded: bool
 ) -> list[int] | None:
     """The results that a log may be: those of its name if there are any, else all it equals."""
-    same_name = [i for i, result in enumerate(results) if result.name == path[-1]]
+    same_name = _named(path, results)
     if named:
         return same_name[-1:]
     if padded:
         return None
-    equal = [i for i, result in enumerate(results) if close(value, result.value)]
+    equal = [i for i, result in enumerate(results) if close(value, result.of_devices)]
     return [i for i in equal if i in same_name] or equal
 
 
-def _common(candidates: list[list[int] | None]) -> list[int]:
-    """What all ranks that can say something agree on."""
+def _named(path: Path, results: list[Result]) -> list[int]:
+    return [i for i, result in enumerate(results) if result.name == path[-1]]
+
+
+def _common(candidates: list[list[int] | None], named: list[int]) -> list[int]:
+    """What all ranks that can say something agree on; what has the log's name if none can."""
     known = [indices for indices in candidates if indices is not None]
-    return [i for i in known[0] if all(i in other for other in known)] if known else []
+    return [i for i in known[0] if all(i in other for other in known)] if known else named
 
 
 def _require_same_names(reports: list[_Report]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.engine import is_initialized
+from hvdkit.engine import is_initialized, several_ranks
+from hvdkit.engine.local_replicas import once, summed_over_replicas
 
 TRAINING = "training"
 TEST = "test"
@@ -35,12 +36,16 @@ class Rows:
             is_real: False if the batch is padding.
 
         Returns:
-            Its rows, a float32 scalar.
+            Its rows, a float32 scalar; of several local replicas those of all of them.
         """
-        rows = tf.where(is_real, tf.cast(_rows_of(batch), tf.float32), 0.0)
-        self._last.assign(rows)
-        self._sum.assign_add(rows)
-        return rows
+        [rows] = summed_over_replicas([tf.where(is_real, tf.cast(rows_in(batch), tf.float32), 0.0)])
+
+        def note(counted: tf.Tensor) -> tf.Tensor:
+            self._last.assign(counted)
+            self._sum.assign_add(counted)
+            return counted
+
+        return once(note, rows)
 
     @property
     def of_last_batch(self) -> tf.Tensor:
@@ -62,7 +67,7 @@ def new_rows(model: Any, kind: str) -> Rows | None:
         kind: `TRAINING` or `TEST`.
     """
     several_devices = model.distribute_strategy.num_replicas_in_sync > 1
-    if several_devices or not is_initialized():
+    if not is_initialized() or (several_devices and not several_ranks()):
         return None
     rows = Rows()
     vars(model).setdefault("_hvdkit_rows", {})[kind] = rows
@@ -82,7 +87,8 @@ def end_pass(model: Any, kind: str) -> None:
         rows.end_pass()
 
 
-def _rows_of(batch: Any) -> Any:
+def rows_in(batch: Any) -> Any:
+    """The rows of a batch, an integer scalar; 1 for what has none."""
     first = next((leaf for leaf in keras.tree.flatten(batch) if leaf is not None), 0)
     if isinstance(first, tf.RaggedTensor):
         return first.nrows()

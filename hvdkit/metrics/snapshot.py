@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.engine import Sum, ops, topology
+from hvdkit.engine.local_replicas import copies_of
 from hvdkit.mesh.mesh import replicas
+from hvdkit.mesh.variable import raw
 from hvdkit.metrics.kinds import metrics_of, one_by_one, sums_over_ranks
 from hvdkit.metrics.rows import rows_of
 
@@ -35,6 +38,21 @@ class Result:
     def sums(self) -> bool:
         """Whether the value over all ranks can be had from their states."""
         return sums_over_ranks(self.metric)
+
+    @functools.cached_property
+    def of_devices(self) -> np.ndarray:
+        """The mean of the values on several local devices, as Keras has it in a step's logs."""
+        variables = self.metric.variables
+        copies = [copies_of(raw(variable)) for variable in variables]
+        if not copies or min(map(len, copies)) == 1:
+            return self.value
+        whole = [tf.identity(variable.value) for variable in variables]
+        each = []
+        for states in zip(*copies, strict=True):
+            _assign(variables, [tf.identity(state) for state in states])
+            each.append(self.now())
+        _assign(variables, whole)
+        return np.asarray(np.mean(each, axis=0))
 
     def now(self) -> np.ndarray:
         """The value that belongs to the metric's present state."""

@@ -12,8 +12,10 @@ import tensorflow as tf
 from hvdkit.data.batch import ShardedBatch
 from hvdkit.data.batch_rows import batch_rows
 from hvdkit.data.batch_scale import BatchScale, batch_scale
+from hvdkit.engine.local_replicas import local_replicas, summed_over_replicas
+from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
 from hvdkit.metrics.kinds import metrics_of, variables_that_count_batches
-from hvdkit.metrics.rows import new_rows
+from hvdkit.metrics.rows import TRAINING, new_rows, rows_in
 
 Step = Callable[[Any], Any]
 
@@ -32,6 +34,9 @@ def with_sharded_batches(model: keras.Model, step: Step, kind: str) -> Step:
     rows = new_rows(model, kind)
 
     def step_on(batch: Any) -> Any:
+        if rows is not None and local_replicas() > 1 and not isinstance(batch, ShardedBatch):
+            needs_rows = kind == TRAINING and _has_statistics_of_batches(model)
+            batch = ShardedBatch(batch, share_of_replica(batch, needs_rows))
         if not isinstance(batch, ShardedBatch):
             if rows is None:
                 return step(batch)
@@ -43,6 +48,36 @@ def with_sharded_batches(model: keras.Model, step: Step, kind: str) -> Step:
             return step(batch.data)
 
     return step_on
+
+
+def share_of_replica(batch: Any, needs_rows: bool = False) -> tf.Tensor:
+    """What the mean over this local replica's rows counts in the mean of all of them (float32).
+
+    `tf.distribute` divides a batch as it is, and some replicas may have fewer rows, or none.
+
+    Args:
+        batch: what this replica has of a plain batch.
+        needs_rows: raise `tf.errors.InvalidArgumentError` where it has none.
+    """
+    own = tf.cast(rows_in(batch), tf.float32)
+    enough = tf.debugging.Assert(
+        own > 0 if needs_rows else True,
+        [
+            "hvdkit: a local device has no row of a batch, so BatchNormalization would make NaN of "
+            "it: divide the data with hvd.shard, or leave out batches of fewer rows than devices."
+        ],
+    )
+    with tf.control_dependencies([enough] if enough is not None else []):
+        [whole] = summed_over_replicas([tf.identity(own)])
+    return local_replicas() * own / whole
+
+
+def _has_statistics_of_batches(model: keras.Model) -> bool:
+    normalizing = keras.layers.BatchNormalization
+    return any(
+        isinstance(layer, normalizing) and not isinstance(layer, SyncBatchNormalization)
+        for layer in model._flatten_layers()
+    )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.engine import Min, ProcessSet, ops
+from hvdkit.engine.local_replicas import local_replicas
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.optimizers.composition import Attached, leaves
@@ -111,7 +112,7 @@ class Guarded(keras.optimizers.Optimizer):
     @do_not_convert
     def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
         """Apply gradients as in Keras, or nothing."""
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        if local_replicas() > 1:
             raise NotImplementedError(
                 "nonfinite=... does not go with several local devices (MirroredStrategy)."
             )

@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from hvdkit.data.batch_scale import current_scale
 from hvdkit.engine import Min, ops
+from hvdkit.engine.local_replicas import once, summed_over_replicas
 from hvdkit.optimizers.composition import attached_to, chains, is_distributed, leaves
 from hvdkit.patches import Patch
 
 
 def check_finite(original: Callable[..., Any], optimizer: Any, grads: Any) -> tf.Tensor:
-    """Whether the gradients are finite on all ranks that have others."""
+    """Whether the gradients are finite on all ranks, and their devices, that have others."""
     finite = original(optimizer, grads)
     asked = [
         chain.agreed_by or chain.ranks
@@ -25,10 +26,14 @@ def check_finite(original: Callable[..., Any], optimizer: Any, grads: Any) -> tf
     if not asked:
         return finite
     process_set = asked[0]
-    everywhere = ops.allreduce(
-        tf.cast(finite, tf.int32), Min, name="hvdkit_finite", process_set=process_set
-    )
-    return tf.cast(everywhere, tf.bool)
+
+    def on_all_ranks(here: tf.Tensor) -> tf.Tensor:
+        number = tf.cast(here, tf.int32)
+        everywhere = ops.allreduce(number, Min, name="hvdkit_finite", process_set=process_set)
+        return tf.cast(everywhere, tf.bool)
+
+    [bad] = summed_over_replicas([tf.cast(~finite, tf.float32)])
+    return once(on_all_ranks, tf.equal(bad, 0))
 
 
 def scale_loss(original: Callable[..., Any], optimizer: Any, loss: tf.Tensor) -> tf.Tensor:

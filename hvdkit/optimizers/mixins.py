@@ -15,13 +15,15 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.batch_scale import current_scale
-from hvdkit.engine import Max, ProcessSet, ops, topology
+from hvdkit.engine import Max, ProcessSet, ops
+from hvdkit.engine.local_replicas import once, scope_of
 from hvdkit.exchange.abilities import Divides
 from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.mesh.layout import layout_of, set_layout
 from hvdkit.optimizers.composition import Attached, inner_optimizers, leaves
 from hvdkit.optimizers.elementwise import require_elementwise, updates_by_element
 from hvdkit.optimizers.finite import Guarded, exchanged_finite, guards
+from hvdkit.optimizers.on_local_replicas import sums_first
 
 # AutoGraph rewrites what a user's tf.function calls, and fails on super().
 do_not_convert = tf.autograph.experimental.do_not_convert
@@ -75,9 +77,10 @@ class DistributedLeaf(Distributed):
     def build(self, variables: Sequence[Any]) -> None:
         """Build the exchange and the optimizer, unless it can't update what the ranks hold."""
         require_elementwise(self, variables)
-        if not self.built:
-            self._hvd_build_exchange(variables)
-        super().build(variables)
+        with scope_of(self._distribution_strategy):
+            if not self.built:
+                self._hvd_build_exchange(variables)
+            super().build(variables)
 
     def _hvd_build_exchange(self, variables: Sequence[Any]) -> None:
         chain = self._hvd.chain
@@ -104,7 +107,6 @@ class DistributedLeaf(Distributed):
     @do_not_convert
     def apply(self, grads: Sequence[Gradient], trainable_variables: Any = None) -> None:
         """Exchange the gradients and update the variables; as in Keras otherwise."""
-        self._hvd_refuse_two_kinds_of_replicas()
         scale = current_scale()
         if scale is not None and not scale.used_for(self):
             grads = [g if g is None else scaled(g, scale.value) for g in grads]
@@ -116,6 +118,12 @@ class DistributedLeaf(Distributed):
         # float8's scales and maxima arrive as gradients; over the global batch a maximum is
         # the maximum over ranks.
         replaced = [i for i, v in enumerate(variables) if self._overwrite_variable_with_gradient(v)]
+        if replaced and sums_first(self._hvd.chain):
+            raise NotImplementedError(
+                f"{variables[replaced[0]].path} is overwritten with its gradient (float8), which "
+                "several local devices (MirroredStrategy) would add up: use one rank for each "
+                "device (horovodrun, mpirun) instead."
+            )
         if replaced and self._hvd.chain.active:
             grads = list(grads)
             for i in replaced:
@@ -136,7 +144,18 @@ class DistributedLeaf(Distributed):
             self._hvd.variables = []
 
     def _clip_gradients(self, grads: Sequence[Gradient]) -> Any:
-        chain, variables, factor = self._hvd.chain, self._hvd.variables, self._hvd.multiplier
+        variables = self._hvd.variables
+
+        def received(own: list[Gradient]) -> list[Gradient]:
+            return self._hvd_received(own, variables)
+
+        grads = list(grads)
+        once_for_all = sums_first(self._hvd.chain)
+        return super()._clip_gradients(once(received, grads) if once_for_all else received(grads))
+
+    def _hvd_received(self, grads: Sequence[Gradient], variables: Sequence[Any]) -> list[Gradient]:
+        """What a rank makes of its gradients with the others: those that it applies."""
+        chain, factor = self._hvd.chain, self._hvd.multiplier
         if not self._hvd.accumulates_exchanged:
             grads = self._hvd_exchanged(grads, variables)
         if factor != 1.0:
@@ -146,22 +165,12 @@ class DistributedLeaf(Distributed):
             chain.remember(lambda: applied)
         else:
             chain.remember(lambda: exchanged_finite(grads, variables, chain))
-        return super()._clip_gradients(grads)
+        return list(grads)
 
     def _hvd_exchanged(
         self, gradients: Sequence[Gradient], variables: Sequence[Any]
     ) -> list[Gradient]:
         return self._hvd.chain.gradients(gradients, variables, self._hvd.name)
-
-    def _hvd_refuse_two_kinds_of_replicas(self) -> None:
-        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        if several and self._hvd.chain.active:
-            raise NotImplementedError(
-                f"a job of {topology.size()} ranks trains inside a tf.distribute strategy with "
-                "several devices. Use one of the two: one rank per device (horovodrun, mpirun), or "
-                "one process with tf.distribute.MirroredStrategy; hvd.strategy() picks the right "
-                "one."
-            )
 
 
 class DistributedComposite(Distributed):
@@ -173,6 +182,7 @@ class DistributedComposite(Distributed):
 
     def build(self, variables: Sequence[Any]) -> None:
         """Build the optimizer and the ones it hands gradients to."""
-        super().build(variables)
+        with scope_of(self._distribution_strategy):
+            super().build(variables)
         for inner in inner_optimizers(self):
             self._hvd.make_distributed(inner)

@@ -12,6 +12,7 @@ from hvdkit.exchange.base import Exchange, leaves_weights
 from hvdkit.exchange.chain import Chain
 from hvdkit.exchange.gradient import Gradient
 from hvdkit.mesh.mesh import current_mesh
+from hvdkit.optimizers.on_local_replicas import sums_first
 
 # A loop makes a new tape for each step; the comparison of gradients between ranks is done once.
 _SEEN: set[tuple[str, ...]] = set()
@@ -81,8 +82,15 @@ class DistributedTape:
 
         Raises:
             ValueError: the exchange has variables of its own.
+            NotImplementedError: on several local devices (`MirroredStrategy`).
         """
         del use_generic_names
+        if sums_first(self._chain):
+            raise NotImplementedError(
+                "DistributedGradientTape does not go with several local devices "
+                "(MirroredStrategy): take a plain tf.GradientTape, and let "
+                "hvd.DistributedOptimizer exchange the gradients."
+            )
         flat = keras.tree.flatten(sources)
         exchange = self._chain.exchange
         if exchange.build([source for source in flat if _is_variable(source)]):

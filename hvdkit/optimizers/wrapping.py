@@ -34,6 +34,7 @@ from hvdkit.optimizers.drifting_slots import DriftingSlots
 from hvdkit.optimizers.finite import FiniteGuard, Guarded
 from hvdkit.optimizers.mixins import DistributedComposite, DistributedLeaf
 from hvdkit.optimizers.nonfinite_policy import Policy
+from hvdkit.optimizers.on_local_replicas import OnLocalReplicas
 from hvdkit.optimizers.owned_update import OwnedUpdate
 
 
@@ -67,7 +68,7 @@ def distribute(
     leaf_mixins: tuple[type, ...] = (DistributedLeaf,)
     if nonfinite is not None:
         leaf_mixins += (Guarded,)
-    leaf_mixins += (ClippedOverRanks,)
+    leaf_mixins += (ClippedOverRanks, OnLocalReplicas)
     if not leaves_weights(chain.exchange):
         leaf_mixins += (DriftingSlots, OwnedUpdate)
 

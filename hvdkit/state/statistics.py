@@ -8,6 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from hvdkit.engine import Average, is_initialized, logger, ops, topology
+from hvdkit.engine.local_replicas import average_over_replicas
+from hvdkit.mesh.variable import raw
 from hvdkit.state.constants import renew_layers_of
 from hvdkit.state.digest import digests_of
 from hvdkit.state.groups import ranks_of_optimizer
@@ -22,8 +24,9 @@ _NAMED = 5
 def average_statistics(model: Any) -> None:
     """Average the moving statistics of a model over the ranks that its optimizer reduces over.
 
-    Only those that differ are touched, since the average of equal floats may round. Does nothing
-    where no optimizer of the model is distributed.
+    And over the local devices of each (`MirroredStrategy`), of which each has updated its own. Only
+    those that differ are touched, since the average of equal floats may round. Does nothing where
+    no optimizer of the model is distributed.
 
     Args:
         model: the model; all ranks of the optimizer's process set call this.
@@ -37,6 +40,8 @@ def average_statistics(model: Any) -> None:
     if process_set is None or not topology.in_process_set(process_set):
         return
     variables = [row.variable for row in averaged(inventory(model))]
+    for variable in variables:
+        average_over_replicas(raw(variable))
     digests = digests_of(model, "statistics", variables, process_set)
     differing = [variables[i] for i in digests.differing()]
     if not differing:

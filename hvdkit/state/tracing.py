@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.data.batch import data_of
+from hvdkit.engine.local_replicas import scope_of
 from hvdkit.exchange.suspension import without_reduction
 from hvdkit.state.reachable import optimizers_of, steps_by_itself
 
@@ -28,7 +29,8 @@ def build_metrics(model: Any, spec: Any) -> None:
     symbolic = keras.tree.map_structure(
         lambda s: keras.KerasTensor(s.shape, keras.backend.standardize_dtype(s.dtype)), batch
     )
-    model._symbolic_build(data_batch=symbolic)
+    with scope_of(model.distribute_strategy):
+        model._symbolic_build(data_batch=symbolic)
 
 
 def trace_step(model: Any, batch: Any) -> None:
@@ -43,13 +45,22 @@ def trace_step(model: Any, batch: Any) -> None:
     """
     if model.run_eagerly:
         raise ValueError("it runs eagerly")
-    step = tf.function(model.train_step, autograph=False)
+    step = tf.function(_step_of(model), autograph=False)
     optimizers = [one.optimizer for one in optimizers_of(model)]
     with without_reduction(), _noting(optimizers) as given:
         step.get_concrete_function(batch)
     for optimizer, variables in zip(optimizers, given, strict=True):
         if variables and not optimizer.built:
             optimizer.build(variables)
+
+
+def _step_of(model: Any) -> Callable[[Any], Any]:
+    """A training step, on each local device where it has several."""
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        step: Callable[[Any], Any] = model.train_step
+        return step
+    return lambda batch: strategy.run(model.train_step, args=(batch,))
 
 
 @contextlib.contextmanager

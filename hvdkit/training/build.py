@@ -12,6 +12,7 @@ from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.data.batch import data_of
 from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import logger, several_ranks
+from hvdkit.engine.local_replicas import scope_of
 from hvdkit.keras_internals import compute_output_spec
 from hvdkit.state.constants import renew
 from hvdkit.state.reachable import (
@@ -60,7 +61,8 @@ def build_from_data(model: Any, x: Any, y: Any = None, sample_weight: Any = None
         if steps_by_itself(model):
             trace_step(model, batch)
         else:
-            compute_output_spec(model, _symbolic(batch), training=False)
+            with scope_of(model.distribute_strategy):
+                compute_output_spec(model, _symbolic(batch), training=False)
         has_been_traced(model)
     except Exception as error:
         # Code of the user's that runs in its first step as it would without hvdkit: what is

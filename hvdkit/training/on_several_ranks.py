@@ -24,6 +24,7 @@ from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.groups import ranks_of_optimizer
 from hvdkit.state.reachable import leading_optimizer
 from hvdkit.training.features import Call, Feature
+from hvdkit.training.on_local_replicas import require_same_devices
 
 _WRITES = {
     keras.callbacks.ModelCheckpoint: "filepath",
@@ -50,6 +51,7 @@ class _Own:
         together: classes of hvdkit's callbacks that talk to the other ranks at an epoch's end.
         validates: whether there is validation data.
         caches: files of `tf.data.Dataset.cache` that are not complete yet.
+        devices: how many local devices it trains on.
     """
 
     files: list[tuple[str, str]]
@@ -57,6 +59,7 @@ class _Own:
     together: list[str]
     validates: bool
     caches: list[str]
+    devices: int
 
 
 class AgreedCallbacks(Feature):
@@ -70,7 +73,8 @@ class AgreedCallbacks(Feature):
         """Replace the callbacks.
 
         Raises:
-            RankMismatchError: on every rank: a callback of hvdkit is missing on some.
+            RankMismatchError: on every rank: a callback of hvdkit is missing on some, or they train
+                on different numbers of devices.
             ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
         """
         optimizer = leading_optimizer(call.model)
@@ -82,6 +86,7 @@ class AgreedCallbacks(Feature):
         own = _own(call)
         reports = allgather_object(own, name="hvdkit.callbacks", process_set=process_set)
         everyone = dict(zip(topology.process_set_ranks(process_set), reports, strict=True))
+        require_same_devices({rank: own.devices for rank, own in everyone.items()})
         _require_together(everyone)
         _require_own_caches(everyone)
         mesh = mesh_of(optimizer)
@@ -106,6 +111,7 @@ def _own(call: Call) -> _Own:
         together=[type(c).__name__ for c in given if isinstance(c, LogsOfAllRanks)],
         validates=validation is not None or bool(call.arguments["validation_split"]),
         caches=[path for some in (data, validation) for path in _incomplete_caches(some)],
+        devices=call.model.distribute_strategy.num_replicas_in_sync,
     )
 
 

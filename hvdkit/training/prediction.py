@@ -101,11 +101,16 @@ class RowsRead:
     def _noted(self, batches: Iterator[Any]) -> Iterator[Any]:
         source, sharding = self._adapter.data.source, self._adapter.sharding
         for batch in batches:
-            data = data_of(batch)
-            rows = int(batch_rows(data))
-            self._positions.append(source.positions(sharding, len(self._positions), rows))
-            self._real.append(np.full(rows, is_real(batch)))
-            yield data
+            parts = self._adapter.parts_on_replicas(batch)
+            rows = [int(batch_rows(data_of(part))) for part in parts]
+            real = np.repeat(list(map(is_real, parts)), rows)
+            # Of the parts on several devices some may be padding, after all that is not.
+            count = max(1, int(real.sum()))
+            positions = np.zeros([len(real), 2], np.int64)
+            positions[:count] = source.positions(sharding, len(self._positions), count)
+            self._positions.append(positions)
+            self._real.append(real)
+            yield data_of(batch)
 
 
 class _Leaf:

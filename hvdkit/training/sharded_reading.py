@@ -106,8 +106,7 @@ def _sharded_adapter(call: Call) -> ShardedAdapter | None:
 
 
 def _adapter(model: Any, data: ShardedData, **options: Any) -> ShardedAdapter:
-    devices = model.distribute_strategy.num_replicas_in_sync
-    return ShardedAdapter(data, devices=devices, **options)
+    return ShardedAdapter(data, strategy=model.distribute_strategy, **options)
 
 
 class _FollowEpochs(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""The six functions of Keras's trainer that hvdkit changes, and what they gain.
+"""The seven functions of Keras's trainer that hvdkit changes, and what they gain.
 
 They do as before for a process that trains alone with plain data. What is put around Keras's own
 callbacks, files, metrics and optimizers is patched where it is needed; see `hvdkit.patches`.
@@ -29,6 +29,7 @@ from hvdkit.training.comparison import SameSteps, current_comparison
 from hvdkit.training.features import Call, Feature, in_call, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
+from hvdkit.training.on_local_replicas import BUILD_ON_REPLICAS, RefusedOnReplicas
 from hvdkit.training.on_several_ranks import AgreedCallbacks
 from hvdkit.training.out_of_step import RanksOutOfStep
 from hvdkit.training.prediction import PredictionsOfAllRanks, rows_being_read
@@ -66,6 +67,7 @@ FIT: tuple[Callable[[], Feature], ...] = (
     KnownSteps,
     OneProgressBar,
     RefusedData,
+    RefusedOnReplicas,
     BackupLast,
     BuiltFirst,
     RefusedOptimizer,
@@ -82,6 +84,7 @@ EVALUATE: tuple[Callable[[], Feature], ...] = (
     KnownSteps,
     OneProgressBar,
     RefusedData,
+    RefusedOnReplicas,
     ReadSharded,
     ComparedBatch,
     SameSteps,
@@ -196,6 +199,7 @@ PATCHES = (
         _enumerate_iterator,
         "an epoch can start in its middle; batches are counted and compared",
     ),
+    BUILD_ON_REPLICAS,
 )
 
 

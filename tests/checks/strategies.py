@@ -38,6 +38,8 @@ def check_finds_the_form_that_fits() -> None:
     mirrored = isinstance(hvd.strategy(), tf.distribute.MirroredStrategy)
     assert mirrored == (hvd.size() == 1)
     assert not isinstance(hvd.strategy("single"), tf.distribute.MirroredStrategy)
+    # In several ranks, too: `checks.hybrid_replicas` trains on it.
+    assert hvd.strategy("mirrored").num_replicas_in_sync == 4
 
 
 def check_same_weights_in_every_form() -> None:
@@ -67,16 +69,3 @@ def _reference_weights() -> list[np.ndarray]:
 def check_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="mirrored"):
         hvd.strategy("fast")
-
-
-def check_mirrored_and_ranks_do_not_mix() -> None:
-    if hvd.size() == 1:
-        return
-    with pytest.raises(ValueError, match="one process"):
-        hvd.strategy("mirrored")
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = mlp(0)
-        model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
-    x, y = data(8)
-    with pytest.raises(NotImplementedError, match="one of the two"):
-        model.fit(x, y, batch_size=8, verbose=0)

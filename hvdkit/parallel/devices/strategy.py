@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from hvdkit.engine import require_initialized, topology
@@ -15,17 +17,23 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
 
     Args:
         name: "ranks" for one device in each of several processes, which hvdkit synchronises;
-            "mirrored" for one process with several local devices
-            (`tf.distribute.MirroredStrategy`); "single" for one process with one device; "auto"
-            for the one that fits: "ranks" in a job of several ranks, "mirrored" in one process
-            that sees several GPUs (or several logical CPUs), "single" otherwise.
+            "mirrored" for all local devices of a process (`tf.distribute.MirroredStrategy`), in one
+            process or in each of several ranks, such as one for each host; "single" for one process
+            with one device; "auto" for the one that fits: "ranks" in a job of several ranks,
+            "mirrored" in one process that sees several GPUs (or several logical CPUs), "single"
+            otherwise.
 
     Returns:
         A strategy whose `scope()` the model is built and compiled in. For "ranks" and "single"
         it is TensorFlow's default strategy, which does nothing.
 
+    `hvd.init()` gives each of several ranks one GPU: those that are to use several call
+    `hvd.init(pin_gpu=False)`, and where a host has several ranks, share its GPUs among them with
+    `tf.config.set_visible_devices`.
+
     Raises:
-        ValueError: an unknown name, or "mirrored" in a job of several ranks.
+        ValueError: an unknown name, or "mirrored" in a job of several ranks of which this one has
+            one device only.
 
     Example:
         >>> with hvd.strategy().scope():
@@ -41,9 +49,16 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
         name = "mirrored" if several else "ranks"
     if name != "mirrored":
         return tf.distribute.get_strategy()
-    if topology.size() > 1:
+    if topology.size() > 1 and len(devices) == 1:
         raise ValueError(
-            f'strategy("mirrored") is for one process, but this job has {topology.size()} ranks: '
-            "start it with plain python, or leave the name out."
+            f'strategy("mirrored") is for ranks with several devices, and rank {topology.rank()} '
+            f"has {devices[0]} only: leave the name out; or let each rank have several, with "
+            "hvd.init(pin_gpu=False)."
         )
-    return tf.distribute.MirroredStrategy(devices)
+    return _mirrored(tuple(devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One for a process: TensorFlow takes sums of a second one for those of the first."""
+    return tf.distribute.MirroredStrategy(list(devices))
