@@ -73,6 +73,7 @@ def spoiled(seed: int) -> keras.Model:
     return keras.Sequential([keras.Input((6,)), Spoiling(), keras.layers.Dense(2)])
 
 
+@long
 def check_loss_scaling_skips_on_all_devices():
     x, y = data(48)
     x[16 + 14, 0] = 100.0  # a row of the last device of one rank, in the second of three steps
