@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hvdkit.data.over_replicas import parts_on_replicas
 from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import RankMismatchError, several_ranks
 from hvdkit.engine.local_replicas import scope_of
-from hvdkit.keras_internals import TensorFlowTrainer
 from hvdkit.optimizers.composition import chains
 from hvdkit.optimizers.on_local_replicas import require_possible
-from hvdkit.patches import Patch
 from hvdkit.state.reachable import optimizers_of
 from hvdkit.training.features import Call, Feature
+
+_BUILD = "_maybe_symbolic_build"
 
 
 class RefusedOnReplicas(Feature):
@@ -66,27 +68,35 @@ def require_same_devices(everyone: Mapping[int, int]) -> None:
         )
 
 
-def _symbolic_build(
-    original: Callable[..., Any], model: Any, iterator: Any = None, data_batch: Any = None
-) -> None:
-    strategy = model.distribute_strategy
-    if iterator is None or strategy.num_replicas_in_sync == 1 or not several_ranks():
-        original(model, iterator=iterator, data_batch=data_batch)
-        return
-    # Keras would average a batch over the devices, whose parts may have other rows each.
+class BuiltForParts(Feature):
+    """A model is built for the part of a batch that a local device gets.
+
+    Keras would build it for the mean of the parts over the devices, which may have other rows each.
+    """
+
+    @contextlib.contextmanager
+    def around(self, call: Call) -> Iterator[None]:
+        """While inside, the model has a way of its own to be built."""
+        model = call.model
+        if model.distribute_strategy.num_replicas_in_sync == 1 or not several_ranks():
+            yield
+            return
+        own, before = vars(model), vars(model).get(_BUILD)  # that of a `fit` that validates
+        own[_BUILD] = functools.partial(_build, model)
+        try:
+            yield
+        finally:
+            del own[_BUILD]
+            if before is not None:
+                own[_BUILD] = before
+
+
+def _build(model: Any, iterator: Any) -> None:
     adapter = iterator.data_adapter
     if isinstance(adapter, ShardedAdapter):
         batch = adapter.batch_spec
     else:
         batches = next(batches for _, _, batches in iterator)
-        batch = parts_on_replicas(next(batches), strategy)[0]
-    with scope_of(strategy):
+        batch = parts_on_replicas(next(batches), model.distribute_strategy)[0]
+    with scope_of(model.distribute_strategy):
         model._symbolic_build(data_batch=batch)
-
-
-BUILD_ON_REPLICAS = Patch(
-    TensorFlowTrainer,
-    "_maybe_symbolic_build",
-    _symbolic_build,
-    "on several local devices of several ranks, a model is built for parts of any rows",
-)

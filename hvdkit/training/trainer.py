@@ -29,7 +29,7 @@ from hvdkit.training.comparison import SameSteps, current_comparison
 from hvdkit.training.features import Call, Feature, in_call, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
-from hvdkit.training.on_local_replicas import BUILD_ON_REPLICAS, RefusedOnReplicas
+from hvdkit.training.on_local_replicas import BuiltForParts, RefusedOnReplicas
 from hvdkit.training.on_several_ranks import AgreedCallbacks
 from hvdkit.training.out_of_step import RanksOutOfStep
 from hvdkit.training.prediction import PredictionsOfAllRanks, rows_being_read
@@ -68,6 +68,7 @@ FIT: tuple[Callable[[], Feature], ...] = (
     OneProgressBar,
     RefusedData,
     RefusedOnReplicas,
+    BuiltForParts,
     BackupLast,
     BuiltFirst,
     RefusedOptimizer,
@@ -85,6 +86,7 @@ EVALUATE: tuple[Callable[[], Feature], ...] = (
     OneProgressBar,
     RefusedData,
     RefusedOnReplicas,
+    BuiltForParts,
     ReadSharded,
     ComparedBatch,
     SameSteps,
@@ -199,7 +201,6 @@ PATCHES = (
         _enumerate_iterator,
         "an epoch can start in its middle; batches are counted and compared",
     ),
-    BUILD_ON_REPLICAS,
 )
 
 
