@@ -62,6 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("check", cases)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks who belongs together
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests together that need the same ranks, so that these start once."""
     places: dict[object, int] = {}
