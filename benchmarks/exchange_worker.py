@@ -36,7 +36,7 @@ def _train_digits(method: str, epochs: int, seed: int, clock: Any) -> dict[str, 
     model = digits.build_model()
     rate = LEARNING_RATE * hvd.size()
     optimizer = distributed(keras.optimizers.Adam(rate), method)
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     train, test = digits.load_data()
     history: dict[str, list[float]]
     history = model.fit(
