@@ -51,7 +51,7 @@ demo: setup
 	$(RUN) horovodrun -np 2 $(BIN)/python examples/digits.py
 
 test: setup
-	$(RUN) python -m pytest -n 2 --dist loadgroup
+	$(RUN) python -m pytest -n 2
 
 test-quick: $(DEPS)
 	$(RUN) python -m pytest -m quick $$(grep -rl 'mark[.]quick' tests --include='test_*.py')

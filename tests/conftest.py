@@ -1,9 +1,4 @@
-"""Each check of `tests/checks` is a test; those that need the same ranks run on the same ones.
-
-`make test` runs two tests at a time (pytest-xdist): checks on ranks, which use both cores, and
-beside them what starts jobs of its own, which use one for most of their time. Jobs that fail, for
-which it counts how long they take, come last in the first row, when the second has ended or nearly.
-"""
+"""Each check of `tests/checks` is a test; those that need the same ranks run on the same ones."""
 
 from __future__ import annotations
 
@@ -18,8 +13,7 @@ from rank_checks import Check, checks_of
 from rank_pool import RankPools
 
 TESTS = Path(__file__).parent
-ON_RANKS, OWN_JOBS = "on_ranks", "own_jobs"
-_TIMED = ("faults", "bad_input")  # in the names of their folders or files
+_TIMED = ("faults", "bad_input")  # in the names of folders or files with jobs that are timed
 
 
 @pytest.fixture(scope="session")
@@ -62,25 +56,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("check", cases)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks who belongs together
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests together that need the same ranks, so that these start once."""
     places: dict[object, int] = {}
     for item in items:
         places.setdefault(_ranks_or_file(item), len(places))
     items.sort(key=lambda item: (_is_timed(item), places[_ranks_or_file(item)]))
-    for item in items:
-        row = ON_RANKS if _uses_ranks(item) or _is_timed(item) else OWN_JOBS
-        item.add_marker(pytest.mark.xdist_group(row))
 
 
-def _uses_ranks(item: pytest.Item) -> bool:
-    return "pools" in getattr(item, "fixturenames", ())
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run two tests at a time in `make test`."""
+    from two_rows import TwoRows
+
+    return TwoRows(config, log)
 
 
 def _is_timed(item: pytest.Item) -> bool:
     place = item.path.relative_to(TESTS).as_posix()
-    return not _uses_ranks(item) and any(name in place for name in _TIMED)
+    uses_ranks = "pools" in getattr(item, "fixturenames", ())
+    return not uses_ranks and any(name in place for name in _TIMED)
 
 
 def _ranks_or_file(item: pytest.Item) -> object:

@@ -1,0 +1,24 @@
+"""Two tests at a time: checks on ranks, and beside them what starts jobs of its own.
+
+Ranks use both cores, jobs of their own one for most of their time. Jobs that fail, for which a test
+counts how long they take, come last in the first row (`conftest.py` sorts them), when the second
+has ended or nearly.
+"""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadScopeScheduling
+
+ON_RANKS, OWN_JOBS = "on ranks", "own jobs"
+# Parts of test ids: what pools of ranks run, and what is timed.
+_FIRST_ROW = (
+    *("::test_on_ranks[", "::test_on_devices[", "::test_example_runs["),
+    *("tests/faults/", "tests/test_bad_input.py"),
+)
+
+
+class TwoRows(LoadScopeScheduling):
+    """Each of two processes gets a row."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return ON_RANKS if any(part in nodeid for part in _FIRST_ROW) else OWN_JOBS
