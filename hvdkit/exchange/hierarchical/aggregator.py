@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from hvdkit.engine import Average, ProcessSet, Sum, ops, topology
 from hvdkit.engine.elastic import is_elastic
+from hvdkit.engine.ops.graphs import not_constant
 from hvdkit.engine.process_sets import unfilled_process_set
 from hvdkit.exchange.abilities import Particular
 from hvdkit.exchange.aggregators import OfRanks, Summed
@@ -179,7 +180,9 @@ class Hierarchical(OfRanks):
     ) -> Aggregated:
         """Exchange with the other leaders, and send the mean inside."""
         between = self._inner.aggregate(sums, variables, f"{name}.between")
-        mean = [_times(tensor, self._factor(levels)) for tensor in between.mean]
+        # Graphs differ by rank: where nothing is sent inside, TensorFlow would draw this factor and
+        # the next one together, and the last bits would be others than on other ranks.
+        mean = [not_constant(_times(tensor, self._factor(levels))) for tensor in between.mean]
         alike = self._kept.alike_in(variables, between.kept, levels)
         new = {variable_key(variable): value for variable, value in between.kept}
         values = [tf.cast(new[variable_key(v)], raw(v).dtype) for v in alike]
