@@ -11,9 +11,7 @@ import pytest
 import seconds_spent
 from rank_checks import Check, checks_of
 from rank_pool import RankPools
-
-TESTS = Path(__file__).parent
-_TIMED = ("faults", "bad_input")  # in the names of folders or files with jobs that are timed
+from two_rows import TIMED, TwoRows
 
 
 @pytest.fixture(scope="session")
@@ -67,15 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Run two tests at a time in `make test`."""
-    from two_rows import TwoRows
-
     return TwoRows(config, log)
 
 
 def _is_timed(item: pytest.Item) -> bool:
-    place = item.path.relative_to(TESTS).as_posix()
     uses_ranks = "pools" in getattr(item, "fixturenames", ())
-    return not uses_ranks and any(name in place for name in _TIMED)
+    return not uses_ranks and item.nodeid.startswith(TIMED)
 
 
 def _ranks_or_file(item: pytest.Item) -> object:

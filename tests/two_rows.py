@@ -10,15 +10,13 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 ON_RANKS, OWN_JOBS = "on ranks", "own jobs"
-# Parts of test ids: what pools of ranks run, and what is timed.
-_FIRST_ROW = (
-    *("::test_on_ranks[", "::test_on_devices[", "::test_example_runs["),
-    *("tests/faults/", "tests/test_bad_input.py"),
-)
+# Parts of test ids.
+TIMED = ("tests/faults/", "tests/test_bad_input.py")
+_ON_POOLS = ("::test_on_ranks[", "::test_on_devices[", "::test_example_runs[")
 
 
 class TwoRows(LoadScopeScheduling):
     """Each of two processes gets a row."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return ON_RANKS if any(part in nodeid for part in _FIRST_ROW) else OWN_JOBS
+        return ON_RANKS if any(part in nodeid for part in (*_ON_POOLS, *TIMED)) else OWN_JOBS

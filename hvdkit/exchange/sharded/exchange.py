@@ -116,7 +116,7 @@ class Sharded:
         given = dict(
             zip(
                 map(variable_key, by_variable),
-                self._owners.give(list(map(_bytes_of, by_variable))),
+                self._owners.give(list(map(plain_bytes, by_variable))),
                 strict=True,
             )
         )
@@ -198,16 +198,12 @@ class Sharded:
 
 def _can_be_divided(variable: Any) -> bool:
     """Not what has no elements, and what is replaced by its gradient, as scales of float8 are."""
-    return bool(_bytes_of(variable)) and not getattr(variable, "overwrite_with_gradient", False)
-
-
-def _bytes_of(variable: Any) -> int:
-    return int(raw(variable).shape.num_elements() * raw(variable).dtype.size)
+    return bool(plain_bytes(variable)) and not getattr(variable, "overwrite_with_gradient", False)
 
 
 def _in_backward_order(variables: Sequence[Any]) -> Iterator[list[Any]]:
     """Variables that travel together; all of a bucket are of one type."""
-    for bucket in BackwardOrder().plan(list(map(_bytes_of, variables)), variables):
+    for bucket in BackwardOrder().plan(list(map(plain_bytes, variables)), variables):
         members = sorted((variables[i] for i in bucket), key=_type_of)
         for _, together in groupby(members, key=_type_of):
             yield list(together)

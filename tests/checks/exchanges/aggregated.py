@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.composites import COMPOSITES, several
 from checks.exchanges.kinds import ErrorFeedback, Signs
 from checks.marks import long
 from checks.reference import compare_with_one_process, data, mlp, same_on_all_ranks
@@ -85,17 +84,7 @@ def check_error_feedback_in_fit_in_graphs_and_eagerly() -> None:
 
 @long
 def check_under_accumulation_loss_scaling_and_several_optimizers() -> None:
-    def scaled() -> Any:
-        return optimizers.LossScaleOptimizer(
-            optimizers.SGD(0.1, gradient_accumulation_steps=2, global_clipnorm=0.5),
-            initial_scale=8.0,
-        )
-
-    def several() -> Any:
-        kernels, biases = optimizers.Adam(0.02), optimizers.SGD(0.1)
-        return optimizers.MultiOptimizer(lambda v: biases if v.name == "bias" else kernels)
-
-    for make in (scaled, several):
+    for make in COMPOSITES:
         compare_with_one_process(
             mlp, make, lambda m=make: hvd.DistributedOptimizer(m(), exchange=AllReduce(Summed()))
         )

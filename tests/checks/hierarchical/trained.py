@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.composites import COMPOSITES
 from checks.compression.methods import METHODS
 from checks.hierarchical.levels import all_groups, forgetting_process_sets, some_groups
 from checks.marks import long
@@ -66,18 +67,8 @@ def check_each_method_in_fit() -> None:
 
 @long
 def check_under_accumulation_loss_scaling_and_several_optimizers() -> None:
-    def scaled() -> Any:
-        return optimizers.LossScaleOptimizer(
-            optimizers.SGD(0.1, gradient_accumulation_steps=2, global_clipnorm=0.5),
-            initial_scale=8.0,
-        )
-
-    def several() -> Any:
-        kernels, biases = optimizers.Adam(0.02), optimizers.SGD(0.1)
-        return optimizers.MultiOptimizer(lambda v: biases if v.name == "bias" else kernels)
-
     with forgetting_process_sets():
-        for make in (scaled, several):
+        for make in COMPOSITES:
             compare_with_one_process(
                 mlp,
                 make,

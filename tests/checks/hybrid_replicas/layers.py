@@ -15,27 +15,18 @@ layers, optimizers = keras.layers, keras.optimizers
 
 def synchronized(seed: int) -> keras.Model:
     """A model that normalizes by the global batch: hvdkit's layer, or Keras's in one process."""
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            layers.Dense(8, "tanh"),
-            hvd.SyncBatchNormalization(momentum=0.5),
-            layers.Dense(2),
-        ]
-    )
+    return _normalizing(seed, hvd.SyncBatchNormalization)
 
 
 def plain(seed: int) -> keras.Model:
     """The same with Keras's layer."""
+    return _normalizing(seed, layers.BatchNormalization)
+
+
+def _normalizing(seed: int, kind: type[keras.layers.Layer]) -> keras.Model:
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
-        [
-            keras.Input((6,)),
-            layers.Dense(8, "tanh"),
-            layers.BatchNormalization(momentum=0.5),
-            layers.Dense(2),
-        ]
+        [keras.Input((6,)), layers.Dense(8, "tanh"), kind(momentum=0.5), layers.Dense(2)]
     )
 
 
