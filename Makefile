@@ -14,6 +14,7 @@ EXTRAS := $(EXTRAS),mpi
 endif
 DEPS := $(STAMPS)/deps-$(EXTRAS)
 DOCS := $(STAMPS)/docs
+SYSTEM := $(STAMPS)/system-packages
 HOROVOD := $(STAMPS)/horovod-$(subst /,_,$(MPI))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What decides how Horovod is compiled; where that has not changed, `hvdkit build` says so at once.
@@ -50,13 +51,13 @@ setup: $(HOROVOD)
 demo: setup
 	$(RUN) horovodrun -np 2 $(BIN)/python examples/digits.py
 
-test: setup
+test: setup $(SYSTEM)
 	$(RUN) python -m pytest -n 2
 
 test-quick: $(DEPS)
 	$(RUN) python -m pytest -m quick $$(grep -rl 'mark[.]quick' tests --include='test_*.py')
 
-test-long: setup
+test-long: setup $(SYSTEM)
 	$(RUN) python -m pytest -m long
 
 bench: setup
@@ -121,6 +122,20 @@ $(DOCS): $(DEPS)
 	@echo "make: installing what builds the documentation"
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
 	  --editable '.[docs]'
+	touch $@
+
+# Tests of clusters need programs of the system. Without them, or without root, they are skipped.
+$(SYSTEM): tests/system_packages.txt $(STAMPS)/venv
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "make: installing $$(grep -v '^#' $< | xargs)"; \
+	  packages=$$(grep -v '^#' $<); export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get install -qq -y --no-install-recommends $$packages >$(STAMPS)/apt.log 2>&1 || { \
+	    apt-get update -qq >>$(STAMPS)/apt.log 2>&1 && \
+	    apt-get install -qq -y --no-install-recommends $$packages >>$(STAMPS)/apt.log 2>&1; } || { \
+	    tail -n 20 $(STAMPS)/apt.log >&2; exit 1; }; \
+	else \
+	  echo "make: not root on Debian: tests of clusters run only if $$(grep -v '^#' $< | xargs) are there"; \
+	fi
 	touch $@
 
 $(HOROVOD): $(DEPS) $(RECIPE) | $(if $(wildcard $(HOROVOD)),,check-compiler)
