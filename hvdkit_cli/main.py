@@ -56,18 +56,33 @@ def build_command(gpu: bool, mpi: str, jobs: int | None, force: bool, dry_run: b
     show_default=True,
     help="Seconds that each trial (imports, a two-rank job) may take.",
 )
-def doctor_command(json_: bool, timeout: float) -> None:
+@click.option(
+    "--hosts",
+    metavar="H1,H2,...",
+    help="Look at these hosts in place of this one: ssh, versions, clocks, and how fast a two-rank "
+    "allreduce between each two of them is.",
+)
+@click.option(
+    "--interface",
+    metavar="NAME",
+    help="With --hosts: the network interface that jobs use there, such as eth0.",
+)
+def doctor_command(json_: bool, timeout: float, hosts: str | None, interface: str | None) -> None:
     """Check what is installed and what works, with a real two-rank allreduce.
 
     Exit status 1 if a line fails; each such line says what to do.
     """
     from rich.console import Console
 
-    from hvdkit_cli.doctor import examine
+    from hvdkit_cli.doctor import examine, examine_hosts
     from hvdkit_cli.doctor.report import as_json, as_table
 
-    with Console(stderr=True).status("examining the installation"):
-        checks = examine(timeout)
+    with Console(stderr=True).status("examining"):
+        if hosts is None:
+            checks = examine(timeout)
+        else:
+            names = [name.strip() for name in hosts.split(",")]
+            checks = examine_hosts(names, interface, timeout)
     if json_:
         click.echo(as_json(checks))
     else:

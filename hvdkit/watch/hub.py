@@ -180,7 +180,7 @@ class Hub:
             patience = STANDBY_SECONDS
         for rank, since in self._lost.items():
             if now - since > _LAST_NEWS_SECONDS + patience:
-                self._end([], report.death(self._who[rank], None))
+                self._end([], self._death(rank))
                 return
         if self._raised:
             self._look_at_exceptions(now, patience)
@@ -190,6 +190,13 @@ class Hub:
             self._look_for_stall(now, patience)
         else:
             self._report_stall(*self._stall, now, patience)
+
+    def _death(self, rank: int) -> str:
+        host = self._who[rank].host
+        there = {other for other in self._who if self._who[other].host == host}
+        if len(there) > 1 and there <= self._lost.keys() | self._gone:
+            return report.host_gone(host, there)
+        return report.death(self._who[rank], None)
 
     def _left(self) -> dict[int, str]:
         """Why the ranks that have left did so."""
@@ -271,7 +278,10 @@ class Hub:
             return f"it {state.left}"
         if rank not in self._stacks:
             seconds = now - state.heard
-            return f"no heartbeat for {seconds:.0f} s: its process is stopped, or its host is gone"
+            return (
+                f"no heartbeat for {seconds:.0f} s: its process is stopped, or its host is gone "
+                "or can't be reached"
+            )
         waits = [w.what for w in state.waiting(rank, sorted(self._states))]
         return f"{report.WAITS} {waits[0]}" if waits else "it is busy elsewhere"
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from hvdkit.watch import report
 from hvdkit.watch.activity import Activity
+from hvdkit.watch.launcher import Launcher
 from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, out_of_memory_kills, outlive_launcher
@@ -26,6 +27,8 @@ end_process = os._exit
 
 # Who ends by a signal that launchers send may be the first of all ranks that are ended.
 _LAUNCHER_SECONDS = 1.0
+# Who lost the launcher may hear from a hub by then which host is behind that.
+_LAUNCHER_GONE_SECONDS = 3.0
 # A hub answers a report within this, or it is gone.
 _HUB_SECONDS = 2.0
 _OTHERS_SECONDS = 1.0
@@ -43,6 +46,7 @@ class Member:
         processes: the processes of the other ranks on this host.
         printer: prints the job's message.
         serves: whether a hub is in this process.
+        launcher: what has started the ranks of this host, where it has to be watched.
     """
 
     def __init__(
@@ -54,17 +58,20 @@ class Member:
         printer: Printer,
         *,
         serves: bool,
+        launcher: Launcher | None = None,
     ) -> None:
         self._who = who
         self._activity = activity
         self._printer = printer
         self._serves = serves
+        self._launcher = launcher
         self._hubs = list(hubs)
         self._processes = dict(processes)
         self._out_of_memory = out_of_memory_kills()
         self._outbox: deque[Message] = deque()
         self._due: dict[int, tuple[float, int]] = {}
         self._end_at: float | None = None
+        self._launcher_due: float | None = None
         self._over = threading.Event()
         self._may_leave = threading.Event()
         self._bell, self._ring = socket.socketpair()
@@ -80,6 +87,8 @@ class Member:
             self._selector.register(line, selectors.EVENT_READ)
         for process in self._processes.values():
             self._selector.register(process, selectors.EVENT_READ)
+        if self._launcher is not None:
+            self._selector.register(self._launcher.process, selectors.EVENT_READ)
         self._thread.start()
 
     @property
@@ -128,9 +137,7 @@ class Member:
                 self._outbox.append({"type": "beat", "state": self._activity.state()})
                 next_beat = now + BEAT_SECONDS
             self._send()
-            wake = min(
-                [next_beat, self._end_at or next_beat, *(due for due, _ in self._due.values())]
-            )
+            wake = min([next_beat, *self._times()])
             for key, _ in self._selector.select(max(0.0, wake - time.monotonic())):
                 if key.fileobj is self._bell:
                     self._bell.recv(4096)
@@ -145,6 +152,8 @@ class Member:
             line.close()
         for process in self._processes.values():
             process.close()
+        if self._launcher is not None:
+            self._launcher.close()
         self._selector.close()
 
     def _send(self) -> None:
@@ -191,6 +200,10 @@ class Member:
             process.close()
 
     def _see_end(self, process: Process) -> None:
+        if self._launcher is not None and process is self._launcher.process:
+            self._selector.unregister(process)
+            self._launcher_due = time.monotonic() + _LAUNCHER_GONE_SECONDS
+            return
         rank = next((r for r, p in self._processes.items() if p is process), None)
         if rank is None:  # it is ignored since a moment ago
             return
@@ -205,17 +218,34 @@ class Member:
         else:
             self._report(rank, status)
 
+    def _times(self) -> list[float]:
+        """When something is due."""
+        times = [due for due, _ in self._due.values()]
+        return times + [due for due in (self._end_at, self._launcher_due) if due is not None]
+
     def _act_when_due(self, now: float) -> None:
         for rank, (due, status) in list(self._due.items()):
             if now >= due:
                 del self._due[rank]
                 self._report(rank, status)
+        if self._launcher_due is not None and now >= self._launcher_due:
+            self._launcher_due = None
+            self._report_launcher()
         if self._end_at is not None and now >= self._end_at:
             self._end([], EXIT_STATUS)
 
     def _report(self, rank: int, status: int) -> None:
         out_of_memory = out_of_memory_kills() > self._out_of_memory
-        self._printer.say(report.death(self._who[rank], status, out_of_memory=out_of_memory))
+        self._fault(report.death(self._who[rank], status, out_of_memory=out_of_memory))
+
+    def _report_launcher(self) -> None:
+        assert self._launcher is not None
+        pid = self._launcher.process.pid
+        self._fault(report.launcher_gone(self._launcher.name, pid, socket.gethostname()))
+
+    def _fault(self, text: str) -> None:
+        """Say what this rank has seen; the hubs end the job."""
+        self._printer.say(text)
         self._outbox.append({"type": "fault"})
         self._end_at = time.monotonic() + (_HUB_SECONDS if self._hubs else 0.0)
 
@@ -228,6 +258,8 @@ class Member:
         # What Horovod and TensorFlow have to say about the end of the others helps nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         if self._printer.claim():
+            if self._launcher is not None:
+                self._launcher.end_if_it_waits()
             # The one that speaks goes last, so that nobody else takes the others' end for a fault.
             self._outlive_others()
         elif self._serves:

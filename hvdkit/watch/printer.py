@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 
+from hvdkit.watch.launcher import Launcher
 from hvdkit.watch.processes import claim
 from hvdkit.watch.report import write
 
@@ -14,10 +15,12 @@ class Printer:
 
     Args:
         job: what no other job is called.
+        launcher: prints where this process no longer can.
     """
 
-    def __init__(self, job: str) -> None:
+    def __init__(self, job: str, launcher: Launcher | None = None) -> None:
         self._job = job
+        self._launcher = launcher
         self._held: socket.socket | None = None
         self._lock = threading.Lock()
         self._said = False
@@ -33,4 +36,8 @@ class Printer:
         """Print a message, unless there has been one."""
         if self.claim() and not self._said:
             self._said = True
-            write(text)
+            try:
+                write(text)
+            except OSError:  # the launcher has ended, and reads no more
+                if self._launcher is None or not self._launcher.say(text):
+                    raise

@@ -101,11 +101,33 @@ def death(who: Who, status: int | None, *, out_of_memory: bool = False) -> str:
     return block(f"{who} was ended by signal {number} ({name}).", why)
 
 
+def host_gone(host: str, ranks: Iterable[int]) -> str:
+    """All ranks of a host ended at once, and nobody there could say why."""
+    return block(
+        f"{numbers(ranks)} are gone at once, all that were on host {host}.",
+        "It has gone down, or all that ran on it was ended: a person, a batch system, a limit.",
+    )
+
+
 def early_exit(who: Who, status: int) -> str:
     """A process that ended by itself, by `sys.exit` or `os._exit`."""
     return block(
         f"{who} ended with exit status {status}, without an exception, while the job was running.",
         "Its script called sys.exit or os._exit, or raised SystemExit.",
+    )
+
+
+def launcher_gone(name: str, pid: int, host: str) -> str:
+    """The launcher ended before the ranks.
+
+    Args:
+        name: its program.
+        pid: its process id.
+        host: where it was.
+    """
+    return block(
+        f"the launcher of this job ({name}, host {host}, pid {pid}) ended while it was running.",
+        "Somebody killed it, or it lost another host; its own lines tell. Its ranks end, too.",
     )
 
 

@@ -17,13 +17,13 @@ from hvdkit.watch.activity import activity
 from hvdkit.watch.exceptions import ExceptHook, ExitHook
 from hvdkit.watch.hub import Hub
 from hvdkit.watch.judge import LEAVING
+from hvdkit.watch.launcher import Launcher
 from hvdkit.watch.member import Member
 from hvdkit.watch.messages import Line
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, this_machine
 from hvdkit.watch.report import Who
 
-HUB_RANKS = (0, 1)
 _CONNECT_SECONDS = 5.0
 
 
@@ -47,7 +47,7 @@ class _Peer:
     pid: int
     token: str
     addresses: list[str]
-    port: int | None
+    port: int
 
 
 class _Watch:
@@ -82,7 +82,7 @@ def start(
         leave: leaves the job, together with the other ranks; called by `stop`.
     """
     global _running
-    listener = socket.create_server(("", 0), backlog=4096) if rank in HUB_RANKS else None
+    listener = socket.create_server(("", 0), backlog=4096)
     mine = _Peer(
         rank=rank,
         host=socket.gethostname(),
@@ -90,18 +90,22 @@ def start(
         pid=os.getpid(),
         token=secrets.token_hex(16),
         addresses=_addresses(),
-        port=None if listener is None else listener.getsockname()[1],
+        port=listener.getsockname()[1],
     )
     peers = [_Peer(**peer) for peer in exchange(dataclasses.asdict(mine))]
     who = {peer.rank: Who(peer.rank, peer.host, peer.pid) for peer in peers}
     token = peers[0].token
-    printer = Printer(token[:16])
+    launcher = Launcher.found()
+    printer = Printer(token[:16], launcher)
+    hub_ranks = _hub_ranks(peers)
     hub = None
-    if listener is not None:
-        hub = Hub(listener, who, token, limit, printer, standby=rank != HUB_RANKS[0])
+    if rank in hub_ranks:
+        hub = Hub(listener, who, token, limit, printer, standby=rank != hub_ranks[0])
         hub.start()
-    lines = [_connected(mine, peer) for peer in peers if peer.port is not None]
-    agree(None if all(lines) else _unreachable(mine, peers))
+    else:
+        listener.close()
+    lines = [_connected(mine, peers[hub_rank]) for hub_rank in hub_ranks]
+    agree(None if all(lines) else _unreachable(mine, [peers[r] for r in hub_ranks]))
     hubs = [line for line in lines if line is not None]
     for line in hubs:
         line.send({"token": token, "rank": rank})
@@ -112,7 +116,9 @@ def start(
     }
     activity.begin()
     processes = {r: process for r, process in neighbours.items() if process}
-    member = Member(who, activity, hubs, processes, printer, serves=hub is not None)
+    member = Member(
+        who, activity, hubs, processes, printer, serves=hub is not None, launcher=launcher
+    )
     activity.changed = member.tell
     member.start()
     _running = _Watch(member, hub, leave)
@@ -154,6 +160,12 @@ def _at_exit() -> None:
     stop("came to the end of its script", final=False)
 
 
+def _hub_ranks(peers: Sequence[_Peer]) -> tuple[int, int]:
+    """Rank 0 and a stand-by: on another host if there is one, so that no host takes both along."""
+    others = [peer.rank for peer in peers if peer.host != peers[0].host]
+    return 0, others[0] if others else 1
+
+
 def _addresses() -> list[str]:
     """The IPv4 addresses of this host; those that only it can use come last."""
     found = [
@@ -167,19 +179,20 @@ def _addresses() -> list[str]:
 
 def _connected(mine: _Peer, peer: _Peer) -> Line | None:
     addresses = ["127.0.0.1"] if peer.host == mine.host else []
-    for address in [*addresses, *peer.addresses]:
+    # What this host has, too, such as that of a bridge for containers, leads back to itself.
+    addresses += sorted(peer.addresses, key=lambda address: address in mine.addresses)
+    for address in addresses:
         try:
-            return Line(socket.create_connection((address, peer.port or 0), _CONNECT_SECONDS))
+            return Line(socket.create_connection((address, peer.port), _CONNECT_SECONDS))
         except OSError:
             continue
     return None
 
 
-def _unreachable(mine: _Peer, peers: Sequence[_Peer]) -> str:
+def _unreachable(mine: _Peer, hub_peers: Sequence[_Peer]) -> str:
     hubs = "; ".join(
         f"rank {peer.rank}, host {peer.host}, port {peer.port} of {', '.join(peer.addresses)}"
-        for peer in peers
-        if peer.port is not None
+        for peer in hub_peers
     )
     return (
         f"host {mine.host} can't connect to hvdkit's watch over TCP ({hubs}). Let these hosts "

@@ -1,6 +1,7 @@
 """One line of what the doctor finds."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["ok", "fail", "skip"]
@@ -15,12 +16,14 @@ class Check:
         status: "ok", "fail", or "skip" where it does not apply here.
         detail: What was found.
         remedy: What to do about a failure; empty otherwise.
+        measured: Figures with their units in their names; empty where nothing was measured.
     """
 
     name: str
     status: Status
     detail: str
     remedy: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
