@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import selectors
 import socket
 import threading
@@ -13,9 +14,12 @@ from typing import Any
 
 from hvdkit.watch import report
 from hvdkit.watch.judge import Stall, State, WaitingClock, find_needed, find_stall
+from hvdkit.watch.links import Links
 from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.report import Who
+
+_logger = logging.getLogger("hvdkit")
 
 # How long the stand-by leaves the main hub to act.
 STANDBY_SECONDS = 2.5
@@ -43,6 +47,7 @@ class Hub:
         token: what a connection has to begin with.
         limit: seconds that ranks may wait for another one.
         printer: prints the job's message.
+        links: judges the network between the hosts.
         standby: whether another hub, on rank 0, acts first.
     """
 
@@ -53,6 +58,7 @@ class Hub:
         token: str,
         limit: float,
         printer: Printer,
+        links: Links,
         *,
         standby: bool,
     ) -> None:
@@ -60,6 +66,7 @@ class Hub:
         self._token = token
         self._limit = limit
         self._printer = printer
+        self._links = links
         self._standby = standby
         self._clock = WaitingClock()
         self._states = {rank: State(time.monotonic()) for rank in who}
@@ -143,6 +150,9 @@ class Hub:
         state.heard = now
         if kind == "beat":
             state.update(message["state"], now, self._clock)
+        elif kind == "links":
+            if (warning := self._links.take(rank, message["speeds"])) and not self._standby:
+                _logger.warning("hvdkit: %s", warning)
         elif kind == "exception":
             self._raised[rank] = message
             self._raised_at.append(now)
@@ -180,7 +190,7 @@ class Hub:
             patience = STANDBY_SECONDS
         for rank, since in self._lost.items():
             if now - since > _LAST_NEWS_SECONDS + patience:
-                self._end([], self._death(rank))
+                self._end([], report.lost(rank, self._who, self._lost.keys() | self._gone))
                 return
         if self._raised:
             self._look_at_exceptions(now, patience)
@@ -190,13 +200,6 @@ class Hub:
             self._look_for_stall(now, patience)
         else:
             self._report_stall(*self._stall, now, patience)
-
-    def _death(self, rank: int) -> str:
-        host = self._who[rank].host
-        there = {other for other in self._who if self._who[other].host == host}
-        if len(there) > 1 and there <= self._lost.keys() | self._gone:
-            return report.host_gone(host, there)
-        return report.death(self._who[rank], None)
 
     def _left(self) -> dict[int, str]:
         """Why the ranks that have left did so."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from hvdkit.watch import report
 from hvdkit.watch.activity import Activity
 from hvdkit.watch.launcher import Launcher
+from hvdkit.watch.links import Meter
 from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.processes import Process, out_of_memory_kills, outlive_launcher
@@ -22,6 +23,7 @@ from hvdkit.watch.stacks import script_stacks
 from hvdkit.watch.tensorflow_log import hide_warnings
 
 BEAT_SECONDS = 1.0
+_LOOK_AT_LINKS_SECONDS = 2.0
 # `os._exit` as it is before the watch takes its place.
 end_process = os._exit
 
@@ -65,6 +67,7 @@ class Member:
         self._printer = printer
         self._serves = serves
         self._launcher = launcher
+        self._meter = Meter() if len({rank.host for rank in who.values()}) > 1 else None
         self._hubs = list(hubs)
         self._processes = dict(processes)
         self._out_of_memory = out_of_memory_kills()
@@ -130,12 +133,15 @@ class Member:
             self._may_leave.set()
 
     def _watch(self) -> None:
-        next_beat = 0.0
+        next_beat = next_look = 0.0
         while not self._over.is_set() or self._outbox:
             now = time.monotonic()
             if now >= next_beat and not self._over.is_set():
                 self._outbox.append({"type": "beat", "state": self._activity.state()})
                 next_beat = now + BEAT_SECONDS
+                if self._meter is not None and now >= next_look:
+                    self._outbox.append({"type": "links", "speeds": self._meter.speeds()})
+                    next_look = now + _LOOK_AT_LINKS_SECONDS
             self._send()
             wake = min([next_beat, *self._times()])
             for key, _ in self._selector.select(max(0.0, wake - time.monotonic())):

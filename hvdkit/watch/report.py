@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +101,20 @@ def death(who: Who, status: int | None, *, out_of_memory: bool = False) -> str:
     return block(f"{who} was ended by signal {number} ({name}).", why)
 
 
-def host_gone(host: str, ranks: Iterable[int]) -> str:
-    """All ranks of a host ended at once, and nobody there could say why."""
+def lost(rank: int, who: Mapping[int, Who], gone: Collection[int]) -> str:
+    """A rank's connection closed, and nobody on its host could say why.
+
+    Args:
+        rank: the rank.
+        who: all ranks.
+        gone: the ranks that do not answer any more.
+    """
+    host = who[rank].host
+    there = [other for other in who if who[other].host == host]
+    if len(there) == 1 or not set(there) <= set(gone):
+        return death(who[rank], None)
     return block(
-        f"{numbers(ranks)} are gone at once, all that were on host {host}.",
+        f"{numbers(there)} are gone at once, all that were on host {host}.",
         "It has gone down, or all that ran on it was ended: a person, a batch system, a limit.",
     )
 

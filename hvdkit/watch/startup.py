@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from hvdkit.watch.exceptions import ExceptHook, ExitHook
 from hvdkit.watch.hub import Hub
 from hvdkit.watch.judge import LEAVING
 from hvdkit.watch.launcher import Launcher
+from hvdkit.watch.links import Links
 from hvdkit.watch.member import Member
 from hvdkit.watch.messages import Line
 from hvdkit.watch.printer import Printer
@@ -100,7 +102,7 @@ def start(
     hub_ranks = _hub_ranks(peers)
     hub = None
     if rank in hub_ranks:
-        hub = Hub(listener, who, token, limit, printer, standby=rank != hub_ranks[0])
+        hub = Hub(listener, who, token, limit, printer, _links(peers), standby=rank != hub_ranks[0])
         hub.start()
     else:
         listener.close()
@@ -164,6 +166,13 @@ def _hub_ranks(peers: Sequence[_Peer]) -> tuple[int, int]:
     """Rank 0 and a stand-by: on another host if there is one, so that no host takes both along."""
     others = [peer.rank for peer in peers if peer.host != peers[0].host]
     return 0, others[0] if others else 1
+
+
+def _links(peers: Sequence[_Peer]) -> Links:
+    host_of = {peer.rank: peer.host for peer in peers}
+    places = {(address, peer.host) for peer in peers for address in peer.addresses}
+    count = Counter(address for address, _ in places)
+    return Links(host_of, {a: host for a, host in places if count[a] == 1})
 
 
 def _addresses() -> list[str]:

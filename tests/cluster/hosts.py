@@ -24,7 +24,7 @@ from launch import Finished, environment, run_command, start_command
 NETWORK = "10.79.0"
 LINUX_PROGRAMS = ("ip", "tc", "unshare", "nsenter", "ssh", "/usr/sbin/sshd")
 # What runs on a host that nobody uses.
-_OWN_PROCESSES = ("sshd: /usr/sbin/sshd", "sleep infinity")
+_OWN_PROCESSES = ("sshd:", "sleep infinity")
 # Of these folders each host has its own; TMPDIR is in the first.
 _OWN_FOLDERS = ("/run", "/dev/shm")
 _TMP = "/run/tmp"
@@ -111,7 +111,7 @@ class Host:
         return _checked(*self.command("sh", "-ec", script))
 
     def processes(self) -> dict[int, str]:
-        """The command lines of what runs there, but for its first process and sshd."""
+        """The command lines of what runs there, but for its first one and sshd."""
         return {p: line for p, line in self._all().items() if not line.startswith(_OWN_PROCESSES)}
 
     def _all(self) -> dict[int, str]:

@@ -19,6 +19,7 @@ from hvdkit.watch.judge import (
     find_needed,
     find_stall,
 )
+from hvdkit.watch.links import Links
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.report import Who, numbers
 
@@ -164,7 +165,9 @@ def test_strangers_are_sent_away(line: bytes) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     who = {rank: Who(rank, "here", os.getpid()) for rank in range(2)}
-    hub = Hub(listener, who, "t", LIMIT, Printer(secrets.token_hex(8)), standby=False)
+    hub = Hub(
+        listener, who, "t", LIMIT, Printer(secrets.token_hex(8)), Links({}, {}), standby=False
+    )
     hub.start()
     try:
         with socket.create_connection(address, timeout=10) as stranger:
