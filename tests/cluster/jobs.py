@@ -49,13 +49,18 @@ class Job:
         """What has been printed so far."""
         return self._printed.read_text(errors="replace")
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the launcher has not ended."""
+        return self._process.poll() is None
+
     def wait_for(self, text: str, times: int, seconds: float = _START_SECONDS) -> None:
         """Wait until a text has been printed so often."""
-        self._wait_until(lambda: self.output.count(text) >= times, seconds, f"{times} x {text!r}")
+        self.wait_until(lambda: self.output.count(text) >= times, seconds, f"{times} x {text!r}")
 
     def wait(self, seconds: float) -> Finished:
         """Wait for the end of the launcher."""
-        self._wait_until(lambda: self._process.poll() is not None, seconds, "the end", alive=False)
+        self.wait_until(lambda: self._process.poll() is not None, seconds, "the end", alive=False)
         return Finished(self._process.returncode, self.output)
 
     def require_gone(self, *hosts: Host) -> None:
@@ -74,9 +79,10 @@ class Job:
         """End it, however it is."""
         end_job(self._process)
 
-    def _wait_until(
+    def wait_until(
         self, done: Callable[[], bool], seconds: float, what: str, *, alive: bool = True
     ) -> None:
+        """Wait for something that the job does; unless `alive`, for what comes after its end."""
         end = time.monotonic() + seconds
         while not done():
             ended = self._process.poll() if alive else None

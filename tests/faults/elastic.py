@@ -1,6 +1,6 @@
 """Train elastically and write down every step; what to break and when are arguments.
 
-    python elastic.py FOLDER [--die WHO STEP] [--join HOST STEP]
+    python elastic.py FOLDER [--die WHO STEP] [--join HOST STEP] [--pause SECONDS]
 
 Each process writes a line for each step and each commit to a file of its own in FOLDER. Run by
 plain python, it is the training that nothing disturbs.
@@ -99,6 +99,7 @@ class Diary(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.write("step", self.epoch, batch)
+        time.sleep(self.args.pause)
 
 
 def main() -> None:
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--die", nargs=2, metavar=("WHO", "STEP"))
     parser.add_argument("--join", nargs=2, metavar=("HOST", "STEP"))
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
     args = parser.parse_args()
     hvd.init()
     model = build_model()
