@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import logging
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ import numpy as np
 
 from hvdkit import patches
 from hvdkit.engine.alone import own_ranks
+from hvdkit.engine.bridges import leave_bridges_out
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
 from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
@@ -31,6 +33,7 @@ from hvdkit.engine.settings import (
     set_threads,
     watch_limit,
 )
+from hvdkit.engine.start_limit import start_limit
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
 from hvdkit.errors import HvdkitError
 from hvdkit.watch import startup as watching
@@ -84,6 +87,8 @@ def init(
         watch: whether the ranks watch each other, and end together with one message when one of
             them fails. Default: yes, unless the environment has HVDKIT_WATCH=0.
 
+    Ranks that do not find each other within `stall_timeout` end with a message.
+
     Raises:
         HvdkitError: the ranks could not find each other; they had been started over MPI and
             shut down, which MPI does not allow twice; or `deterministic=True` comes after the
@@ -114,6 +119,7 @@ def init(
         may_start_again=mpi_was_started or not launch.is_mpi,
         watched=watched,
     )
+    settings += leave_bridges_out(launch)
     for name in {*environment, *os.environ}:
         if os.environ.get(name) != environment.get(name):
             _changed_variables.setdefault(name, environment.get(name))
@@ -121,26 +127,27 @@ def init(
         # Horovod registers its own shutdown after this, so it runs before.
         atexit.unregister(_let_the_others_speak)
         atexit.register(_let_the_others_speak)
-    try:
-        mpi_ops.init(comm=comm, process_sets=process_sets)
-    except ValueError as error:
-        raise HvdkitError(
-            f"the ranks of this job could not be started ({launch.launcher}, "
-            f"{launch.size} ranks expected): {error}"
-        ) from error
     too_late = []
     if mpi_was_started and launch.is_open_mpi:
         too_late.append("MPI's idle policy: call hvd.init() before importing mpi4py.MPI")
-    neighbours = _neighbours()
-    for some, missed in (
-        set_threads(neighbours, threads),
-        set_gpu(local_rank(), size()) if pin_gpu else ([], []),
-    ):
-        settings += some
-        too_late += missed
-    explain_data_errors()
-    if watched and size() > 1:
-        _start_watch()
+    with start_limit(watch_limit() if watched else math.inf, launch.size):
+        try:
+            mpi_ops.init(comm=comm, process_sets=process_sets)
+        except ValueError as error:
+            raise HvdkitError(
+                f"the ranks of this job could not be started ({launch.launcher}, "
+                f"{launch.size} ranks expected): {error}"
+            ) from error
+        neighbours = _neighbours()
+        for some, missed in (
+            set_threads(neighbours, threads),
+            set_gpu(local_rank(), size()) if pin_gpu else ([], []),
+        ):
+            settings += some
+            too_late += missed
+        explain_data_errors()
+        if watched and size() > 1:
+            _start_watch()
     if comm is None and (problem := missing_neighbours(size(), local_size())):
         logger.warning("hvdkit: %s", problem)
     if rank() == 0:
