@@ -16,7 +16,6 @@ import numpy as np
 
 from hvdkit import patches
 from hvdkit.engine.alone import own_ranks
-from hvdkit.engine.bridges import leave_bridges_out
 from hvdkit.engine.cores import affinity
 from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
 from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
@@ -33,6 +32,7 @@ from hvdkit.engine.settings import (
     set_threads,
     watch_limit,
 )
+from hvdkit.engine.several_hosts import several_hosts_settings
 from hvdkit.engine.start_limit import start_limit
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
 from hvdkit.errors import HvdkitError
@@ -87,7 +87,8 @@ def init(
         watch: whether the ranks watch each other, and end together with one message when one of
             them fails. Default: yes, unless the environment has HVDKIT_WATCH=0.
 
-    Ranks that do not find each other within `stall_timeout` end with a message.
+    Ranks that do not find each other within `stall_timeout`, or two minutes if that is less, end
+    with a message.
 
     Raises:
         HvdkitError: the ranks could not find each other; they had been started over MPI and
@@ -119,7 +120,7 @@ def init(
         may_start_again=mpi_was_started or not launch.is_mpi,
         watched=watched,
     )
-    settings += leave_bridges_out(launch)
+    settings += several_hosts_settings(launch, watched=watched)
     for name in {*environment, *os.environ}:
         if os.environ.get(name) != environment.get(name):
             _changed_variables.setdefault(name, environment.get(name))

@@ -103,7 +103,8 @@ def job(
 ) -> Iterator[Job]:
     """A job of a script, while the block runs."""
     command = [*launcher, sys.executable, str(script), *map(str, arguments)]
-    started = Job(hosts, command, printed, env or {})
+    # horovodrun keeps in HOME which hosts it has reached within the last hour.
+    started = Job(hosts, command, printed, {"HOME": str(printed.parent), **(env or {})})
     try:
         yield started
     finally:
