@@ -202,7 +202,8 @@ def _neighbours() -> list[frozenset[int]]:
     Over MPI the ranks tell each other. Gloo's launcher binds nothing, so there they are equal.
     """
     own = affinity()
-    if not mpi_enabled() or local_size() == 1:
+    # Also a rank that is alone on its host: those of other hosts wait for it to come.
+    if not mpi_enabled() or size() == 1:
         return [own] * local_size()
     from mpi4py import MPI
 

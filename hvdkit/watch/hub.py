@@ -19,14 +19,14 @@ from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
 from hvdkit.watch.report import Who
 
-_logger = logging.getLogger("hvdkit")
-
 # How long the stand-by leaves the main hub to act.
 STANDBY_SECONDS = 2.5
 
 _LOOK_SECONDS = 0.25
 # A rank on the host of a dead one knows its exit status, and says so within this.
 _LAST_NEWS_SECONDS = 0.5
+# Nobody knows more of one that was alone on its host, but this rank may be the next to end.
+_ALONE_SECONDS = 0.1
 # Errors that all ranks raise do not come at the same moment.
 _QUIET_SECONDS = 1.0
 _LONGEST_SECONDS = 2.5
@@ -152,7 +152,7 @@ class Hub:
             state.update(message["state"], now, self._clock)
         elif kind == "links":
             if (warning := self._links.take(rank, message["speeds"])) and not self._standby:
-                _logger.warning("hvdkit: %s", warning)
+                logging.getLogger("hvdkit").warning("hvdkit: %s", warning)
         elif kind == "exception":
             self._raised[rank] = message
             self._raised_at.append(now)
@@ -189,7 +189,8 @@ class Hub:
         if self._standby and 0 not in self._gone and 0 not in self._lost and not first.silent(now):
             patience = STANDBY_SECONDS
         for rank, since in self._lost.items():
-            if now - since > _LAST_NEWS_SECONDS + patience:
+            news = _LAST_NEWS_SECONDS if rank in self._seen else _ALONE_SECONDS
+            if now - since > news + patience:
                 self._end([], report.lost(rank, self._who, self._lost.keys() | self._gone))
                 return
         if self._raised:

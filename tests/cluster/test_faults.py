@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -111,6 +112,19 @@ def test_the_host_of_mpirun_loses_power(cluster: Cluster, tmp_path: Path) -> Non
         started.wait_for("TRAINS", 3)
         h1.power_off()
         started.wait_until(lambda: not h2.processes(), GONE_SECONDS, "end on h2", alive=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_rank_on_another_host_is_killed(cluster: Cluster, tmp_path: Path, launcher: str) -> None:
+    """MPI would end the others before they can say which it was."""
+    hosts = h1, h2 = cluster(2)
+    with _train(hosts, LAUNCHERS[launcher], tmp_path) as started:
+        started.wait_for("TRAINS", 2)
+        (pid,) = [p for p, line in h2.processes().items() if line.startswith(sys.executable)]
+        os.kill(pid, signal.SIGKILL)
+        assert _require_failure(started, "rank 1 (host h2, pid") != 0
+        started.require_gone(h1, h2)
 
 
 @pytest.mark.long
