@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from launch import run_ranks
 
+from hvdkit.engine import several_hosts
 from hvdkit.engine.cores import cgroup_quota, threads_per_rank
 from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
+from hvdkit.engine.same_versions import different_versions
 from hvdkit.engine.settings import before_start, idle_cores_advice, set_variable
 
 FOUR = frozenset(range(4))
@@ -193,3 +195,28 @@ def test_too_late_is_said() -> None:
     output = run_ranks("mpi", 2, ["-c", script]).require_success().output
     assert output.count("too late to set TensorFlow's threads") == 1
     assert output.count("too late to set MPI's idle policy") == 1
+
+
+def test_bridges_are_left_out_on_several_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["lo", "eth0", "docker0", "ib0", "virbr0", "br0"]
+    assert several_hosts.bridges(names) == ["docker0", "virbr0"]
+    monkeypatch.setattr(several_hosts.psutil, "net_if_addrs", lambda: dict.fromkeys(names))
+    for name in (several_hosts._INCLUDE, several_hosts._EXCLUDE):
+        monkeypatch.delenv(name, raising=False)
+    two_hosts = Launch("Open MPI", 4, 2)
+    (setting,) = several_hosts.several_hosts_settings(two_hosts, watched=False)
+    assert setting.value == "127.0.0.1/8,sppp,docker0,virbr0"
+    monkeypatch.setenv(several_hosts._EXCLUDE, "lo")
+    assert several_hosts.several_hosts_settings(two_hosts, watched=False)[0].value == "lo"
+    monkeypatch.setenv(several_hosts._INCLUDE, "eth0")
+    assert several_hosts.several_hosts_settings(two_hosts, watched=False) == []
+    monkeypatch.delenv(several_hosts._INCLUDE)
+    assert several_hosts.several_hosts_settings(Launch("Open MPI", 2, 2), watched=True) == []
+
+
+def test_versions_that_differ_are_named() -> None:
+    one = {"hvdkit": "0.2", "Keras": "3.15.1"}
+    assert different_versions([("h1", one), ("h2", one)]) is None
+    problem = different_versions([("h1", one), ("h2", {**one, "Keras": "3.14"}), ("h3", one)])
+    assert problem is not None
+    assert "different versions: Keras 3.15.1 on h1, h3, 3.14 on h2." in problem

@@ -24,6 +24,7 @@ from hvdkit.engine.run_settings import (
     deterministic_settings,
     require_deterministic,
 )
+from hvdkit.engine.same_versions import require_same_versions
 from hvdkit.engine.settings import (
     Setting,
     before_start,
@@ -33,11 +34,11 @@ from hvdkit.engine.settings import (
     watch_limit,
 )
 from hvdkit.engine.several_hosts import several_hosts_settings
-from hvdkit.engine.start_limit import start_limit
 from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
 from hvdkit.errors import HvdkitError
 from hvdkit.watch import startup as watching
 from hvdkit.watch.causes import install as explain_data_errors
+from hvdkit.watch.start_limit import start_limit
 
 logger = logging.getLogger("hvdkit")
 
@@ -149,6 +150,8 @@ def init(
         explain_data_errors()
         if watched and size() > 1:
             _start_watch()
+        if size() > local_size() and not launch.is_elastic:
+            require_same_versions()
     if comm is None and (problem := missing_neighbours(size(), local_size())):
         logger.warning("hvdkit: %s", problem)
     if rank() == 0:

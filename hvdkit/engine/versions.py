@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+import platform
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +58,23 @@ def require_tensorflow() -> None:
             f"hvdkit trains Keras models on TensorFlow, but Keras's backend is "
             f"{keras.backend.backend()!r} (see ~/.keras/keras.json). Set KERAS_BACKEND=tensorflow."
         )
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of what decides what a rank computes."""
+    import horovod
+    import keras
+    import tensorflow as tf
+
+    import hvdkit
+
+    return {
+        "Python": platform.python_version(),
+        "hvdkit": hvdkit.__version__,
+        "TensorFlow": tf.__version__,
+        "Keras": keras.__version__,
+        "Horovod": horovod.__version__,
+    }
 
 
 def load_horovod() -> ModuleType:

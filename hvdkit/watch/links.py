@@ -99,7 +99,7 @@ class Links:
                 link.best = max(link.best, speed)
                 link.last.append(speed)
         slow = {hosts: usual for hosts in self._links if (usual := self._too_fast_for(hosts))}
-        named = _named(list(slow)) if slow else None
+        named = _named(list(slow), [name for name in self._links if name not in slow])
         self._since = self._since + 1 if named == self._named else 0
         self._named = named
         if named is None or named in self._warned or self._since < _STEADY_LOOKS * len(self._links):
@@ -122,9 +122,12 @@ class Links:
         return usual
 
 
-def _named(slow: list[tuple[str, str]]) -> str:
+def _named(slow: list[tuple[str, str]], fast: list[tuple[str, str]]) -> str | None:
     """What is slow: the one host that all these links have, or the network between two."""
-    common = set(slow[0]).intersection(*slow)
+    if not slow:
+        return None
+    # A host that is well connected with another one is not to blame.
+    common = set(slow[0]).intersection(*slow) - {host for hosts in fast for host in hosts}
     if len(common) == 1:
         return f"the network of host {common.pop()}"
     between = sorted({" and ".join(sorted(hosts)) for hosts in slow})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hosts import Host
-from launch import ROOT, Finished, end_job, environment
+from launch import ROOT, Finished, end_job
 
 HERE = Path(__file__).parent
 TRAINING = HERE / "training.py"
@@ -114,13 +113,3 @@ def job(
 def unmarked(output: str) -> str:
     """What ranks printed, without the marks that a launcher puts before it."""
     return re.sub(r"^\[(?:[\w.-]+,)?\d+\]<std(?:out|err)>: ?", "", output, flags=re.MULTILINE)
-
-
-def remote_environment() -> list[str]:
-    """`env NAME=VALUE...` for ranks that ssh starts without this environment."""
-    env = environment()
-    return [
-        "env",
-        *(f"{name}={env[name]}" for name in _PASSED if name in env),
-        "PWD=" + os.getcwd(),
-    ]

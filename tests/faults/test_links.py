@@ -36,6 +36,16 @@ def test_a_host_that_becomes_slow_is_named_once() -> None:
     assert _looks(links, {0: SLOW, 1: SLOW, 2: FAST}, 10) == []
 
 
+def test_who_is_well_connected_is_not_to_blame() -> None:
+    """Not all hosts send to all: here h1 sends to both others."""
+    links = Links(HOSTS, ADDRESSES)
+    said = []
+    for speed in (FAST, FAST, *[SLOW] * 9):
+        said.append(links.take(0, {"10.0.0.2": speed, "10.0.0.3": FAST}))
+    (warning,) = [text for text in said if text]
+    assert "the network of host h2 carries" in warning
+
+
 def test_two_hosts() -> None:
     links = Links({0: "h1", 1: "h2"}, ADDRESSES)
     said = [links.take(0, {"10.0.0.2": speed}) for speed in (FAST, FAST, *[SLOW] * 9)]
