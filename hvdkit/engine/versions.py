@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -66,11 +67,9 @@ def installed_versions() -> dict[str, str]:
     import keras
     import tensorflow as tf
 
-    import hvdkit
-
     return {
         "Python": platform.python_version(),
-        "hvdkit": hvdkit.__version__,
+        "hvdkit": str(sys.modules["hvdkit"].__version__),
         "TensorFlow": tf.__version__,
         "Keras": keras.__version__,
         "Horovod": horovod.__version__,

@@ -25,8 +25,8 @@ STANDBY_SECONDS = 2.5
 _LOOK_SECONDS = 0.25
 # A rank on the host of a dead one knows its exit status, and says so within this.
 _LAST_NEWS_SECONDS = 0.5
-# Nobody knows more of one that was alone on its host, but this rank may be the next to end.
-_ALONE_SECONDS = 0.1
+# Nobody knows more of one that was alone on its host; unless a launcher is ending them all.
+_ALONE_SECONDS = 0.05
 # Errors that all ranks raise do not come at the same moment.
 _QUIET_SECONDS = 1.0
 _LONGEST_SECONDS = 2.5
@@ -101,7 +101,7 @@ class Hub:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            for key, _ in self._selector.select(_LOOK_SECONDS):
+            for key, _ in self._selector.select(_ALONE_SECONDS if self._lost else _LOOK_SECONDS):
                 if isinstance(key.data, Line):
                     self._read(key.data)
                 elif key.fileobj is self._listener:
