@@ -141,15 +141,16 @@ class Host:
         _checked(*self._inside_net("tc", "qdisc", "replace", "dev", "eth0", *shape))
 
     def allow_ssh_only(self) -> None:
-        """A firewall: no connection from outside but to sshd."""
-        rules = "tc filter add dev eth0 ingress protocol ip prio"
-        self.shell(
-            "ip link add hole type bridge; tc qdisc add dev eth0 clsact; "
-            f"{rules} 1 u32 match ip protocol 6 0xff match ip dport 22 0xffff classid 1:1; "
+        """A firewall: no connections but those to sshd here."""
+        rules = "".join(
+            f"tc filter add dev eth0 {way} protocol ip prio 1 u32 match ip protocol 6 0xff "
+            f"match ip {port} 22 0xffff classid 1:1; "
             # What begins a TCP connection (SYN without ACK) goes to a device that is down.
-            f"{rules} 2 u32 match ip protocol 6 0xff match u8 0x02 0x12 at 33 "
-            "action mirred egress redirect dev hole"
+            f"tc filter add dev eth0 {way} protocol ip prio 2 u32 match ip protocol 6 0xff "
+            "match u8 0x02 0x12 at 33 action mirred egress redirect dev hole; "
+            for way, port in (("ingress", "dport"), ("egress", "sport"))
         )
+        self.shell(f"ip link add hole type bridge; tc qdisc add dev eth0 clsact; {rules}")
 
     def freeze(self) -> None:
         """Stop all that runs there; its kernel goes on."""
