@@ -17,6 +17,7 @@ from hvdkit.watch.judge import Stall, State, WaitingClock, find_needed, find_sta
 from hvdkit.watch.links import Links
 from hvdkit.watch.messages import EXIT_STATUS, Line, Message
 from hvdkit.watch.printer import Printer
+from hvdkit.watch.processes import outlive_launcher
 from hvdkit.watch.report import Who
 
 # How long the stand-by leaves the main hub to act.
@@ -133,6 +134,8 @@ class Hub:
             line.close()
             if line.rank is not None and line.rank not in self._gone:
                 self._lost.setdefault(line.rank, time.monotonic())
+                if self._who[line.rank].host != socket.gethostname():
+                    outlive_launcher()  # it has seen that, too, and ends all at once
 
     def _introduced(self, line: Line, message: Message) -> int:
         rank = int(message["rank"])
@@ -281,11 +284,7 @@ class Hub:
         if state.left is not None:
             return f"it {state.left}"
         if rank not in self._stacks:
-            seconds = now - state.heard
-            return (
-                f"no heartbeat for {seconds:.0f} s: its process is stopped, or its host is gone "
-                "or can't be reached"
-            )
+            return report.silent(now - state.heard)
         waits = [w.what for w in state.waiting(rank, sorted(self._states))]
         return f"{report.WAITS} {waits[0]}" if waits else "it is busy elsewhere"
 

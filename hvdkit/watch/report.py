@@ -119,6 +119,14 @@ def lost(rank: int, who: Mapping[int, Who], gone: Collection[int]) -> str:
     )
 
 
+def silent(seconds: float) -> str:
+    """What a rank does of which nothing has been heard for so long."""
+    return (
+        f"no heartbeat for {seconds:.0f} s: its process is stopped, or its host is gone "
+        "or can't be reached"
+    )
+
+
 def early_exit(who: Who, status: int) -> str:
     """A process that ended by itself, by `sys.exit` or `os._exit`."""
     return block(
