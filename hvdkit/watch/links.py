@@ -96,8 +96,9 @@ class Links:
             hosts = self._host_of[rank], self._addresses.get(address, self._host_of[rank])
             if hosts[0] != hosts[1]:
                 link = self._links.setdefault(hosts, _Link())
-                link.best = max(link.best, speed)
                 link.last.append(speed)
+                if len(link.last) == _LOOKS:  # single values may be far too high
+                    link.best = max(link.best, statistics.median(link.last))
         slow = {hosts: usual for hosts in self._links if (usual := self._too_fast_for(hosts))}
         named = _named(list(slow), [name for name in self._links if name not in slow])
         self._since = self._since + 1 if named == self._named else 0
