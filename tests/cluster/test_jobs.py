@@ -67,9 +67,11 @@ ELASTIC = HERE.parent / "faults" / "elastic.py"
 def test_elastic_with_hosts_that_come_and_go(cluster: Cluster, tmp_path: Path) -> None:
     """One host joins, another one loses power; the training goes on to its end.
 
-    Those that are left notice it by Gloo's own limit.
+    Those that are left notice it by Gloo's own limit, horovodrun by that of ssh.
     """
     hosts = cluster(3)
+    with (tmp_path / "cluster" / "ssh_config").open("a") as settings:
+        settings.write("ServerAliveInterval 5\nServerAliveCountMax 2\n")
     listed = tmp_path / "hosts"
     listed.write_text("h1:1\nh2:1\n")
     discover = f"{HERE.parents[1] / 'mpi/discover-hosts.sh'} {listed}"
