@@ -27,7 +27,7 @@ def test_ssh_cable_rate_firewall_power(cluster: Cluster) -> None:
     h1, h2 = cluster(2)
     assert h1.run("ssh", "h2", "hostname").output == "h2\n"
     assert "docker" not in h2.shell("ip -o addr")
-    said = 'import socket; print(socket.create_connection(("{}", {}), 1).recv(3))'
+    said = 'import socket; print(socket.create_connection(("{}", {}), 0.5).recv(3))'
     greeting = [sys.executable, "-c", said.format("h2", 22)]
     listener = "import socket; s = socket.create_server(('', 900)); s.accept()[0].sendall(b'SSH')"
     other = [sys.executable, "-c", said.format("h2", 900)]
