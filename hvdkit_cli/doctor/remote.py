@@ -95,8 +95,9 @@ def _command(host: str, env: Mapping[str, str]) -> list[str]:
     python = [sys.executable, "-"]
     if is_here(host):
         return python
-    if env.get("PYTHONPATH"):
-        python = ["env", f"PYTHONPATH={os.path.abspath(env['PYTHONPATH'])}", *python]
+    if paths := env.get("PYTHONPATH"):
+        absolute = os.pathsep.join(os.path.abspath(path) for path in paths.split(os.pathsep))
+        python = ["env", f"PYTHONPATH={absolute}", *python]
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
     return ["ssh", *options, host, shlex.join(python)]
 
