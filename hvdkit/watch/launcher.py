@@ -63,14 +63,11 @@ class Launcher:
         """The one whose end leaves the ranks alone."""
         return self.processes[0]
 
-    def say(self, text: str) -> bool:
-        """Print where mpirun does; False if that can't be."""
-        if self.stderr is None:
-            return False
-        with contextlib.suppress(OSError):
-            os.write(self.stderr, text.encode(errors="replace"))
-            return True
-        return False
+    def say(self, text: str) -> None:
+        """Print where mpirun does, if that is on this host and somebody reads it still."""
+        if self.stderr is not None:
+            with contextlib.suppress(OSError):
+                os.write(self.stderr, text.encode(errors="replace"))
 
     def end_if_it_waits(self) -> None:
         """Let a process that outlives this one end the launcher, unless it ends by itself."""

@@ -137,6 +137,9 @@ class Member:
         while not self._over.is_set() or self._outbox:
             now = time.monotonic()
             if now >= next_beat and not self._over.is_set():
+                # What came while this process was stopped, first: sending to a hub that has ended
+                # since would take its last message away.
+                self._hear(0.0)
                 self._outbox.append({"type": "beat", "state": self._activity.state()})
                 next_beat = now + BEAT_SECONDS
                 if self._meter is not None and now >= next_look:
@@ -144,14 +147,8 @@ class Member:
                     next_look = now + _LOOK_AT_LINKS_SECONDS
             self._send()
             wake = min([next_beat, *self._times()])
-            for key, _ in self._selector.select(max(0.0, wake - time.monotonic())):
-                if key.fileobj is self._bell:
-                    self._bell.recv(4096)
-                    next_beat = 0.0
-                elif isinstance(key.fileobj, Line):
-                    self._listen(key.fileobj)
-                elif isinstance(key.fileobj, Process):
-                    self._see_end(key.fileobj)
+            if self._hear(max(0.0, wake - time.monotonic())):
+                next_beat = 0.0
             self._act_when_due(time.monotonic())
         self._send()
         for line in self._hubs:
@@ -161,6 +158,19 @@ class Member:
         if self._launcher is not None:
             self._launcher.close()
         self._selector.close()
+
+    def _hear(self, seconds: float) -> bool:
+        """Wait for what happens, and act on it; True if this rank wants to be heard."""
+        rung = False
+        for key, _ in self._selector.select(seconds):
+            if key.fileobj is self._bell:
+                self._bell.recv(4096)
+                rung = True
+            elif isinstance(key.fileobj, Line):
+                self._listen(key.fileobj)
+            elif isinstance(key.fileobj, Process):
+                self._see_end(key.fileobj)
+        return rung
 
     def _send(self) -> None:
         while self._outbox:
