@@ -58,6 +58,9 @@ class Launcher:
         beside = not names[-1].endswith("d")
         return cls(names[0], processes, _stderr_of(processes[-1].pid) if beside else None)
 
+    def __str__(self) -> str:
+        return f"{self.name}, pid {self.process.pid}"
+
     @property
     def process(self) -> Process:
         """The one whose end leaves the ranks alone."""

@@ -246,18 +246,13 @@ class Member:
                 self._report(rank, status)
         if self._launcher_due is not None and now >= self._launcher_due:
             self._launcher_due = None
-            self._report_launcher()
+            self._fault(report.launcher_gone(str(self._launcher), socket.gethostname()))
         if self._end_at is not None and now >= self._end_at:
             self._end([], EXIT_STATUS)
 
     def _report(self, rank: int, status: int) -> None:
         out_of_memory = out_of_memory_kills() > self._out_of_memory
         self._fault(report.death(self._who[rank], status, out_of_memory=out_of_memory))
-
-    def _report_launcher(self) -> None:
-        assert self._launcher is not None
-        pid = self._launcher.process.pid
-        self._fault(report.launcher_gone(self._launcher.name, pid, socket.gethostname()))
 
     def _fault(self, text: str) -> None:
         """Say what this rank has seen; the hubs end the job."""

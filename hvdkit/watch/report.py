@@ -135,16 +135,10 @@ def early_exit(who: Who, status: int) -> str:
     )
 
 
-def launcher_gone(name: str, pid: int, host: str) -> str:
-    """The launcher ended before the ranks.
-
-    Args:
-        name: its program.
-        pid: its process id.
-        host: where it was.
-    """
+def launcher_gone(launcher: str, host: str) -> str:
+    """The launcher, or its daemon on a host, ended before the ranks."""
     return block(
-        f"the launcher of this job ({name}, host {host}, pid {pid}) ended while it was running.",
+        f"the launcher of this job ({launcher}, host {host}) ended while it was running.",
         "Somebody killed it, or it lost another host; its own lines tell. Its ranks end, too.",
     )
 
