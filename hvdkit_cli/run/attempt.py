@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvdkit_cli.building.process import end_tree
+from hvdkit_cli.run.leftovers import end_leftovers
 from hvdkit_cli.run.logs import Logs
 from hvdkit_cli.run.outcome import End, Outcome
 from hvdkit_cli.run.screen import Screen, Terminal
@@ -241,7 +241,7 @@ class Attempt:
         self._server.tell(list(self._came.values()), "release")
 
     def _end_launcher(self) -> None:
-        end_tree(self._launcher.pid)
+        end_leftovers()
         self._launcher.wait()
         self._launcher_ended_at = time.monotonic()
 

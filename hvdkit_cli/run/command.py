@@ -166,8 +166,8 @@ def _say_end(
     outcome: Outcome, launcher: Launcher, screen: Screen, terminal: Terminal, logs: Logs
 ) -> None:
     is_explained = screen.close()
-    is_explained |= outcome.cause is not None and outcome.cause.log == screen.leader
-    lines = report(outcome, launcher.in_words, logs, is_explained=is_explained)
+    name = launcher.in_words
+    lines = report(outcome, name, logs, leader=screen.leader, is_explained=is_explained)
     if lines:
         terminal.say("\n".join(lines))
 

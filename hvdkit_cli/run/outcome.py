@@ -90,6 +90,12 @@ class Outcome:
         return self.launcher_ended_first and (self.launcher < 0 or self.launcher > 128)
 
     @property
+    def lost_its_launcher(self) -> bool:
+        """Whether the ranks have ended only because the launcher was killed."""
+        ended = {end.status for end in self.ends if end.is_fault}
+        return self.launcher_was_killed and ended <= {None, -signal.SIGTERM, -signal.SIGKILL}
+
+    @property
     def ended_by_launcher(self) -> bool:
         """Whether the launcher has ended all ranks itself, as after MPI_Abort."""
         lost = [end for end in self.ends if end.is_fault]

@@ -19,18 +19,21 @@ def ranks(numbers: Iterable[int]) -> str:
     return f"rank{'' if len(ordered) == 1 else 's'} {', '.join(map(str, ordered))}"
 
 
-def report(outcome: Outcome, launcher: str, logs: Logs, *, is_explained: bool) -> list[str]:
+def report(
+    outcome: Outcome, launcher: str, logs: Logs, *, leader: str, is_explained: bool
+) -> list[str]:
     """The lines that say how a start of a job ended; none where all is well.
 
     Args:
         outcome: how it ended.
         launcher: what the launcher is called.
         logs: the log files.
+        leader: the log of the rank whose output has been shown; empty where all have been.
         is_explained: whether the ranks have shown why it failed.
     """
     lines = _success(outcome, launcher) if outcome.status() == 0 else []
     if outcome.status() != 0:
-        lines = _asked(outcome) or _failure(outcome, launcher, logs, is_explained)
+        lines = _asked(outcome) or _failure(outcome, launcher, logs, leader, is_explained)
     return [_PREFIX + lines[0], *lines[1:]] if lines else []
 
 
@@ -56,7 +59,9 @@ def _asked(outcome: Outcome) -> list[str]:
     ]
 
 
-def _failure(outcome: Outcome, launcher: str, logs: Logs, is_explained: bool) -> list[str]:
+def _failure(
+    outcome: Outcome, launcher: str, logs: Logs, leader: str, is_explained: bool
+) -> list[str]:
     said = logs.path("launcher")
     if outcome.missing:
         return _missing(outcome, launcher, said)
@@ -64,14 +69,14 @@ def _failure(outcome: Outcome, launcher: str, logs: Logs, is_explained: bool) ->
         end = _status(outcome.launcher)
         return [f"error: {launcher} has ended the ranks, and {end}; what it said is in {said}."]
     cause = outcome.cause
-    if cause is None:
+    if cause is None or outcome.lost_its_launcher:
         end = _status(outcome.launcher)
         return [f"error: {launcher} {end} while ranks were running; what it said is in {said}."]
     if cause.status == SAVED:
         return [f"{cause.who} has saved and ended (status {SAVED}), and so has the job."]
-    lines = [f"error: the job failed after {outcome.seconds:.0f} s: {cause.who} {in_words(cause)}."]
+    lines = [f"error: the job failed after {cause.at:.0f} s: {cause.who} {in_words(cause)}."]
     lines += _others(outcome, cause)
-    return lines + _log(cause, logs, is_explained)
+    return lines + _log(cause, logs, leader, is_explained)
 
 
 def _missing(outcome: Outcome, launcher: str, said: Path) -> list[str]:
@@ -94,10 +99,10 @@ def _others(outcome: Outcome, cause: End) -> list[str]:
     return lines + ([f"  hvdkit run has ended {ranks(told)}."] if told else [])
 
 
-def _log(cause: End, logs: Logs, is_explained: bool) -> list[str]:
+def _log(cause: End, logs: Logs, leader: str, is_explained: bool) -> list[str]:
     path = logs.path(cause.log)
     last: Sequence[str] = () if is_explained else logs.tail(cause.log, _LINES_SHOWN)
-    if not last:
+    if not last or last[-1] in logs.tail(leader, _LINES_SHOWN):
         return [f"  its log: {path}"]
     return [f"  the last lines of its log, {path}:", *(f"    {line}" for line in last)]
 
