@@ -21,6 +21,8 @@ from hvdkit_cli.run.signals import Signals
 _TICK_SECONDS = 0.1
 # Other ranks may say within this what they know of a rank that has failed; hvdkit's watch does.
 GRACE_SECONDS = 10.0
+# Of a host that does not answer they know less than this process does.
+_LOST_GRACE_SECONDS = 2.0
 # Ranks that are told to end are gone within this: a few seconds until they are killed.
 END_SECONDS = 8.0
 # The launcher has no reason to go on when all ranks have ended, nor they without it.
@@ -80,7 +82,7 @@ class Attempt:
         self._alive: set[Peer] = set()
         self._ends: list[End] = []
         self._missing: list[int] = []
-        self._failed_at: float | None = None
+        self._ends_at: float | None = None
         self._told_at: float | None = None
         self._released_at: float | None = None
         self._launcher_ended_at: float | None = None
@@ -196,8 +198,9 @@ class Attempt:
             self._server.tell([peer], "end")
 
     def _on_end(self, peer: Peer, end: End, now: float) -> None:
-        if end.status != 0 and self._failed_at is None:
-            self._failed_at = now
+        if end.status != 0:
+            due = now + (_LOST_GRACE_SECONDS if end.silent else GRACE_SECONDS)
+            self._ends_at = min(due, self._ends_at or due)
 
     def _look(self, now: float) -> None:
         if self._told_at is None and self._must_end(now):
@@ -219,7 +222,7 @@ class Attempt:
         gone = self._launcher_ended_at is not None and now - self._launcher_ended_at > patience
         if (late or gone) and not is_complete:
             self._missing = sorted(set(range(self._ranks)) - set(self._came))
-        failed = self._failed_at is not None and now - self._failed_at > GRACE_SECONDS
+        failed = self._ends_at is not None and now > self._ends_at
         return late or failed or (gone and (bool(self._alive) or not is_complete))
 
     def _nobody_comes(self) -> bool:
