@@ -183,10 +183,13 @@ class Attempt:
 
     def _end(self, event: Ended | Lost, now: float) -> End:
         told, at = self._told_at is not None, now - self._started
-        who, log = str(event.peer), self._log(event.peer)
+        peer, signalled = event.peer, event.peer.signalled
+        who, log = str(peer), self._log(peer)
         if isinstance(event, Ended):
-            return End(event.peer.rank, who, log, event.status, at, told)
-        return End(event.peer.rank, who, log, None, at, told, event.is_silent, event.why)
+            return End(peer.rank, who, log, event.status, at, told, signalled)
+        return End(
+            peer.rank, who, log, None, at, told, signalled, silent=event.is_silent, why=event.why
+        )
 
     def _log(self, peer: Peer) -> str:
         return f"rank{peer.rank}"

@@ -151,7 +151,9 @@ class Attendant:
             return  # `_look` asks for the status
         if self._status is not None:
             self._released = True  # the launcher, or the scheduler, does not wait any longer
-        elif number == signal.SIGUSR1:
+            return
+        self._tell({"type": "signalled"})
+        if number == signal.SIGUSR1:
             self._script.ask()
         else:
             self._script.signal(number)

@@ -24,6 +24,7 @@ class End:
         status: its exit status, or minus the signal that ended it; None where it was lost.
         at: seconds from the start.
         told: whether the supervisor had told it to end, because of another one.
+        signalled: whether the launcher, or a scheduler, had sent a signal to it.
         silent: for one that was lost, whether its host does not answer.
         why: for one that was lost, how that shows.
     """
@@ -34,6 +35,7 @@ class End:
     status: int | None
     at: float
     told: bool = False
+    signalled: bool = False
     silent: bool = False
     why: str = ""
 
@@ -41,6 +43,11 @@ class End:
     def is_fault(self) -> bool:
         """Whether the job has failed by this."""
         return self.status != 0 and (not self.told or self.silent)
+
+    @property
+    def is_by_launcher(self) -> bool:
+        """Whether the launcher has ended it, as it does when another rank is gone."""
+        return self.signalled and not self.silent and self.status in (None, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Outcome:
     def cause(self) -> End | None:
         """The rank's end by which the job failed; None where no rank has failed."""
         faults = [end for end in self.ends if end.is_fault]
+        faults = [end for end in faults if not end.is_by_launcher] or faults
         if not faults:
             return None
         gone = [end for end in faults if end.silent]
@@ -87,7 +95,8 @@ class Outcome:
     @property
     def launcher_was_killed(self) -> bool:
         """Whether a signal has ended the launcher, or the mpirun that a shell has waited for."""
-        return self.launcher_ended_first and (self.launcher < 0 or self.launcher > 128)
+        by_shell = self.launcher - 128 in set(signal.Signals)
+        return self.launcher_ended_first and (self.launcher < 0 or by_shell)
 
     @property
     def lost_its_launcher(self) -> bool:
@@ -98,9 +107,9 @@ class Outcome:
     @property
     def ended_by_launcher(self) -> bool:
         """Whether the launcher has ended all ranks itself, as after MPI_Abort."""
-        lost = [end for end in self.ends if end.is_fault]
-        all_lost = all(end.status is None and not end.silent for end in lost)
-        return self.launcher_ended_first and not self.launcher_was_killed and all_lost
+        faults = [end for end in self.ends if end.is_fault]
+        by_launcher = bool(faults) and all(end.is_by_launcher for end in faults)
+        return self.launcher_ended_first and not self.launcher_was_killed and by_launcher
 
     def status(self) -> int:
         """The exit status of the whole job."""

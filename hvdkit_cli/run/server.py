@@ -37,6 +37,7 @@ class Peer:
         pid: the process id of its script, once that has started.
         wire: the connection.
         heard: when it said something, by `time.monotonic`.
+        signalled: whether the launcher, or a scheduler, has sent it a signal.
     """
 
     rank: int
@@ -45,6 +46,7 @@ class Peer:
     pid: int
     wire: Wire
     heard: float
+    signalled: bool = False
 
     def __str__(self) -> str:
         return f"rank {self.rank} (host {self.host}, pid {self.pid})"
@@ -194,6 +196,8 @@ class Server:
                 message = parsed(content)
                 if message["type"] == "started":
                     peer.pid = int(message["pid"])
+                elif message["type"] == "signalled":
+                    peer.signalled = True
                 elif message["type"] == "ended":
                     yield Ended(peer, int(message["status"]))
         except (ConnectionError, KeyError, TypeError, ValueError):

@@ -92,11 +92,14 @@ def _missing(outcome: Outcome, launcher: str, said: Path) -> list[str]:
 def _others(outcome: Outcome, cause: End) -> list[str]:
     ways: dict[str, list[int]] = {}
     for end in outcome.ends:
-        if end is not cause and end.is_fault:
+        if end is not cause and end.is_fault and not end.is_by_launcher:
             ways.setdefault(in_words(end), []).append(end.rank)
     lines = [f"  {ranks(numbers)} {way}, too." for way, numbers in ways.items()]
     told = [end.rank for end in outcome.ends if end.told and not end.is_fault]
-    return lines + ([f"  hvdkit run has ended {ranks(told)}."] if told else [])
+    by_launcher = [end.rank for end in outcome.ends if end.is_by_launcher and not end.told]
+    for who, numbers in (("hvdkit run", told), ("the launcher", by_launcher)):
+        lines += [f"  {who} has ended {ranks(numbers)}."] if numbers else []
+    return lines
 
 
 def _log(cause: End, logs: Logs, leader: str, is_explained: bool) -> list[str]:
@@ -108,8 +111,7 @@ def _log(cause: End, logs: Logs, leader: str, is_explained: bool) -> list[str]:
 
 
 def _status(status: int) -> str:
-    if status < 0 or status > 128:
-        number = -status if status < 0 else status - 128
-        name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-        return f"was ended by signal {number} ({name})"
+    number = -status if status < 0 else status - 128  # a shell has told it
+    if number in set(signal.Signals):
+        return f"was ended by signal {number} ({signal.Signals(number).name})"
     return f"ended with exit status {status}"

@@ -15,7 +15,7 @@ OTHERWISE = """
 start = int(os.environ["HVDKIT_RESTART"])
 print("start", start, flush=True)
 if rank == 1:
-    {}[start]()
+    ({})[start]()
 """
 LISTENS = """
 asked = []

@@ -169,8 +169,12 @@ CASES = {
     "mpirun was killed": (
         Outcome([end(0, -15, told=True)], launcher=137, launcher_ended_first=True), 1, None, True,
     ),
-    "MPI_Abort": (
-        Outcome([end(0, LOST), end(1, LOST)], launcher=6, launcher_ended_first=True), 6, 0, False,
+    "MPI_Abort": (Outcome([end(0, LOST, signalled=True), end(1, 6, 1.1)]), 6, 1, False),
+    "ended by the launcher": (
+        Outcome([end(0, LOST, signalled=True)], launcher=6, launcher_ended_first=True), 6, 0, False,
+    ),
+    "a host, and then its launcher": (
+        Outcome([end(1, LOST), end(0, -15, signalled=True)], launcher=255), 1, 1, True,
     ),
     "elastic": (ElasticOutcome([end(0, KILLED), end(1, 0)], launcher=0), 0, 0, False),
     "elastic, all failed": (ElasticOutcome([end(0, 1)], launcher=3), 3, 0, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -60,8 +61,6 @@ def left(host: Host) -> list[str]:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_hosts(launcher: str, cluster: Cluster, tmp_path: Path) -> None:
-    import sys
-
     h1, h2 = cluster(2)
     command = [*options(launcher, tmp_path), "-H", "h1:2,h2:2", "--", sys.executable, "-c", SUM]
     job = h1.run(*command, timeout=150).require_success()
@@ -95,6 +94,7 @@ def test_a_host_is_lost(fault: str, launcher: str, cluster: Cluster, tmp_path: P
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_hosts_that_can_not_be_reached(launcher: str, cluster: Cluster, tmp_path: Path) -> None:
     h1, h2 = cluster(2)
+    h1.shell("ssh h2 true")  # it is there now
     h2.stop_sshd()
     command = [*options(launcher, tmp_path), "-H", "h1:1,h2:1", "--", *SLEEP]
     job = h1.run(*command, timeout=60)
