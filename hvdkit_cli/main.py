@@ -76,7 +76,7 @@ def doctor_command(json_: bool, timeout: float) -> None:
     sys.exit(any(check.failed for check in checks))
 
 
-def _elastic(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+def _elastic(context: click.Context, option: click.Parameter, text: str | None) -> Any:
     """The fewest and the most ranks of `--elastic 2:8`."""
     if text is None:
         return None

@@ -15,7 +15,8 @@ from hvdkit_cli.run.addresses import reachable
 from hvdkit_cli.run.attempt import Attempt, Limits
 from hvdkit_cli.run.elastic import ElasticAttempt
 from hvdkit_cli.run.hosts import by_rank, counted, total
-from hvdkit_cli.run.launchers import Launcher, choose
+from hvdkit_cli.run.launchers import choose
+from hvdkit_cli.run.launchers.base import Launcher
 from hvdkit_cli.run.leftovers import adopt_orphans, end_leftovers
 from hvdkit_cli.run.logs import Logs, default_folder
 from hvdkit_cli.run.outcome import Outcome
