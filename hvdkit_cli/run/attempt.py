@@ -25,8 +25,10 @@ GRACE_SECONDS = 10.0
 _LOST_GRACE_SECONDS = 2.0
 # Ranks that are told to end are gone within this: a few seconds until they are killed.
 END_SECONDS = 8.0
-# The launcher has no reason to go on when all ranks have ended, nor they without it.
-LAUNCHER_SECONDS = 5.0
+# The launcher has no reason to go on when all ranks have ended, on however many hosts.
+_LAUNCHER_SECONDS = 10.0
+# Nor have ranks without it.
+ORPHANED_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 0.5
 _READ_BYTES = 2**16
 
@@ -213,7 +215,7 @@ class Attempt:
         if self._released_at is None and not self._alive and self._nobody_comes():
             self._release(now)
         if self._released_at is not None and self._launcher_ended_at is None:
-            self._hung = now - self._released_at > LAUNCHER_SECONDS
+            self._hung = now - self._released_at > _LAUNCHER_SECONDS
             if self._hung:
                 self._end_launcher()
 
@@ -221,7 +223,7 @@ class Attempt:
         """Whether the job can't go on, or nobody needs it to."""
         is_complete = len(self._came) >= self._ranks
         late = not is_complete and now - self._started > self._limits.start
-        patience = LAUNCHER_SECONDS if self._alive else _LAST_WORDS_SECONDS
+        patience = ORPHANED_SECONDS if self._alive else _LAST_WORDS_SECONDS
         gone = self._launcher_ended_at is not None and now - self._launcher_ended_at > patience
         if (late or gone) and not is_complete:
             self._missing = sorted(set(range(self._ranks)) - set(self._came))

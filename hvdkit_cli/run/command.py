@@ -95,6 +95,11 @@ def make_job(request: Request, environ: Mapping[str, str]) -> Job:
         raise CommandError(
             f"How many ranks {place.source} takes is not known.", "add -np N, for example -np 2"
         )
+    if request.elastic and not request.elastic[0] <= ranks <= request.elastic[1]:
+        raise CommandError(
+            f"-np {ranks} is not within --elastic {request.elastic[0]}:{request.elastic[1]}.",
+            "leave -np out to start with the fewest",
+        )
     slots = total(place.hosts)
     if place.hosts and slots is not None and ranks > slots and not request.oversubscribe:
         raise CommandError(
@@ -131,8 +136,8 @@ def _described(job: Job, launcher: Launcher) -> str:
 def _screen(options: Options, terminal: Terminal) -> Screen:
     if options.shows_all:
         return Everything(terminal)
-    # Who has set the level wants to see what it lets through.
-    return Quiet(terminal, filters=os.environ.get(_LOG_LEVEL) != "0")
+    asked = os.environ.get("HVDKIT_LOG_LEVEL", "").upper() == "DEBUG"
+    return Quiet(terminal, filters=not asked and os.environ.get(_LOG_LEVEL) != "0")
 
 
 def _started(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hvdkit_cli.run.attempt import LAUNCHER_SECONDS, Attempt
+from hvdkit_cli.run.attempt import ORPHANED_SECONDS, Attempt
 from hvdkit_cli.run.outcome import ElasticOutcome, End, Outcome, in_words
 from hvdkit_cli.run.server import Peer
 
@@ -48,7 +48,7 @@ class ElasticAttempt(Attempt):
 
     def _must_end(self, now: float) -> bool:
         if self._launcher_ended_at is not None:
-            return bool(self._alive) and now - self._launcher_ended_at > LAUNCHER_SECONDS
+            return bool(self._alive) and now - self._launcher_ended_at > ORPHANED_SECONDS
         succeeded = [end.at for end in self._ends if end.status == 0]
         since = now - self._started - max((end.at for end in self._ends), default=0.0)
         return bool(succeeded) and not self._alive and since > _IDLE_SECONDS

@@ -151,6 +151,7 @@ def test_elastic_jobs_are_gloos(place: Place) -> None:
         "--elastic", "2:8", "--discover", "x", "--launcher", "mpirun"
     )
     assert "--discover, or two hosts" in place.refusal("--elastic", "1:2")
+    assert "-np 3 is not within" in place.refusal("--elastic", "1:2", "-np", "3")
 
 
 def test_a_host_file(place: Place, tmp_path: Path) -> None:

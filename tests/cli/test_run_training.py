@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 from failing_jobs import require_one_block
-from launch import ROOT
-from run_jobs import LAUNCHERS, run, started, wait_for
+from launch import LIKE_A_USER, ROOT, run_command
+from run_jobs import HVDKIT, LAUNCHERS, run, started, wait_for
 
 pytestmark = pytest.mark.long
 
@@ -52,6 +52,18 @@ def test_the_message_of_the_watch(
     assert len(pids) == 2
     assert not any(psutil.pid_exists(pid) for pid in pids)
     print(f"{fault} {launcher}: {time.monotonic() - start:.1f} s")
+
+
+def test_what_tensorflow_logs_at_its_start_is_in_the_logs_only(tmp_path: Path) -> None:
+    """With all packages that a user has, and the level that `hvdkit run` sets."""
+    code = "import tensorflow as tf; print('SUM', int(tf.constant(1) + 1))"
+    env = {**LIKE_A_USER, "CUDA_VISIBLE_DEVICES": ""}
+    shell = ["env", "-u", "TF_CPP_MIN_LOG_LEVEL"]
+    command = [*shell, *HVDKIT, "--log-dir", str(tmp_path), "-np", "2", "--", sys.executable, "-c"]
+    job = run_command([*command, code], env=env, timeout=120).require_success()
+    assert job.output.splitlines()[1:] == ["SUM 2"], job.describe()
+    for rank in (0, 1):
+        assert "cpu_feature_guard" in (tmp_path / f"rank{rank}.log").read_text()
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
