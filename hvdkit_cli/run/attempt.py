@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hvdkit_cli.run.keyboard import standard_input
 from hvdkit_cli.run.leftovers import end_leftovers
 from hvdkit_cli.run.logs import Logs
 from hvdkit_cli.run.outcome import End, Outcome
@@ -93,10 +94,15 @@ class Attempt:
 
     def run(self, command: Sequence[str], env: dict[str, str]) -> Outcome:
         """Start the launcher, and return when no process of the job is left that can be reached."""
+        with standard_input() as (stdin, self._keyboard):
+            return self._run(command, env, stdin)
+
+    def _run(self, command: Sequence[str], env: dict[str, str], stdin: int) -> Outcome:
         self._started = time.monotonic()
         self._launcher = subprocess.Popen(
             command,
             env=env,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
@@ -111,6 +117,7 @@ class Attempt:
             self._selector.register(self._signals, selectors.EVENT_READ, self._signals)
             self._server.serve()
             while not self._is_over():
+                self._listen_to_keyboard()
                 ready = [key.data for key, _ in self._selector.select(_TICK_SECONDS)]
                 self._take(ready, time.monotonic())
         finally:
@@ -137,10 +144,23 @@ class Attempt:
             and (time.monotonic() - self._launcher_ended_at > _LAST_WORDS_SECONDS or self._pipe < 0)
         )
 
+    def _listen_to_keyboard(self) -> None:
+        keyboard = self._keyboard
+        if keyboard is None or keyboard.listens() == (
+            keyboard.fileno() in self._selector.get_map()
+        ):
+            return
+        if keyboard.fileno() in self._selector.get_map():
+            self._selector.unregister(keyboard)
+        else:
+            self._selector.register(keyboard, selectors.EVENT_READ, keyboard)
+
     def _take(self, ready: Sequence[object], now: float) -> None:
         if self._signals in ready:
             for number in self._signals.read():
                 self._on_signal(number)
+        if self._keyboard is not None and self._keyboard in ready:
+            self._keyboard.pass_on()
         if self._pipe in ready:
             self._read_launcher()
         for event in self._server.events(ready, now):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
 import random
+import select
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from launch import run_command
-from run_jobs import LAUNCHERS, run, script
+from launch import environment, run_command
+from run_jobs import HVDKIT, LAUNCHERS, run, script
 
 from hvdkit_cli.run import screen as screen_module
 from hvdkit_cli.run.noise import NoiseFilter
@@ -159,6 +161,50 @@ def test_rank_0_reads_what_is_given(launcher: str, tmp_path: Path) -> None:
     env = {"CODE": script(code)[-1]}
     job = run_command(["bash", "-c", shell], timeout=30, env=env).require_success()
     assert "HELLO" in job.output, job.describe()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    ("code", "waits_for", "typed", "status", "shown"),
+    [
+        (
+            "print('ASK', input().upper()) if rank == 0 else None",
+            b"logs in",
+            b"hello\n",
+            0,
+            b"HELLO",
+        ),
+        ("print('READY'); time.sleep(60)", b"READY", b"\x03", 130, b"ended by Ctrl-C"),
+    ],
+)
+def test_at_a_terminal(
+    launcher: str,
+    code: str,
+    waits_for: bytes,
+    typed: bytes,
+    status: int,
+    shown: bytes,
+    tmp_path: Path,
+) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        options = ["-np", "2", "--launcher", launcher, "--log-dir", str(tmp_path), *script(code)]
+        os.execvpe(HVDKIT[0], [*HVDKIT, *options], environment())
+    printed, end = b"", time.monotonic() + 40
+    while time.monotonic() < end:
+        if not select.select([terminal], [], [], 0.1)[0]:
+            continue
+        try:
+            printed += os.read(terminal, 4096)
+        except OSError:  # it has ended
+            break
+        if typed and waits_for in printed:
+            os.write(terminal, typed)
+            typed = b""
+    os.close(terminal)  # what still runs gets SIGHUP
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status, printed
+    assert shown in printed
 
 
 @pytest.mark.long
