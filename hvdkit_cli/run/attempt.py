@@ -146,14 +146,13 @@ class Attempt:
 
     def _listen_to_keyboard(self) -> None:
         keyboard = self._keyboard
-        if keyboard is None or keyboard.listens() == (
-            keyboard.fileno() in self._selector.get_map()
-        ):
+        if keyboard is None:
             return
-        if keyboard.fileno() in self._selector.get_map():
-            self._selector.unregister(keyboard)
-        else:
+        is_heard = keyboard in self._selector.get_map()
+        if keyboard.listens() and not is_heard:
             self._selector.register(keyboard, selectors.EVENT_READ, keyboard)
+        elif is_heard and not keyboard.listens():
+            self._selector.unregister(keyboard)
 
     def _take(self, ready: Sequence[object], now: float) -> None:
         if self._signals in ready:
