@@ -14,7 +14,8 @@ from pathlib import Path
 
 from launch import Finished, end_job, run_command, start_command
 
-HVDKIT = [sys.executable, "-m", "hvdkit", "run"]
+# Not `python -m hvdkit`, which imports hvdkit, and so sets the level of TensorFlow's log.
+HVDKIT = [f"{sysconfig.get_path('scripts')}/hvdkit", "run"]
 # What the launchers call a rank.
 RANK = "import os; rank = int(os.environ.get('OMPI_COMM_WORLD_RANK') or os.environ['HOROVOD_RANK'])"
 LAUNCHERS = ("mpirun", "gloo")

@@ -156,8 +156,8 @@ def test_all_output_has_the_rank_before_each_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_rank_0_reads_what_is_given(launcher: str, tmp_path: Path) -> None:
     code = "print(input().upper()) if rank == 0 else None"
-    command = " ".join(["printf 'hello\\n' |", f"{sys.executable} -m hvdkit run -np 2 --launcher"])
-    shell = f'{command} {launcher} --log-dir {tmp_path} -- {sys.executable} -c "$CODE"'
+    command = f"printf 'hello\\n' | {' '.join(HVDKIT)} -np 2 --launcher {launcher}"
+    shell = f'{command} --log-dir {tmp_path} -- {sys.executable} -c "$CODE"'
     env = {"CODE": script(code)[-1]}
     job = run_command(["bash", "-c", shell], timeout=30, env=env).require_success()
     assert "HELLO" in job.output, job.describe()
