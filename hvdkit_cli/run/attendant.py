@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from hvdkit_cli.run.script import Script
+from hvdkit_cli.run.signals import heard
 from hvdkit_cli.run.wire import BEAT, BEAT_SECONDS, ERR, NEWS, OUT, Message, Wire, parsed
 
 _TICK_SECONDS = 0.2
@@ -19,7 +20,6 @@ _MOST_UNSENT = 2**20
 _END_SECONDS = 3.0
 # Until what a script has printed is read, where a process that it left behind holds the pipe.
 _DRAIN_SECONDS = 1.0
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # A daemon of MPI's on another host does not see that the host of its mpirun is gone.
 _DAEMONS = ("prted", "orted", "hydra_pmi_proxy")
 
@@ -82,7 +82,7 @@ class Attendant:
         for end in (self._bell, ring):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
-        for number in (*_PASSED_ON, signal.SIGCHLD):
+        for number in (*heard(), signal.SIGCHLD):
             signal.signal(number, lambda number, frame: None)
         self._selector.register(self._bell, selectors.EVENT_READ)
 

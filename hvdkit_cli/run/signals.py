@@ -10,6 +10,12 @@ from typing import Any
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
+def heard() -> list[signal.Signals]:
+    """The signals that mean something to this process: under nohup, not that of a terminal."""
+    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in ASKING if number != signal.SIGHUP or not under_nohup]
+
+
 class Signals:
     """Takes the signals that come to this process, until it is closed.
 
@@ -28,7 +34,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         """Begin to take them."""
-        self._before = {number: signal.signal(number, self._on_signal) for number in ASKING}
+        self._before = {number: signal.signal(number, self._on_signal) for number in heard()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -103,6 +103,19 @@ def test_asked_to_end(
 
 
 @pytest.mark.long
+def test_a_terminal_that_closes_is_nothing_to_nohup(tmp_path: Path) -> None:
+    code = "print('READY', flush=True); time.sleep(2)"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with started("-np", "1", *script(code), logs=tmp_path) as (job, printed):
+            wait_for(tmp_path / "rank0.log", "READY")
+            job.send_signal(signal.SIGHUP)
+            assert job.wait(30) == 0, printed.read_text()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_second_signal_ends_what_does_not_listen(launcher: str, tmp_path: Path) -> None:
     options = ["-np", "2", "--launcher", launcher]
