@@ -22,8 +22,9 @@ from hvdkit_cli.run.signals import Signals
 _TICK_SECONDS = 0.1
 # Other ranks may say within this what they know of a rank that has failed; hvdkit's watch does.
 GRACE_SECONDS = 10.0
-# Of a host that does not answer they know less than this process does.
-_LOST_GRACE_SECONDS = 2.0
+# Of a host that does not answer, and of what the launcher has ended, they know no more than this
+# process does.
+_CLEAR_GRACE_SECONDS = 2.0
 # Ranks that are told to end are gone within this: a few seconds until they are killed.
 END_SECONDS = 8.0
 # The launcher has no reason to go on when all ranks have ended, on however many hosts.
@@ -223,7 +224,8 @@ class Attempt:
 
     def _on_end(self, peer: Peer, end: End, now: float) -> None:
         if end.status != 0:
-            due = now + (_LOST_GRACE_SECONDS if end.silent else GRACE_SECONDS)
+            is_clear = end.silent or end.is_by_launcher
+            due = now + (_CLEAR_GRACE_SECONDS if is_clear else GRACE_SECONDS)
             self._ends_at = min(due, self._ends_at or due)
 
     def _look(self, now: float) -> None:
@@ -244,9 +246,9 @@ class Attempt:
         late = not is_complete and now - self._started > self._limits.start
         patience = ORPHANED_SECONDS if self._alive else _LAST_WORDS_SECONDS
         gone = self._launcher_ended_at is not None and now - self._launcher_ended_at > patience
-        if (late or gone) and not is_complete:
-            self._missing = sorted(set(range(self._ranks)) - set(self._came))
         failed = self._ends_at is not None and now > self._ends_at
+        if (late or gone or failed) and not is_complete:
+            self._missing = sorted(set(range(self._ranks)) - set(self._came))
         return late or failed or (gone and (bool(self._alive) or not is_complete))
 
     def _nobody_comes(self) -> bool:

@@ -93,6 +93,12 @@ class Outcome:
         return not self.missing and bool(self.ends) and all(e.status == 0 for e in self.ends)
 
     @property
+    def has_not_started(self) -> bool:
+        """Whether ranks have not come, and no other rank has failed by itself."""
+        cause = self.cause
+        return bool(self.missing) and (cause is None or cause.is_by_launcher)
+
+    @property
     def launcher_was_killed(self) -> bool:
         """Whether a signal has ended the launcher, or the mpirun that a shell has waited for."""
         by_shell = self.launcher - 128 in set(signal.Signals)
@@ -121,7 +127,7 @@ class Outcome:
     def _status(self) -> int:
         if self.is_success:
             return 0
-        if self.missing or self.ended_by_launcher:
+        if self.has_not_started or self.ended_by_launcher:
             return self.launcher if self.launcher > 0 else _FAILED
         cause = self.cause
         if cause is None or cause.status is None:
@@ -137,7 +143,7 @@ class Outcome:
         """
         if self.is_success or self.signal is not None:
             return False
-        if self.missing or self.launcher_was_killed:
+        if self.has_not_started or self.launcher_was_killed:
             return True
         cause = self.cause
         if cause is None or self.ended_by_launcher:

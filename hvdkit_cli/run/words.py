@@ -63,7 +63,7 @@ def _failure(
     outcome: Outcome, launcher: str, logs: Logs, leader: str, is_explained: bool
 ) -> list[str]:
     said = logs.path("launcher")
-    if outcome.missing:
+    if outcome.has_not_started:
         return _missing(outcome, launcher, said)
     if outcome.ended_by_launcher:
         end = _status(outcome.launcher)
@@ -81,7 +81,7 @@ def _failure(
 
 def _missing(outcome: Outcome, launcher: str, said: Path) -> list[str]:
     names = ", ".join(outcome.missing)
-    if outcome.launcher_ended_first:
+    if outcome.launcher_ended_first or outcome.cause is not None:
         end = _status(outcome.launcher)
         return [f"error: {launcher} {end} before {names} had started; see above, and {said}."]
     lines = [f"error: {names} did not start within {outcome.seconds:.0f} s."]

@@ -166,6 +166,10 @@ CASES = {
     "saved when asked": (Outcome([end(0, 75)], signal=signal.SIGTERM), 75, 0, False),
     "Ctrl-C": (Outcome([end(0, -15)], signal=signal.SIGINT), 130, 0, False),
     "never came": (Outcome([end(0, -15, told=True)], ["rank 1"]), 1, None, True),
+    "failed, and others never came": (Outcome([end(0, 3)], ["rank 1"]), 3, 0, False),
+    "one never came, so all were ended": (
+        Outcome([end(0, -15, signalled=True)], ["rank 1"], launcher=1), 1, 0, True,
+    ),
     "mpirun was killed": (
         Outcome([end(0, -15, told=True)], launcher=137, launcher_ended_first=True), 1, None, True,
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hosts import Cluster, Host
-from launch import Finished, end_job
+from launch import ROOT, Finished, end_job
 
 pytestmark = pytest.mark.long
 
@@ -102,6 +102,18 @@ def test_hosts_that_can_not_be_reached(launcher: str, cluster: Cluster, tmp_path
     assert "rank 1 (host h2)" in job.output, job.describe()
     assert left(h1) == []
     assert left(h2) == []
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_hvdkit_is_missing_on_a_host(launcher: str, cluster: Cluster, tmp_path: Path) -> None:
+    h1, h2 = cluster(2)
+    h2.shell(f"mount -t tmpfs none {ROOT}/hvdkit_cli")
+    command = [*options(launcher, tmp_path), "-H", "h1:1,h2:1", "--", *SLEEP]
+    job = h1.run(*command, timeout=60)
+    assert job.status == 1, job.describe()
+    assert "No module named 'hvdkit_cli.run'" in job.output, job.describe()
+    assert "before rank 1 (host h2) had started" in job.output, job.describe()
+    wait_until(lambda: not left(h1) and not left(h2), 10)
 
 
 def test_a_firewall_between_the_ranks_and_hvdkit_run(cluster: Cluster, tmp_path: Path) -> None:
