@@ -194,6 +194,7 @@ class Attempt:
 
     def _on_event(self, event: Event, now: float) -> None:
         if isinstance(event, Came):
+            self._logs.write(self._log(event.peer), b"")  # there is one of each rank
             self._on_came(event.peer, now)
         elif isinstance(event, Printed):
             self._logs.write(self._log(event.peer), event.data)
