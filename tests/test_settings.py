@@ -140,7 +140,7 @@ def test_ranks_that_did_not_find_each_other(
     [
         (1, 1, {}),
         (4, 2, SRUN),
-        (1, 1, SRUN | {"SLURM_STEP_NUM_TASKS": "1"}),
+        (1, 1, SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "0,1"}),
         (1, 1, SRUN | {"HVDKIT_ALONE": "1"}),
         (1, 1, OPEN_MPI | {"HVDKIT_ALONE": "1"}),
         # mpirun started fewer ranks than the allocation has tasks, through a step of srun's.

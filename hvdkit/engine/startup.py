@@ -6,7 +6,9 @@ import atexit
 import ctypes
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -168,7 +170,10 @@ def _require_neighbours() -> None:
     mpi_ops.shutdown()
     if missing.is_said_here:
         raise HvdkitError(missing.text)
-    # The launcher may end all processes when the first has ended.
+    # The launcher may end all processes when the first has ended: leave that to the one that
+    # explains it, and end with the same status.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     time.sleep(_OTHERS_SPEAK_SECONDS)
     sys.exit(f"hvdkit: {missing.text.partition(':')[0]}. The first of them says more.")
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from launch import ROOT, environment
 NODES = ("n1", "n2")
 _BOX = Path(__file__).with_name("box.sh")
 _PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "ip", "unshare", "nsenter")
-_START_SECONDS = 60
+_CALL_SECONDS = 120
 _SPACES = ("--mount", "--net", "--uts", "--ipc", "--pid")
 
 
@@ -44,29 +44,42 @@ class SlurmBox:
         (folder / "mpi").symlink_to(ROOT / "mpi")
 
     def call(self, *command: str, env: Mapping[str, str] | None = None) -> str:
-        """Run a command of Slurm's; what it printed."""
-        done = subprocess.run(
-            ["nsenter", f"--target={self._pid}", *_SPACES, *command],
-            cwd=self.folder,
+        """Run a command that has to succeed; what it printed."""
+        done = self.run(*command, env=env)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def run(
+        self, *command: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on the host that is for users."""
+        return subprocess.run(
+            ["nsenter", f"--target={self._pid}", *_SPACES, f"--wd={self.folder}", *command],
             env=environment(env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=_CALL_SECONDS,
             check=False,
         )
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
+
+    def wait_until_idle(self, seconds: float = 60) -> None:
+        """Wait until no job is left."""
+        end = time.monotonic() + seconds
+        while left := self.call("squeue", "--noheader"):
+            assert time.monotonic() < end, left
+            time.sleep(0.1)
 
     def submit(
         self,
-        script: Path | str,
+        script: str,
         *command: str,
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> Job:
-        """Submit a job script as `sbatch OPTIONS SCRIPT COMMAND` does."""
-        printed = self.call("sbatch", "--parsable", *options, str(script), *command, env=env)
+        """Submit a job script as `sbatch OPTIONS SCRIPT COMMAND` does; "" with --wrap."""
+        words = [*options, *([script] if script else []), *command]
+        printed = self.call("sbatch", "--parsable", *words, env=env)
         return Job(self, printed.split(";")[0])
 
 
@@ -101,7 +114,7 @@ class Job:
         self._wait(lambda: self.show()["JobState"] in states, " or ".join(states), seconds)
         return self.show()
 
-    def _wait(self, there, what: str, seconds: float) -> None:
+    def _wait(self, there: Callable[[], bool], what: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not there():
             assert time.monotonic() < end, f"no {what} in {seconds} s: {self.describe()}"
@@ -133,9 +146,9 @@ def slurm_box(folder: Path) -> Iterator[SlurmBox]:
         )
     try:
         assert box.stdout is not None
-        [*_] = [box.stdout.readline()]
+        assert box.stdout.readline() == "ready\n", log.read_text()
         [inside] = psutil.Process(box.pid).children()
         yield SlurmBox(inside.pid, folder)
     finally:
         box.kill()
-        box.wait()
+        box.communicate()
