@@ -8,22 +8,18 @@ from pathlib import Path
 import pods
 import pytest
 import yaml
-from launch import ROOT
-
-MANIFEST = ROOT / "mpi/kubernetes.yaml"
-ELASTIC = ROOT / "mpi/kubernetes/elastic.yaml"
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[pods.MPIJob]:
     """The MPIJob of mpi/kubernetes.yaml."""
-    yield from _job(MANIFEST, tmp_path)
+    yield from _job(pods.MANIFEST, tmp_path)
 
 
 @pytest.fixture
 def elastic_job(tmp_path: Path) -> Iterator[pods.MPIJob]:
     """The MPIJob of mpi/kubernetes/elastic.yaml."""
-    yield from _job(ELASTIC, tmp_path)
+    yield from _job(pods.ELASTIC, tmp_path)
 
 
 def _job(manifest: Path, folder: Path) -> Iterator[pods.MPIJob]:

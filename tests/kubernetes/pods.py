@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 from launch import ROOT
 
+MANIFEST = ROOT / "mpi/kubernetes.yaml"
+ELASTIC = ROOT / "mpi/kubernetes/elastic.yaml"
 HOME = "/home/mpiuser"
 UID = 1000
 _SPACES = ("--mount", "--net", "--uts", "--ipc", "--pid", "--root")

@@ -21,6 +21,7 @@ def bring(job: MPIJob, *files: str) -> None:
         shutil.copy(ROOT / "tests" / file, job.root / HOME.lstrip("/") / "hvdkit")
 
 
+@pytest.mark.long
 def test_ranks_on_two_workers(job: MPIJob) -> None:
     """All four, two a worker; and the launcher ends as they do."""
     bring(job, "light_job.py")
@@ -32,7 +33,7 @@ def test_ranks_on_two_workers(job: MPIJob) -> None:
         assert f"rank {rank} of 4, {place}" in launcher.printed(), job.describe()
 
 
-@pytest.mark.parametrize("who", ["launcher", "worker"])
+@pytest.mark.parametrize("who", [pytest.param("launcher", marks=pytest.mark.long), "worker"])
 def test_pods_that_have_to_go_let_the_ranks_save(job: MPIJob, who: str) -> None:
     """The launcher gets SIGTERM; a worker's hook comes before it."""
     bring(job, "light_job.py")

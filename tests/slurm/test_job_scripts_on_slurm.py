@@ -44,7 +44,8 @@ def saved_step(state: Path) -> int:
     return int(state.read_text())
 
 
-@pytest.mark.parametrize("launcher", ["srun", pytest.param("mpirun", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["srun", "mpirun"])
 def test_ranks_on_both_nodes(box: SlurmBox, tmp_path: Path, launcher: str) -> None:
     """Two a node, each on a core of its own."""
     options = ("--ntasks-per-node=2", "--cpus-per-task=1")
