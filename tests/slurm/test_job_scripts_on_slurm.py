@@ -59,12 +59,12 @@ def test_ranks_on_both_nodes(box: SlurmBox, tmp_path: Path, launcher: str) -> No
 
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", ["srun", "mpirun"])
-def test_a_job_that_fails(box: SlurmBox, tmp_path: Path, launcher: str) -> None:
-    """It has failed in Slurm's eyes, and is not started again."""
-    state = tmp_path / "state"
-    state.write_text("not a number")
-    shown = light(box, state, launcher=launcher).wait_for_state("FAILED")
-    assert (shown["ExitCode"], shown["Restarts"]) == ("1:0", "0")
+def test_a_job_that_fails(box: SlurmBox, launcher: str) -> None:
+    """It has failed in Slurm's eyes, with the status of its ranks, and is not started again."""
+    command = [sys.executable, "-c", "raise SystemExit(3)"]
+    job = box.submit(SCRIPT, *command, options=SMALL, env={"HVDKIT_LAUNCHER": launcher})
+    shown = job.wait_for_state("FAILED")
+    assert (shown["ExitCode"], shown["Restarts"]) == ("3:0", "0"), job.describe()
 
 
 def test_pre_empted_saved_requeued_resumed(box: SlurmBox, tmp_path: Path) -> None:
