@@ -118,13 +118,19 @@ def test_cancelled_jobs_stay_cancelled(box: SlurmBox, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", ["srun", "mpirun"])
 def test_a_training_goes_on_where_it_was(box: SlurmBox, tmp_path: Path, launcher: str) -> None:
-    """With hvdkit's BackupAndRestore: told by a signal, queued again, gone on, told again."""
+    """With hvdkit's BackupAndRestore: told by a signal, queued again, gone on, told again.
+
+    mpirun's daemons end at the SIGTERM of a pre-emption, and the ranks with them.
+    """
     command = [sys.executable, str(TRAINING), str(tmp_path), "--wait"]
     env = {**ENV, "HVDKIT_LAUNCHER": launcher}
     job = box.submit(SCRIPT, *command, options=SMALL, env=env)
     for start in (1, 2):
         job.wait_for("training ", times=start)
-        box.call("scancel", "--batch", "--signal=USR1", job.number)
+        if start == 2 and launcher == "srun":
+            take_the_nodes(box)
+        else:
+            box.call("scancel", "--batch", "--signal=USR1", job.number)
         job.wait_for("told to end by a signal", times=start)
     job.wait_for("is queued again", times=2)
     assert job.printed().count("going on from ") == 1, job.describe()
