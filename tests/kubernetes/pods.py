@@ -115,6 +115,11 @@ class MPIJob:
         """Start a worker; it may not be ready yet."""
         return self._start("Worker", worker_names(self._manifest)[number], {})
 
+    def list_running(self, *numbers: int) -> None:
+        """Let the script for elastic jobs name these workers, as the operator does."""
+        names = worker_names(self._manifest)
+        _write_discovery(self.root, [f"{names[i]}.{_subdomain(self._manifest)}" for i in numbers])
+
     def start_launcher(self, command: Sequence[str] | None = None) -> Pod:
         """Start the launcher.
 
@@ -179,9 +184,8 @@ def mpi_job(manifest: dict[str, Any], folder: Path) -> Iterator[MPIJob]:
         manifest: the MPIJob.
         folder: for logs.
     """
-    subdomain = f"{_name(manifest)}-worker.default.svc"
     names = [f"{_name(manifest)}-launcher", *worker_names(manifest)]
-    script = [str(Path(__file__).with_name("pods.sh")), subdomain, *names]
+    script = [str(Path(__file__).with_name("pods.sh")), _subdomain(manifest), *names]
     spaces = [space for space in _SPACES if space != "--root"]
     with (folder / "pods.log").open("wb") as log:
         box = subprocess.Popen(
@@ -195,7 +199,7 @@ def mpi_job(manifest: dict[str, Any], folder: Path) -> Iterator[MPIJob]:
         assert box.stdout.readline() == b"ready\n", (folder / "pods.log").read_text()
         [inside] = psutil.Process(box.pid).children()
         _build_image(Path(f"/proc/{inside.pid}/root"))
-        _mount_what_the_operator_makes(Path(f"/proc/{inside.pid}/root"), manifest, subdomain)
+        _mount_what_the_operator_makes(Path(f"/proc/{inside.pid}/root"), manifest)
         yield MPIJob(inside.pid, manifest, folder)
     finally:
         box.kill()
@@ -238,7 +242,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _mount_what_the_operator_makes(root: Path, manifest: dict[str, Any], subdomain: str) -> None:
+def _mount_what_the_operator_makes(root: Path, manifest: dict[str, Any]) -> None:
     """The keys, the host file and the script for elastic jobs, with the modes that they get."""
     keys = root / manifest["spec"]["sshAuthMountPath"].lstrip("/")
     keys.mkdir(parents=True)
@@ -248,14 +252,20 @@ def _mount_what_the_operator_makes(root: Path, manifest: dict[str, Any], subdoma
     shutil.copy(keys / "id_rsa.pub", keys / "authorized_keys")
     for path in keys.iterdir():
         path.chmod(0o644)
-    hosts = [f"{name}.{subdomain}" for name in worker_names(manifest)]
+    hosts = [f"{name}.{_subdomain(manifest)}" for name in worker_names(manifest)]
     slots = manifest["spec"]["slotsPerWorker"]
     folder = root / "etc/mpi"
     folder.mkdir()
     (folder / "hostfile").write_text("".join(f"{host} slots={slots}\n" for host in hosts))
-    script = folder / "discover_hosts.sh"
-    script.write_text("#!/bin/sh\n" + "".join(f"echo {host}\n" for host in hosts))
-    script.chmod(0o555)
+    _write_discovery(root, hosts)
+
+
+def _write_discovery(root: Path, hosts: Sequence[str]) -> None:
+    """In one step, as a ConfigMap changes."""
+    new = root / "etc/mpi/new"
+    new.write_text("#!/bin/sh\n" + "".join(f"echo {host}\n" for host in hosts))
+    new.chmod(0o555)
+    new.rename(root / "etc/mpi/discover_hosts.sh")
 
 
 def _is_first_of_pod(pid: int) -> bool:
@@ -263,6 +273,10 @@ def _is_first_of_pod(pid: int) -> bool:
     numbers = re.search(r"^NSpid:(.*)$", status, re.M)[1].split()
     uid = re.search(r"^Uid:\s*(\d+)", status, re.M)[1]
     return numbers[-1] == "1" and int(uid) == UID
+
+
+def _subdomain(manifest: dict[str, Any]) -> str:
+    return f"{_name(manifest)}-worker.default.svc"
 
 
 def _name(manifest: dict[str, Any]) -> str:

@@ -57,11 +57,39 @@ def test_an_image_without_hvdkit(job: MPIJob) -> None:
 
 
 @pytest.mark.long
-def test_elastic_job_goes_on_without_a_worker(elastic_job: MPIJob) -> None:
+def test_a_training_goes_on_when_the_launcher_starts_again(job: MPIJob) -> None:
+    """With hvdkit's BackupAndRestore, on the volume that all workers mount."""
+    bring(job, "faults/resumed.py")
+    checkpoints = job.root / "checkpoints"
+    checkpoints.mkdir()
+    checkpoints.chmod(0o777)
+    workers = job.start_workers()
+    for start in (1, 2):
+        launcher = job.start_launcher(["python", "resumed.py", "/checkpoints", "--wait"])
+        launcher.wait_for("training ", seconds=240)
+        workers[1].execute([f"{HOME}/hvdkit/mpi/kubernetes/before-stop.sh"])
+        assert launcher.wait(60) == 75, job.describe()
+        assert "told to end by a signal" in launcher.printed(), job.describe()
+        assert ("going on from" in launcher.printed()) == (start == 2), job.describe()
+
+
+@pytest.mark.long
+def test_elastic_job_loses_a_worker_and_takes_it_back(elastic_job: MPIJob) -> None:
+    """The new pod has the name of the one in which a rank has died."""
     workers = elastic_job.start_workers()
-    script = ["python", "examples/elastic_digits.py", "--epochs", "30"]
+    script = ["python", "examples/elastic_digits.py", "--epochs", "10000"]
     launcher = elastic_job.start_launcher(script)
     launcher.wait_for("with 2 ranks", seconds=120)
+    elastic_job.list_running(0)
     workers[1].send_signal(signal.SIGKILL)
     launcher.wait_for("with 1 ranks", seconds=120)
+    elastic_job.start_worker(1).wait_for("Server listening")
+    elastic_job.list_running(0, 1)
+    launcher.wait_for("with 2 ranks", times=2, seconds=200)
+
+
+@pytest.mark.long
+def test_elastic_job_ends(elastic_job: MPIJob) -> None:
+    elastic_job.start_workers()
+    launcher = elastic_job.start_launcher(["python", "examples/elastic_digits.py", "--epochs", "2"])
     assert launcher.wait(240) == 0, elastic_job.describe()
