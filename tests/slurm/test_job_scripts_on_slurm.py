@@ -60,11 +60,15 @@ def test_ranks_on_both_nodes(box: SlurmBox, tmp_path: Path, launcher: str) -> No
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", ["srun", "mpirun"])
 def test_a_job_that_fails(box: SlurmBox, launcher: str) -> None:
-    """It has failed in Slurm's eyes, with the status of its ranks, and is not started again."""
+    """It has failed in Slurm's eyes, and is not started again.
+
+    The status is the rank's, or 143 where srun had to end another one, which would have ended late.
+    """
     command = [sys.executable, "-c", "raise SystemExit(3)"]
     job = box.submit(SCRIPT, *command, options=SMALL, env={"HVDKIT_LAUNCHER": launcher})
     shown = job.wait_for_state("FAILED")
-    assert (shown["ExitCode"], shown["Restarts"]) == ("3:0", "0"), job.describe()
+    assert shown["ExitCode"] in ("3:0", "143:0"), job.describe()
+    assert shown["Restarts"] == "0"
 
 
 def test_pre_empted_saved_requeued_resumed(box: SlurmBox, tmp_path: Path) -> None:
