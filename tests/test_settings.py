@@ -230,6 +230,7 @@ def test_the_user_sets_threads() -> None:
     assert "OMP_NUM_THREADS = 1 (from the environment)" in job.require_success().output
 
 
+@pytest.mark.long
 def test_too_late_is_said() -> None:
     script = (
         "import tensorflow as tf; tf.constant(1); from mpi4py import MPI; "
