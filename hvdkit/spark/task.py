@@ -1,0 +1,112 @@
+"""What each task of the barrier stage does: it gives its rows to a rank, and looks after it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+
+import numpy as np
+
+from hvdkit.errors import HvdkitError
+from hvdkit.jobs.arrow import numpy_columns
+from hvdkit.jobs.keeper import keep
+from hvdkit.jobs.network import rendezvous_environment
+from hvdkit.jobs.slots import slots_of
+
+SCHEMA = "rank int, outcome binary"
+TASKS = "tasks"  # scope of the rendezvous in which tasks say that they have come
+ATTEMPT = "attempt"
+_FAILED = "failed/rank"
+_OTHERS_SECONDS = 10.0  # what the watch takes to end the ranks together
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task; it is sent to each partition.
+
+    Attributes:
+        call: the pickled function with its arguments.
+        address: of the driver.
+        port: of its `Rendezvous`.
+        env: variables of the ranks' environment.
+        has_rows: whether the partition holds rows for the rank.
+    """
+
+    call: bytes
+    address: str
+    port: int
+    env: dict[str, str]
+    has_rows: bool
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Called by Spark with the batches of the partition; yields how the rank ended."""
+        import pyarrow as pa
+        from pyspark import BarrierTaskContext
+
+        context = BarrierTaskContext.get()
+        assert context is not None
+        env = rendezvous_environment(self.address, self.port)
+        own = context.partitionId()
+        self._ask("PUT", f"{TASKS}/{own}", socket.gethostname())
+        table = self._table(batches)
+        hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+        slot = slots_of(hosts)[own]
+        # Spark starts all tasks again when one is lost: then all that ranks have said is void.
+        said = context.allGather(json.dumps(context.taskAttemptId()))
+        self._ask("PUT", f"{ATTEMPT}/{said[0]}")
+        rows = _Rows(table, slot.rank) if self.has_rows else None
+        variables = {**env, **self.env, **slot.environment()}
+        outcome = keep(self.call, variables, f"{slot.rank}", rows, _OthersFailed(self._ask))
+        if outcome.failed:
+            self._ask("PUT", _FAILED, str(slot.rank))
+        found = pa.array([slot.rank], pa.int32()), pa.array([pickle.dumps(outcome)], pa.binary())
+        yield pa.RecordBatch.from_arrays(list(found), ["rank", "outcome"])
+
+    def _table(self, batches: Iterator[Any]) -> Any:
+        import pyarrow as pa
+
+        found = list(batches)
+        return pa.Table.from_batches(found) if found and self.has_rows else None
+
+    def _ask(self, method: str, path: str, value: str = "") -> int:
+        """Ask the driver; returns the status of its answer, 404 where there is no such value."""
+        line = HTTPConnection(self.address, self.port, timeout=30)
+        line.request(method, f"/{path}", value)
+        status = line.getresponse().status
+        line.close()
+        return status
+
+
+class _OthersFailed:
+    """Whether a rank has failed for so long that this one is to be ended with it."""
+
+    def __init__(self, ask: Callable[[str, str], int]) -> None:
+        self._ask = ask
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        if self._since is None and self._ask("GET", _FAILED) == 200:
+            self._since = time.monotonic()
+        return self._since is not None and time.monotonic() - self._since > _OTHERS_SECONDS
+
+
+class _Rows:
+    """The rows of a task, for its rank."""
+
+    def __init__(self, table: Any, rank: int) -> None:
+        self._table = table
+        self._rank = rank
+
+    def __call__(self, name: str, rank: int, size: int) -> dict[str, np.ndarray]:
+        del size
+        if name != "train":
+            raise HvdkitError(f"there is no data {name!r}: the rows of df= are called 'train'.")
+        if rank != self._rank:
+            raise HvdkitError(f"this process was rank {self._rank}, and is rank {rank} now.")
+        return {} if self._table is None else numpy_columns(self._table)
