@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launch import LIKE_A_USER, ROOT, Finished, run_command, run_ranks
+from launch import LIKE_A_USER, ROOT, Finished, run_ranks
 
 # Ray needs pandas, its ranks don't.
 LEAN = {"PYTHONPATH": str(ROOT / "tests/lean")}
 ENV = {**LIKE_A_USER, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
+# Each script has a Ray of its own, which is gone when it ends.
 START = f"""
 import os, sys, time
 import numpy as np
@@ -215,9 +216,6 @@ def always():
     if hvd.rank() == 1:
         raise KeyError("each time")
 
-@hvd.ray.run.__class__  # a plain function
-def ignored(): ...
-
 def column(name, x):
     hvd.init()
     return len(hvd.ray.get_shard(name, x=x, batch_size=4))
@@ -243,8 +241,7 @@ print("FREE", cpus_are_free())
 
 @pytest.mark.long
 def test_faults_are_one_clear_error_each() -> None:
-    job = ray_job(FAULTS.replace("@hvd.ray.run.__class__  # a plain function\ndef ignored(): ...\n", ""), 400)
-    job.require_success()
+    job = ray_job(FAULTS, timeout=400).require_success()
     for line in (
         "RANK FunctionError rank 1 (host ",
         "was ended by signal 9 (SIGKILL), without a result",
@@ -308,23 +305,23 @@ def test_example() -> None:
     assert "test accuracy: 0.9" in job.output, job.describe()
 
 
+HIDDEN = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == "ray" else found(name)
+"""
+RUN = "import hvdkit as hvd\nhvd.ray.run(print)"
+
+
+@pytest.mark.quick
 def test_ray_that_is_missing_or_too_old(tmp_path: Path) -> None:
-    code = "import hvdkit as hvd; hvd.ray.run(print)"
-    package = tmp_path / "ray"
-    package.mkdir()
-    (package / "__init__.py").write_text("__version__ = '1.13.0'")
+    (tmp_path / "ray.py").write_text("__version__ = '1.13.0'")
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    old = run_ranks("python", 1, ["-c", code], env=env, timeout=30)
+    old = run_ranks("python", 1, ["-c", RUN], env=env, timeout=30)
     assert old.status == 1, old.describe()
     assert "hvdkit.ray needs ray>=2.50,<3, but Ray 1.13.0 is installed. Run" in old.output
-    none = "import sys; sys.path_hooks.clear(); sys.path_importer_cache.clear()"
-    hidden = f"import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda n: n != 'ray' and find(n)\n{code}"
-    del none
-    missing = run_command(
-        ["python", "-c", hidden.replace("n != 'ray' and find(n)", "None if n == 'ray' else find(n)")],
-        timeout=30,
-        env=LIKE_A_USER,
-    )
+    missing = run_ranks("python", 1, ["-c", HIDDEN + RUN], env=LIKE_A_USER, timeout=30)
+    assert missing.status == 1, missing.describe()
     assert "InstallationError: Ray is not installed. Run\n    pip install 'hvdkit[ray]'" in (
         missing.output
     )

@@ -9,11 +9,11 @@ from hvdkit import lazy
 
 if TYPE_CHECKING:
     from hvdkit.jobs.get_shard import get_shard
-    from hvdkit.ray.job import run
+    from hvdkit.ray.start import run
 else:
     __getattr__ = lazy.lazy_names(
         __name__,
-        alone={"hvdkit.jobs.get_shard": "get_shard", "hvdkit.ray.job": "run"},
+        alone={"hvdkit.jobs.get_shard": "get_shard", "hvdkit.ray.start": "run"},
     )
 
 __all__ = ["get_shard", "run"]

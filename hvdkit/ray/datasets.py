@@ -30,39 +30,33 @@ class Blocks:
     rows: list[int]
 
 
-def computed(datasets: Mapping[str, Any]) -> tuple[dict[str, Blocks], list[Any]]:
+def computed(datasets: Mapping[str, Any]) -> dict[str, Blocks]:
     """Compute Datasets, before the ranks take the cluster's CPUs.
 
     Args:
         datasets: by name.
 
-    Returns:
-        Their blocks, and what has to be kept so that the blocks stay in the store.
-
     Raises:
         TypeError: something is no Ray Dataset.
         HvdkitError: a Dataset has no rows.
     """
-    found, kept = {}, []
+    found = {}
     for name, dataset in datasets.items():
         if not hasattr(dataset, "materialize"):
             raise TypeError(
                 f"datasets[{name!r}] is a {type(dataset).__name__}, not a ray.data.Dataset; other "
                 "arguments of the function go into args= and kwargs=."
             )
-        whole = dataset.materialize()
-        bundles = list(whole.iter_internal_ref_bundles())
         pairs = [
             (reference, int(about.num_rows))
-            for bundle in bundles
+            for bundle in dataset.materialize().iter_internal_ref_bundles()
             for reference, about in zip(bundle.block_refs, bundle.metadata, strict=True)
             if about.num_rows
         ]
         if not pairs:
             raise HvdkitError(f"datasets[{name!r}] has no rows.")
         found[name] = Blocks([reference for reference, _ in pairs], [rows for _, rows in pairs])
-        kept += [whole, bundles]
-    return found, kept
+    return found
 
 
 def rows_of(rows: int, rank: int, size: int) -> range:
@@ -74,7 +68,6 @@ def rows_of(rows: int, rank: int, size: int) -> range:
 
 def columns_of(blocks: Blocks, rank: int, size: int) -> dict[str, np.ndarray]:
     """The rows of a rank, by columns; called in a process of Ray's."""
-    import pyarrow as pa
     import ray
     from ray.data.block import BlockAccessor
 
@@ -89,8 +82,13 @@ def columns_of(blocks: Blocks, rank: int, size: int) -> dict[str, np.ndarray]:
     if not pieces:  # fewer rows than ranks: the columns, without rows
         pieces = [BlockAccessor.for_block(ray.get(blocks.references[0])).to_arrow().slice(0, 0)]
     columns = [numpy_columns(piece, _tensors) for piece in pieces]
-    if any(piece.schema != pieces[0].schema for piece in pieces):
-        raise HvdkitError(f"the blocks of this Dataset have several schemas: {pa.__name__}")
+    for name in columns[0]:
+        kinds = {(each[name].dtype, each[name].shape[1:]) for each in columns if name in each}
+        if len(kinds) > 1 or not all(name in each for each in columns):
+            raise HvdkitError(
+                f"column {name!r} has several types or shapes, or is missing, in blocks of this "
+                f"Dataset: {sorted(map(str, kinds))}. Give it one, by map_batches."
+            )
     return {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
 
 
