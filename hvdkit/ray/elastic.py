@@ -81,7 +81,12 @@ class _Elastic:
                 break
         if 0 in self._finished:
             return result_of(self._finished[0])
-        raise self._failure("the job ended")
+        if not self._failures:
+            raise HvdkitError(
+                f"rank {min(self._finished)} has returned, and {_OTHERS_SECONDS:g} s later rank 0 "
+                "still has not: the function has to end on all ranks."
+            )
+        raise self._failure("rank 0 has failed at the end")
 
     def _start(self, place: int) -> None:
         actor = self._workers.start(place)
