@@ -19,6 +19,7 @@ from hvdkit.jobs.outcomes import first_failure
 from hvdkit.jobs.rendezvous import Rendezvous
 from hvdkit.jobs.slots import slots_of
 from hvdkit.ray.datasets import rows_of
+from hvdkit.watch.report import block
 from hvdkit_cli.rank import Ended
 
 pytestmark = pytest.mark.quick
@@ -136,6 +137,12 @@ def test_the_failure_that_came_first_is_raised() -> None:
     silent = {0: Outcome(1, None, "h", 7, ["said"]), 1: Outcome(-9, None, "h", 8, ["last"])}
     told = "rank 1 (host h, pid 8) was ended by signal 9 (SIGKILL), without a result; it printed"
     assert told in str(first_failure(silent))
+    lost = {0: outcomes[0], 1: Outcome(1, None, "h2", 0, ["its node is gone"])}
+    assert str(first_failure(lost)) == "rank 1 (host h2) was lost:\nits node is gone"
+    box = block("rank 1 (host h, pid 8) ended with exit status 3.").splitlines()
+    watched = first_failure({rank: Outcome(3, None, "h", 7, box * rank) for rank in range(2)})
+    assert isinstance(watched, FunctionError)
+    assert (str(watched), watched.rank) == ("rank 1 (host h, pid 8) ended with exit status 3.", 1)
     assert first_failure({0: Outcome(0, Ended(b"", None, "", 1.0), "h", 7, [])}) is None
 
 

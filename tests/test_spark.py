@@ -174,7 +174,7 @@ def test_faults_are_one_clear_error_each() -> None:
     job = spark_job(FAULTS, timeout=400).require_success()
     for line in (
         "RANK FunctionError rank 1 (host ",
-        "was ended by signal 9 (SIGKILL), without a result",
+        "was ended by signal 9 (SIGKILL)",
         "TASK HvdkitError Spark's stage has failed",
         "ABSENT HvdkitError rank 1 of 2 did not come to hvd.init() within 10 s of the first one",
         "NONE FunctionError on rank 0",

@@ -19,7 +19,7 @@ from hvdkit.jobs.rows import RowServer, Serve
 from hvdkit_cli.building.process import end_tree
 from hvdkit_cli.rank import CALL, Ended, read_ended
 
-_LINES_KEPT = 20
+_LINES_KEPT = 60
 _READ_SECONDS = 5.0
 _ASKED_EVERY_SECONDS = 1.0
 

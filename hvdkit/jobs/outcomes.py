@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import re
 import signal
 from collections.abc import Mapping
 from typing import Any
 
 from hvdkit.errors import CollectiveError, FunctionError
 from hvdkit.jobs.keeper import Outcome
+from hvdkit.watch.report import HEAD
 
 
 def result_of(outcome: Outcome) -> Any:
@@ -26,25 +28,42 @@ def first_failure(outcomes: Mapping[int, Outcome]) -> FunctionError | None:
 
     Returns:
         The error, with the rank's traceback, and its exception as the cause where it can be
-        brought here.
+        brought here; or with the message of the watch, or what the rank printed last.
     """
-    told = {rank: o.ended for rank, o in outcomes.items() if o.ended is not None and o.ended.text}
-    if told:
-        rank = min(told, key=lambda r: (_follows(told[r].text), told[r].time))
-        at = outcomes[rank]
-        error = FunctionError(f"on rank {rank} (host {at.host}):\n{told[rank].text}", rank)
-        if (cause := told[rank].error) is not None:
-            error.__cause__ = pickle.loads(cause)
-        return error
-    silent = [rank for rank, outcome in outcomes.items() if outcome.ended is None]
-    if not silent:
+    failed = {rank: outcome for rank, outcome in outcomes.items() if outcome.failed}
+    if not failed:
         return None
-    # The others were ended by the watch, with status 1, or by the driver.
-    rank = min(silent, key=lambda r: (outcomes[r].status in (1, -signal.SIGTERM), r))
-    at = outcomes[rank]
+    rank = min(failed, key=lambda r: (_blame(failed[r]), r))
+    at = failed[rank]
+    if at.ended is not None:
+        error = FunctionError(f"on rank {rank} (host {at.host}):\n{at.ended.text}", rank)
+        if at.ended.error is not None:
+            error.__cause__ = pickle.loads(at.ended.error)
+        return error
+    if message := next(filter(None, map(_message_of_watch, failed.values())), None):
+        named = re.search(r"\branks? (\d+)", message)
+        return FunctionError(message, int(named[1]) if named else rank)
     where = f"host {at.host}, pid {at.pid}" if at.pid else f"host {at.host}"
     how = f"{_how(at.status)}, without a result; it printed last:" if at.pid else "was lost:"
     return FunctionError(f"rank {rank} ({where}) {how}\n" + "\n".join(at.lines), rank)
+
+
+def _blame(outcome: Outcome) -> tuple[int, float]:
+    """Which failure is the cause of the others: the smallest."""
+    if outcome.ended is not None:
+        return (2 if _follows(outcome.ended.text) else 0), outcome.ended.time
+    # The watch ends the others with status 1, the driver with SIGTERM.
+    return (3 if outcome.pid and outcome.status in (1, -signal.SIGTERM) else 1), 0.0
+
+
+def _message_of_watch(outcome: Outcome) -> str | None:
+    """What the watch has printed on a rank, without the lines around it."""
+    begin = next((i for i, line in enumerate(outcome.lines) if HEAD in line), None)
+    if begin is None:
+        return None
+    message = outcome.lines[begin + 1 :]
+    end = next((i for i, line in enumerate(message) if line.startswith("====")), len(message))
+    return "\n".join(message[:end])
 
 
 def _how(status: int) -> str:
