@@ -15,14 +15,18 @@ ENV = {**LIKE_A_USER, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 START = f"""
 import os, sys, time
 import numpy as np
+import pyarrow as pa
 import ray
 import hvdkit as hvd
 
+BEGAN = time.monotonic()
 LEAN = {LEAN!r}
 ray.init(
     num_cpus=2, address="local", include_dashboard=False, object_store_memory=100 * 2**20,
     logging_level="warning",
 )
+
+print("STARTED", time.monotonic() - BEGAN)
 
 def cpus_are_free():
     for _ in range(100):
@@ -38,9 +42,8 @@ def rows(count, width=3):
 
 def dataset(count):
     x, y = rows(count)
-    return ray.data.from_items(
-        [dict(number=i, x=x[i].tolist(), y=float(y[i])) for i in range(count)]
-    ).repartition(5)
+    whole = pa.table(dict(number=range(count), x=x.tolist(), y=y))
+    return ray.data.from_arrow([whole.slice(first, 7) for first in range(0, count, 7)])
 """
 
 
@@ -63,9 +66,8 @@ def train(seed, *, epochs):
     read = [[int(n) for x, w in numbers for n in x[w > 0]] for _ in range(2)]
     start = [hvd.callbacks.BroadcastGlobalVariablesCallback(0)]
     history = model.fit(data, epochs=epochs, callbacks=start, verbose=0).history["loss"]
-    error = float(model.evaluate(data, verbose=0))
     peers = hvd.allgather_object((os.getpid(), hvd.local_rank(), hvd.local_size()))
-    return model.get_weights(), history, error, read, peers, model.predict(data, verbose=0)
+    return model.get_weights(), history, read, peers
 
 def one_process(count, seed, epochs):
     x, y = rows(count)
@@ -84,25 +86,23 @@ def one_process(count, seed, epochs):
             squares += (off**2).sum()
             w, b = w - 0.1 * 2 * (off @ x[batch]) / len(batch), b - 0.1 * 2 * off.mean()
         losses.append(squares / count)
-    return w, b, losses, ((x @ w + b - y) ** 2).mean(), x @ w + b
+    return w, b, losses
 
 COUNT = 25  # 13 and 12 rows, in batches of 4: the last step has a row on rank 0 alone
 results = hvd.ray.run(
-    train, (7,), dict(epochs=3), datasets={"train": dataset(COUNT)}, env=LEAN, all_results=True
+    train, (7,), dict(epochs=2), datasets={"train": dataset(COUNT)}, env=LEAN, all_results=True
 )
-w, b, losses, error, predictions = one_process(COUNT, 7, 3)
-for weights, history, evaluated, read, peers, predicted in results:
+w, b, losses = one_process(COUNT, 7, 2)
+for weights, history, read, peers in results:
     np.testing.assert_allclose(np.ravel(weights[0]), w, rtol=1e-4)
     np.testing.assert_allclose(weights[1], [b], rtol=1e-4)
     np.testing.assert_allclose(history, losses, rtol=1e-4)
-    np.testing.assert_allclose(evaluated, error, rtol=1e-4)
-    np.testing.assert_allclose(np.ravel(predicted), predictions, rtol=1e-3, atol=1e-5)
     assert len({pid for pid, *_ in peers}) == 2
     assert [peer[1:] for peer in peers] == [(0, 2), (1, 2)]
 for epoch in range(2):
-    assert sorted(sum((result[3][epoch] for result in results), [])) == list(range(COUNT))
-assert results[0][3][0] != results[0][3][1], "an epoch has an order of its own"
-print("TRAINED")
+    assert sorted(sum((result[2][epoch] for result in results), [])) == list(range(COUNT))
+assert results[0][2][0] != results[0][2][1], "an epoch has an order of its own"
+print("TRAINED", time.process_time(), time.monotonic() - BEGAN)
 assert not {"tensorflow", "keras", "horovod"} & sys.modules.keys()
 
 def fail():
@@ -116,7 +116,7 @@ try:
 except hvd.FunctionError as error:
     print("ERROR", error.rank, repr(error.__cause__), "in fail" in str(error))
 print("SOON", time.monotonic() - started < 30)
-print("FREE", cpus_are_free())
+print("FREE", cpus_are_free(), time.monotonic() - BEGAN)
 """
 
 
@@ -127,6 +127,7 @@ def test_ranks_train_as_one_process_and_an_error_has_its_traceback() -> None:
     assert "ERROR 1 KeyError('mine') True" in job.output, job.describe()
     assert "SOON True" in job.output, job.describe()
     assert "FREE True" in job.output, job.describe()
+    print(job.output)
 
 
 ELASTIC = """
@@ -176,7 +177,7 @@ assert sizes[-1] == 2, sizes
 assert numbers == [13, 12], numbers
 assert [peer[:2] for peer in peers] == [(0, 2), (1, 2)], peers
 assert sorted(peer[2] for peer in peers) == ["1", "2"], peers
-print("FREE", cpus_are_free())
+print("FREE", cpus_are_free(), time.monotonic() - BEGAN)
 """
 
 
@@ -187,6 +188,7 @@ def test_a_worker_that_dies_is_replaced_and_the_training_goes_on(tmp_path: Path)
     assert "training goes on; ranks: 1." in job.output, job.describe()
     assert "training goes on; ranks: 2." in job.output, job.describe()
     assert "FREE True" in job.output, job.describe()
+    print(job.output)
 
 
 RESUMED = """
@@ -278,7 +280,7 @@ attempt("TYPE", column, "train", "a", datasets={"train": [1, 2]})
 attempt("NUMBER", column, "train", "a", num_workers=0)
 attempt("ONCE", one_raises, False, min_workers=1, max_failures=0)
 attempt("ALL", one_raises, True, min_workers=1)
-print("FREE", cpus_are_free())
+print("FREE", cpus_are_free(), time.monotonic() - BEGAN)
 """
 
 

@@ -60,9 +60,8 @@ def train(seed, *, epochs):
     read = [[int(n) for x, w in numbers for n in x[w > 0]] for _ in range(epochs)]
     start = [hvd.callbacks.BroadcastGlobalVariablesCallback(0)]
     history = model.fit(data, epochs=epochs, callbacks=start, verbose=0).history["loss"]
-    error = float(model.evaluate(data, verbose=0))
     peers = hvd.allgather_object((os.getpid(), hvd.local_rank(), hvd.local_size()))
-    return model.get_weights(), history, error, read, peers
+    return model.get_weights(), history, read, peers
 
 def one_process(count, read):
     x, y = rows(count)
@@ -75,24 +74,23 @@ def one_process(count, read):
             squares += (off**2).sum()
             w, b = w - 0.1 * 2 * (off @ x[batch]) / len(batch), b - 0.1 * 2 * off.mean()
         losses.append(squares / count)
-    return w, b, losses, ((x @ w + b - y) ** 2).mean()
+    return w, b, losses
 
 COUNT = 25
 results = hvd.spark.run(
-    train, (7,), dict(epochs=3), df=frame(COUNT), columns=["number", "x", "y"], env=LEAN,
+    train, (7,), dict(epochs=2), df=frame(COUNT), columns=["number", "x", "y"], env=LEAN,
     all_results=True,
 )
-read = [result[3] for result in results]
+read = [result[2] for result in results]
 for parts in zip(*read):
     assert sorted(sum(parts, [])) == list(range(COUNT)), parts
     assert len(parts[0]) != len(parts[1])
 assert read[0][0] != read[0][1], "an epoch has an order of its own"
-w, b, losses, error = one_process(COUNT, read)
-for weights, history, evaluated, _, peers in results:
+w, b, losses = one_process(COUNT, read)
+for weights, history, _, peers in results:
     np.testing.assert_allclose(np.ravel(weights[0]), w, rtol=1e-4)
     np.testing.assert_allclose(weights[1], [b], rtol=1e-4)
     np.testing.assert_allclose(history, losses, rtol=1e-4)
-    np.testing.assert_allclose(evaluated, error, rtol=1e-4)
     assert len({pid for pid, *_ in peers}) == 2
     assert [peer[1:] for peer in peers] == [(0, 2), (1, 2)]
 print("TRAINED")

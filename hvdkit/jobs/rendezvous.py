@@ -14,6 +14,9 @@ from typing import Self, cast
 
 GLOBAL = "global"  # all ranks write their addresses here
 
+_WATCH_SECONDS = 10.0  # the watch takes less to end all ranks after one has failed
+_NO_WATCH_SECONDS = 1.0  # it has not begun
+
 
 class Rendezvous:
     """The store, in threads of the driver.
@@ -68,6 +71,15 @@ class Rendezvous:
         with self._lock:
             self._values.clear()
             self._came.clear()
+
+    def grace(self, size: int) -> float:
+        """Seconds in which the other ranks may end by themselves after one has failed.
+
+        Args:
+            size: number of ranks.
+        """
+        with self._lock:
+            return _WATCH_SECONDS if len(self._came) >= size > 1 else _NO_WATCH_SECONDS
 
     def missing(self, size: int, limit: float) -> list[int]:
         """The ranks that others have waited for in `hvd.init()`, longer than a limit.

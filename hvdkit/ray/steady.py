@@ -15,8 +15,6 @@ from hvdkit.ray.datasets import Blocks
 from hvdkit.ray.job import Job
 from hvdkit.ray.workers import hosts_of
 
-_OTHERS_SECONDS = 10.0  # what the watch takes to end the ranks together
-
 
 def run_steady(ray: Any, job: Job, blocks: Mapping[str, Blocks]) -> list[Any]:
     """Run a job, and return what its function returned on each rank.
@@ -48,7 +46,7 @@ def run_steady(ray: Any, job: Job, blocks: Mapping[str, Blocks]) -> list[Any]:
                 slot = running.pop(reference)
                 outcomes[slot.rank] = workers.outcome(reference, slot.host)
                 if outcomes[slot.rank].failed:
-                    deadline = min(deadline, time.monotonic() + _OTHERS_SECONDS)
+                    deadline = min(deadline, time.monotonic() + rendezvous.grace(job.workers))
             late = rendezvous.missing(job.workers, job.limit)
             if late and deadline == float("inf"):
                 names = {slot.rank: slot.host for slot in slots}

@@ -16,7 +16,7 @@ from hvdkit.jobs.keeper import Outcome
 from hvdkit.jobs.outcomes import first_failure, result_of
 from hvdkit.jobs.rendezvous import Rendezvous
 from hvdkit.spark.installed import spark_session
-from hvdkit.spark.task import ATTEMPT, SCHEMA, TASKS, Task
+from hvdkit.spark.task import ATTEMPT, FAILED, SCHEMA, TASKS, Task
 
 _CANCEL_SECONDS = 30.0
 
@@ -115,7 +115,14 @@ class _Attempts(Rendezvous):
         self._size = size
         self._attempts: set[str] = set()
         self._new_attempt = threading.Lock()
+        self._over = float("inf")
         self.tasks: dict[int, str] = {}  # host of each that has come
+
+    def get(self, scope: str, key: str) -> bytes | None:
+        """See `Rendezvous.get`."""
+        if scope == FAILED:
+            return b"" if time.monotonic() > self._over else None
+        return super().get(scope, key)
 
     def put(self, scope: str, key: str, value: bytes) -> None:
         """See `Rendezvous.put`; tasks say that they have come, and the first one that all have."""
@@ -125,7 +132,10 @@ class _Attempts(Rendezvous):
             with self._new_attempt:
                 if key not in self._attempts:
                     self._attempts.add(key)
+                    self._over = float("inf")
                     self.clear()
+        elif scope == FAILED:
+            self._over = min(self._over, time.monotonic() + self.grace(self._size))
         else:
             super().put(scope, key, value)
 

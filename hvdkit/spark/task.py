@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import Any
@@ -22,8 +21,7 @@ from hvdkit.jobs.slots import slots_of
 SCHEMA = "rank int, outcome binary"
 TASKS = "tasks"  # scope of the rendezvous in which tasks say that they have come
 ATTEMPT = "attempt"
-_FAILED = "failed/rank"
-_OTHERS_SECONDS = 10.0  # what the watch takes to end the ranks together
+FAILED = "failed"  # a rank has; there for others when they have had the time to say why
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,15 @@ class Task:
         self._ask("PUT", f"{ATTEMPT}/{said[0]}")
         rows = _Rows(table, slot.rank) if self.has_rows else None
         variables = {**env, **self.env, **slot.environment()}
-        outcome = keep(self.call, variables, f"{slot.rank}", rows, _OthersFailed(self._ask))
+        outcome = keep(
+            self.call,
+            variables,
+            f"{slot.rank}",
+            rows,
+            lambda: self._ask("GET", f"{FAILED}/rank") == 200,
+        )
         if outcome.failed:
-            self._ask("PUT", _FAILED, str(slot.rank))
+            self._ask("PUT", f"{FAILED}/rank", str(slot.rank))
         found = pa.array([slot.rank], pa.int32()), pa.array([pickle.dumps(outcome)], pa.binary())
         yield pa.RecordBatch.from_arrays(list(found), ["rank", "outcome"])
 
@@ -81,19 +85,6 @@ class Task:
         status = line.getresponse().status
         line.close()
         return status
-
-
-class _OthersFailed:
-    """Whether a rank has failed for so long that this one is to be ended with it."""
-
-    def __init__(self, ask: Callable[[str, str], int]) -> None:
-        self._ask = ask
-        self._since: float | None = None
-
-    def __call__(self) -> bool:
-        if self._since is None and self._ask("GET", _FAILED) == 200:
-            self._since = time.monotonic()
-        return self._since is not None and time.monotonic() - self._since > _OTHERS_SECONDS
 
 
 class _Rows:
