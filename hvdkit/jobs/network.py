@@ -6,6 +6,8 @@ import socket
 
 import psutil
 
+from hvdkit.errors import HvdkitError
+
 
 def rendezvous_environment(address: str, port: int) -> dict[str, str]:
     """The variables by which a rank finds the others over Gloo; called on the rank's host.
@@ -18,11 +20,17 @@ def rendezvous_environment(address: str, port: int) -> dict[str, str]:
         port: of its `Rendezvous`.
 
     Raises:
-        OSError: the address can't be reached from here.
+        HvdkitError: the address can't be reached from here.
     """
-    address = socket.gethostbyname(address)
-    with socket.create_connection((address, port), timeout=10) as line:
-        own = line.getsockname()[0]
+    try:
+        address = socket.gethostbyname(address)
+        with socket.create_connection((address, port), timeout=10) as line:
+            own = line.getsockname()[0]
+    except OSError as error:
+        raise HvdkitError(
+            f"host {socket.gethostname()} can't reach the driver at {address}, port {port}: "
+            f"{error}. The hosts of the ranks have to connect to it while the job runs."
+        ) from error
     names = [
         name
         for name, addresses in psutil.net_if_addrs().items()

@@ -152,14 +152,13 @@ class _Stage(threading.Thread):
         super().__init__(daemon=True)
         self.error: Exception | None = None
         self.outcomes: dict[int, Outcome] = {}
-        self._session = session
+        self.context = session.sparkContext
         self._frame = outcomes
         self._group = f"hvdkit-{uuid.uuid4()}"
 
     def run(self) -> None:
         """Wait for all tasks."""
-        context = self._session.sparkContext
-        context.setJobGroup(self._group, "hvdkit.spark.run", interruptOnCancel=True)
+        self.context.setJobGroup(self._group, "hvdkit.spark.run", interruptOnCancel=True)
         try:
             rows = self._frame.collect()
         except Exception as error:  # raised in the caller's thread
@@ -169,7 +168,7 @@ class _Stage(threading.Thread):
 
     def cancel(self) -> None:
         """End all tasks, and their ranks with them."""
-        self._session.sparkContext.cancelJobGroup(self._group)
+        self.context.cancelJobGroup(self._group)
         self.join(_CANCEL_SECONDS)
 
 
@@ -185,7 +184,7 @@ def _finished(stage: _Stage, rendezvous: _Attempts, size: int, limit: float) -> 
         while stage.is_alive():
             stage.join(0.2)
             if len(rendezvous.tasks) < size and time.monotonic() > deadline:
-                raise HvdkitError(_too_few_slots(stage, rendezvous, size, limit))
+                raise HvdkitError(_too_few_slots(stage.context, rendezvous, size, limit))
             if late := rendezvous.missing(size, limit):
                 raise HvdkitError(
                     f"rank {', '.join(map(str, late))} of {size} did not come to hvd.init() within "
@@ -200,8 +199,7 @@ def _finished(stage: _Stage, rendezvous: _Attempts, size: int, limit: float) -> 
     return stage.outcomes
 
 
-def _too_few_slots(stage: _Stage, rendezvous: _Attempts, size: int, limit: float) -> str:
-    context = stage._session.sparkContext
+def _too_few_slots(context: Any, rendezvous: _Attempts, size: int, limit: float) -> str:
     came = ", ".join(f"{task} on {host}" for task, host in sorted(rendezvous.tasks.items()))
     return (
         f"Spark did not start {size} tasks at once within {limit:g} s (start_timeout); "

@@ -60,13 +60,7 @@ class Task:
         self._ask("PUT", f"{ATTEMPT}/{said[0]}")
         rows = _Rows(table, slot.rank) if self.has_rows else None
         variables = {**env, **self.env, **slot.environment()}
-        outcome = keep(
-            self.call,
-            variables,
-            f"{slot.rank}",
-            rows,
-            lambda: self._ask("GET", f"{FAILED}/rank") == 200,
-        )
+        outcome = keep(self.call, variables, f"{slot.rank}", rows, self._is_over)
         if outcome.failed:
             self._ask("PUT", f"{FAILED}/rank", str(slot.rank))
         found = pa.array([slot.rank], pa.int32()), pa.array([pickle.dumps(outcome)], pa.binary())
@@ -77,6 +71,9 @@ class Task:
 
         found = list(batches)
         return pa.Table.from_batches(found) if found and self.has_rows else None
+
+    def _is_over(self) -> bool:
+        return self._ask("GET", f"{FAILED}/rank") == 200
 
     def _ask(self, method: str, path: str, value: str = "") -> int:
         """Ask the driver; returns the status of its answer, 404 where there is no such value."""
