@@ -53,8 +53,8 @@ def run(
             `hvdkit.spark.get_shard(...)`.
         columns: those columns of it that are sent; default: all.
         spark: the session; default: the active one, or a new one.
-        start_timeout: seconds that all tasks, and each rank's `hvd.init()` once another rank is
-            there, may take to come.
+        start_timeout: seconds that all tasks, when the DataFrame is computed, and each rank's
+            `hvd.init()`, once another rank is there, may take to come.
         env: variables of the ranks' environment, added to those of Spark's workers.
         all_results: return the results of all ranks, as a list in their order.
 
@@ -166,6 +166,13 @@ class _Stage(threading.Thread):
             return
         self.outcomes = {row["rank"]: pickle.loads(row["outcome"]) for row in rows}
 
+    def at_work(self) -> bool:
+        """Whether tasks run, of this stage or of what computes the DataFrame before it."""
+        tracker = self.context.statusTracker()
+        jobs = map(tracker.getJobInfo, tracker.getJobIdsForGroup(self._group))
+        stages = (tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds)
+        return any(stage.numActiveTasks > 0 for stage in stages if stage)
+
     def cancel(self) -> None:
         """End all tasks, and their ranks with them."""
         self.context.cancelJobGroup(self._group)
@@ -183,6 +190,8 @@ def _finished(stage: _Stage, rendezvous: _Attempts, size: int, limit: float) -> 
     try:
         while stage.is_alive():
             stage.join(0.2)
+            if not rendezvous.tasks and stage.at_work():
+                deadline = time.monotonic() + limit
             if len(rendezvous.tasks) < size and time.monotonic() > deadline:
                 raise HvdkitError(_too_few_slots(stage.context, rendezvous, size, limit))
             if late := rendezvous.missing(size, limit):
