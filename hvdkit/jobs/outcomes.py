@@ -40,12 +40,16 @@ def first_failure(outcomes: Mapping[int, Outcome]) -> FunctionError | None:
         if at.ended.error is not None:
             error.__cause__ = pickle.loads(at.ended.error)
         return error
-    if message := next(filter(None, map(_message_of_watch, failed.values())), None):
+    message = next(filter(None, map(_message_of_watch, failed.values())), "")
+    if not at.pid:
+        lost = "\n".join([f"rank {rank} (host {at.host}) was lost:", *at.lines, message])
+        return FunctionError(lost.rstrip(), rank)
+    if message:
         named = re.search(r"\branks? (\d+)", message)
         return FunctionError(message, int(named[1]) if named else rank)
-    where = f"host {at.host}, pid {at.pid}" if at.pid else f"host {at.host}"
-    how = f"{_how(at.status)}, without a result; it printed last:" if at.pid else "was lost:"
-    return FunctionError(f"rank {rank} ({where}) {how}\n" + "\n".join(at.lines), rank)
+    where = f"rank {rank} (host {at.host}, pid {at.pid})"
+    lines = [f"{where} {_how(at.status)}, without a result; it printed last:", *at.lines]
+    return FunctionError("\n".join(lines), rank)
 
 
 def _blame(outcome: Outcome) -> tuple[int, float]:

@@ -78,6 +78,8 @@ class RowServer:
             if name in self._latest:  # what the rank has mapped stays as long as it does
                 shutil.rmtree(self._latest[name])
             self._latest[name] = folder
+        except HvdkitError as error:
+            return False, str(error)
         except Exception as error:  # to be raised on the rank
             return False, f"{type(error).__name__}: {error}"
         return True, str(folder)
