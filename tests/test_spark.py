@@ -180,7 +180,7 @@ def test_faults_are_one_clear_error_each() -> None:
         "there is no column 'z'; there are 'number', 'x', 'y', 'other'.",
         "there is no data 'test': the rows of df= are called 'train'.",
         "ONE RETURNED 1",
-        "EMPTY FunctionError",
+        "the data has no rows.",
         "MATRIX RETURNED 4",
         "column 'n' holds 1",
         "NUMBER ValueError num_proc is the number of ranks",

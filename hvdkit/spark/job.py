@@ -87,12 +87,14 @@ def run(
     session = spark_session(spark or getattr(df, "sparkSession", None))
     call = cloudpickle.dumps((train, tuple(args), dict(kwargs or {})))
     environment = {"PYTHONUNBUFFERED": "1", **(env or {}), "HVDKIT_STARTED_BY": "spark"}
-    rows = session.range(num_proc, numPartitions=num_proc)
-    if df is not None:
-        rows = (df if columns is None else df.select(*columns)).repartition(num_proc)
+    sent = None if df is None else tuple(df.columns if columns is None else columns)
+    if sent is None:
+        rows = session.range(num_proc, numPartitions=num_proc)
+    else:
+        rows = df.select(*sent).repartition(num_proc)
     with _Attempts(num_proc) as rendezvous:
         address = session.sparkContext.getConf().get("spark.driver.host")
-        task = Task(call, address, rendezvous.port, environment, df is not None)
+        task = Task(call, address, rendezvous.port, environment, sent)
         stage = _Stage(session, rows.mapInArrow(task, SCHEMA, barrier=True))
         outcomes = _finished(stage, rendezvous, num_proc, start_timeout)
     if (failure := first_failure(outcomes)) is not None:

@@ -16,6 +16,7 @@ from hvdkit.errors import HvdkitError
 from hvdkit.jobs.arrow import numpy_columns
 from hvdkit.jobs.keeper import keep
 from hvdkit.jobs.network import rendezvous_environment
+from hvdkit.jobs.rows import Serve
 from hvdkit.jobs.slots import slots_of
 
 SCHEMA = "rank int, outcome binary"
@@ -33,14 +34,14 @@ class Task:
         address: of the driver.
         port: of its `Rendezvous`.
         env: variables of the ranks' environment.
-        has_rows: whether the partition holds rows for the rank.
+        columns: of the rows that a partition holds for its rank; None where it holds none.
     """
 
     call: bytes
     address: str
     port: int
     env: dict[str, str]
-    has_rows: bool
+    columns: tuple[str, ...] | None
 
     def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Called by Spark with the batches of the partition; yields how the rank ended."""
@@ -52,13 +53,12 @@ class Task:
         env = rendezvous_environment(self.address, self.port)
         own = context.partitionId()
         self._ask("PUT", f"{TASKS}/{own}", socket.gethostname())
-        table = self._table(batches)
+        rows = self._rows(batches)
         hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
         slot = slots_of(hosts)[own]
         # Spark starts all tasks again when one is lost: then all that ranks have said is void.
         said = context.allGather(json.dumps(context.taskAttemptId()))
         self._ask("PUT", f"{ATTEMPT}/{said[0]}")
-        rows = _Rows(table, slot.rank) if self.has_rows else None
         variables = {**env, **self.env, **slot.environment()}
         outcome = keep(self.call, variables, f"{slot.rank}", rows, self._is_over)
         if outcome.failed:
@@ -66,11 +66,23 @@ class Task:
         found = pa.array([slot.rank], pa.int32()), pa.array([pickle.dumps(outcome)], pa.binary())
         yield pa.RecordBatch.from_arrays(list(found), ["rank", "outcome"])
 
-    def _table(self, batches: Iterator[Any]) -> Any:
+    def _rows(self, batches: Iterator[Any]) -> Serve | None:
         import pyarrow as pa
 
-        found = list(batches)
-        return pa.Table.from_batches(found) if found and self.has_rows else None
+        found, columns = list(batches), self.columns
+        if columns is None:
+            return None
+        # A partition without rows has no batches, so nobody knows the types of its columns here.
+        table = pa.Table.from_batches(found) if found else None
+
+        def serve(name: str, rank: int, size: int) -> dict[str, np.ndarray]:
+            if name != "train":
+                raise HvdkitError(f"there is no data {name!r}: the rows of df= are called 'train'.")
+            if table is None:
+                return {column: np.zeros(0) for column in columns}
+            return numpy_columns(table)
+
+        return serve
 
     def _is_over(self) -> bool:
         return self._ask("GET", f"{FAILED}/rank") == 200
@@ -82,19 +94,3 @@ class Task:
         status = line.getresponse().status
         line.close()
         return status
-
-
-class _Rows:
-    """The rows of a task, for its rank."""
-
-    def __init__(self, table: Any, rank: int) -> None:
-        self._table = table
-        self._rank = rank
-
-    def __call__(self, name: str, rank: int, size: int) -> dict[str, np.ndarray]:
-        del size
-        if name != "train":
-            raise HvdkitError(f"there is no data {name!r}: the rows of df= are called 'train'.")
-        if rank != self._rank:
-            raise HvdkitError(f"this process was rank {self._rank}, and is rank {rank} now.")
-        return {} if self._table is None else numpy_columns(self._table)
