@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from hvdkit.errors import HvdkitError
 from hvdkit.jobs.keeper import Outcome, keep
 from hvdkit.jobs.network import rendezvous_environment
 from hvdkit.ray.datasets import Blocks, columns_of
+
+_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Keeper:
 
     def __init__(self, blocks: Mapping[str, Blocks]) -> None:
         self._blocks = blocks
+        self._stopped = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
 
     def where(self) -> Where:
         """Where this is."""
@@ -52,7 +58,17 @@ class Keeper:
     def keep(self, call: bytes, env: dict[str, str], driver: tuple[str, int], name: str) -> bytes:
         """Run a rank; returns its pickled `Outcome`."""
         found = {**rendezvous_environment(*driver), **env}
-        return pickle.dumps(keep(call, found, name, self._rows if self._blocks else None))
+        rows = self._rows if self._blocks else None
+        self._idle.clear()
+        try:
+            return pickle.dumps(keep(call, found, name, rows, self._stopped.is_set))
+        finally:
+            self._idle.set()
+
+    def stop(self) -> None:
+        """End the rank, whose files go with it; returns when it has ended."""
+        self._stopped.set()
+        self._idle.wait()
 
     def _rows(self, name: str, rank: int, size: int) -> dict[str, Any]:
         if name not in self._blocks:
@@ -110,6 +126,9 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        stopping = [actor.stop.remote() for actor in self._actors]
+        if stopping:
+            self._ray.wait(stopping, num_returns=len(stopping), timeout=_STOP_SECONDS)
         for actor in self._actors:
             self.end(actor)
         self._ray.util.remove_placement_group(self._group)
@@ -127,6 +146,7 @@ class Workers:
                 num_gpus=self._resources.get("GPU", 0),
                 resources=others,
                 max_restarts=0,
+                max_concurrency=2,  # to be stopped while it keeps
                 scheduling_strategy=scheduling,
             )
             .remote(self._blocks)

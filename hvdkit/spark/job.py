@@ -18,6 +18,7 @@ from hvdkit.jobs.rendezvous import Rendezvous
 from hvdkit.spark.installed import spark_session
 from hvdkit.spark.task import ATTEMPT, FAILED, SCHEMA, TASKS, Task
 
+_END_SECONDS = 10.0  # for tasks to end their ranks, and to remove their files
 _CANCEL_SECONDS = 30.0
 
 
@@ -126,6 +127,10 @@ class _Attempts(Rendezvous):
             return b"" if time.monotonic() > self._over else None
         return super().get(scope, key)
 
+    def end_in(self, seconds: float) -> None:
+        """Let the tasks end their ranks."""
+        self._over = min(self._over, time.monotonic() + seconds)
+
     def put(self, scope: str, key: str, value: bytes) -> None:
         """See `Rendezvous.put`; tasks say that they have come, and the first one that all have."""
         if scope == TASKS:
@@ -137,7 +142,7 @@ class _Attempts(Rendezvous):
                     self._over = float("inf")
                     self.clear()
         elif scope == FAILED:
-            self._over = min(self._over, time.monotonic() + self.grace(self._size))
+            self.end_in(self.grace(self._size))
         else:
             super().put(scope, key, value)
 
@@ -203,6 +208,9 @@ def _finished(stage: _Stage, rendezvous: _Attempts, size: int, limit: float) -> 
                     "once; what the ranks printed tells where this one is."
                 )
     finally:
+        if stage.is_alive() and rendezvous.tasks:
+            rendezvous.end_in(0)
+            stage.join(_END_SECONDS)
         if stage.is_alive():
             stage.cancel()
     if stage.error is not None:
