@@ -17,6 +17,7 @@ from hvdkit.ray.job import Job
 from hvdkit.ray.workers import Workers, host_of
 
 logger = logging.getLogger("hvdkit")
+_NO_RANK = -1
 _OTHERS_SECONDS = 30.0  # to come to the end, when the first rank has
 
 
@@ -116,7 +117,7 @@ class _Elastic:
             self._finished[ranks[worker]] = outcome
             return
         self._membership.remove(worker)
-        self._failures.append((ranks.get(worker, -1), outcome))
+        self._failures.append((ranks.get(worker, _NO_RANK), outcome))
         actor, place = self._actors.pop(worker)
         self._workers.end(actor)
         if self._finished:
@@ -143,7 +144,8 @@ class _Elastic:
         by_rank = dict(reversed(self._failures))
         failure = first_failure(by_rank)
         assert failure is not None
-        error = FunctionError(f"{why}; {failure}", failure.rank)
+        text = str(failure).replace(f"rank {_NO_RANK}", "a worker that was no rank yet", 1)
+        error = FunctionError(f"{why}; {text}", failure.rank)
         error.__cause__ = failure.__cause__
         return error
 
