@@ -8,7 +8,7 @@ MPI ?= wheel
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-EXTRAS := cpu,examples,dev
+EXTRAS := cpu,examples,ray,spark,dev
 ifeq ($(MPI),wheel)
 EXTRAS := $(EXTRAS),mpi
 endif

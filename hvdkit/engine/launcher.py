@@ -13,6 +13,10 @@ _LOCAL_SIZE_VARIABLES = (
     ("OMPI_COMM_WORLD_LOCAL_SIZE", "Open MPI"),
     ("MPI_LOCALNRANKS", "MPICH or Intel MPI"),
 )
+# Over Gloo as well: what a keeper of hvdkit's puts into STARTED_BY, and the launcher's name.
+STARTED_BY = "HVDKIT_STARTED_BY"
+_KEEPERS = {"ray": "Ray over Gloo", "spark": "Spark over Gloo"}
+_NOT_MPI = frozenset({"python", "horovodrun over Gloo", *_KEEPERS.values()})
 _SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
@@ -40,7 +44,7 @@ class Launch:
     @property
     def is_mpi(self) -> bool:
         """Whether an mpirun, or srun, started this process."""
-        return self.launcher not in ("python", "horovodrun over Gloo")
+        return self.launcher not in _NOT_MPI
 
 
 def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
@@ -49,6 +53,7 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     is_elastic = environ.get("HOROVOD_ELASTIC", "") not in ("", "0")
     for variable, launcher in _LOCAL_SIZE_VARIABLES:
         if environ.get(variable, "").isdigit():
+            launcher = _KEEPERS.get(environ.get(STARTED_BY, ""), launcher)
             return Launch(launcher, size, int(environ[variable]), is_elastic)
     if started_by_srun(environ):
         tasks = int(environ["SLURM_STEP_NUM_TASKS"])
