@@ -6,7 +6,9 @@ import atexit
 import ctypes
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +18,9 @@ import numpy as np
 from hvdkit import patches
 from hvdkit.engine.alone import own_ranks
 from hvdkit.engine.cores import affinity
-from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
+from hvdkit.engine.launcher import Launch, read_launch
 from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
+from hvdkit.engine.neighbours import missing_neighbours
 from hvdkit.engine.run_settings import (
     check_settings,
     deterministic_settings,
@@ -39,6 +42,7 @@ from hvdkit.watch.causes import install as explain_data_errors
 logger = logging.getLogger("hvdkit")
 
 _LAST_WORDS_SECONDS = 1.0
+_OTHERS_SPEAK_SECONDS = 5.0
 
 # Variables that `init` has set or changed, with what they held before.
 _changed_variables: dict[str, str | None] = {}
@@ -85,9 +89,10 @@ def init(
             them fails. Default: yes, unless the environment has HVDKIT_WATCH=0.
 
     Raises:
-        HvdkitError: the ranks could not find each other; they had been started over MPI and
-            shut down, which MPI does not allow twice; or `deterministic=True` comes after the
-            start.
+        HvdkitError: the ranks could not find each other, or each found only itself (one process
+            explains it, the others end with `SystemExit` and a line); they had been started over
+            MPI and shut down, which MPI does not allow twice; or `deterministic=True` comes after
+            the start.
         ValueError: an argument is out of range.
     """
     patches.need(patches.FIT)
@@ -128,6 +133,8 @@ def init(
             f"the ranks of this job could not be started ({launch.launcher}, "
             f"{launch.size} ranks expected): {error}"
         ) from error
+    if comm is None:
+        _require_neighbours()
     too_late = []
     if mpi_was_started and launch.is_open_mpi:
         too_late.append("MPI's idle policy: call hvd.init() before importing mpi4py.MPI")
@@ -141,8 +148,6 @@ def init(
     explain_data_errors()
     if watched and size() > 1:
         _start_watch()
-    if comm is None and (problem := missing_neighbours(size(), local_size())):
-        logger.warning("hvdkit: %s", problem)
     if rank() == 0:
         _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
 
@@ -151,6 +156,26 @@ def environment_before_init() -> dict[str, str]:
     """This process's environment without what `init` has set: that of a job of its own."""
     kept = {name: os.environ.get(name) for name in os.environ} | _changed_variables
     return {name: value for name, value in kept.items() if value is not None}
+
+
+def _require_neighbours() -> None:
+    """End the processes of a launcher whose ranks did not find each other."""
+    missing = missing_neighbours(size(), local_size())
+    if missing is None:
+        return
+    if not missing.is_error:
+        if missing.is_said_here:
+            logger.warning("hvdkit: %s", missing.text)
+        return
+    mpi_ops.shutdown()
+    if missing.is_said_here:
+        raise HvdkitError(missing.text)
+    # The launcher may end all processes when the first has ended: leave that to the one that
+    # explains it, and end with the same status.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    time.sleep(_OTHERS_SPEAK_SECONDS)
+    sys.exit(f"hvdkit: {missing.text.partition(':')[0]}. The first of them says more.")
 
 
 def _start_watch() -> None:
