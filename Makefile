@@ -8,7 +8,7 @@ MPI ?= wheel
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-EXTRAS := cpu,examples,dev
+EXTRAS := cpu,examples,ray,spark,dev
 ifeq ($(MPI),wheel)
 EXTRAS := $(EXTRAS),mpi
 endif
@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What decides how Horovod is compiled; where that has not changed, `hvdkit build` says so at once.
 RECIPE := $(shell find hvdkit_cli/building -name '*.py' -o -name '*.h')
 # shellcheck follows them into mpi/lib, whose variables are declared where it is sourced.
-SHELL_SCRIPTS = $(wildcard mpi/*.sh mpi/*.sbatch) .ci/run
+SHELL_SCRIPTS = $(wildcard mpi/*.sh mpi/*.sbatch mpi/kubernetes/*.sh tests/*/*.sh) .ci/run
 
 # horovodrun starts the mpirun that is first on PATH.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"

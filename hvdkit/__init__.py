@@ -16,7 +16,16 @@ if os.environ.get("HVDKIT_LOG_LEVEL", "").upper() != "DEBUG":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 if TYPE_CHECKING:
-    from hvdkit import callbacks, checkpoint, elastic, exchange, nonfinite, parallel
+    from hvdkit import (
+        callbacks,
+        checkpoint,
+        elastic,
+        exchange,
+        nonfinite,
+        parallel,
+        ray,
+        spark,
+    )
     from hvdkit.collectives import (
         allgather,
         allreduce,
@@ -75,6 +84,7 @@ if TYPE_CHECKING:
     )
     from hvdkit.errors import (
         CollectiveError,
+        FunctionError,
         HvdkitError,
         InstallationError,
         NonfiniteGradientError,
@@ -82,7 +92,7 @@ if TYPE_CHECKING:
         RankMismatchError,
     )
     from hvdkit.exchange.compression.casts import Compression
-    from hvdkit.launch import FunctionError, run
+    from hvdkit.launch import run
     from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
     from hvdkit.mesh.mesh import Mesh, set_mesh
     from hvdkit.optimizers.distributed import (
@@ -109,9 +119,11 @@ else:
             "hvdkit.checkpoint": "",
             "hvdkit.elastic": "",
             "hvdkit.parallel": "",
+            "hvdkit.ray": "",
+            "hvdkit.spark": "",
             "hvdkit.errors": (
-                "CollectiveError HvdkitError InstallationError NonfiniteGradientError "
-                "NotInitializedError RankMismatchError"
+                "CollectiveError FunctionError HvdkitError InstallationError "
+                "NonfiniteGradientError NotInitializedError RankMismatchError"
             ),
         },
         training={
@@ -137,7 +149,7 @@ else:
                 "rank_op rocm_built size size_op"
             ),
             "hvdkit.exchange.compression.casts": "Compression",
-            "hvdkit.launch": "FunctionError run",
+            "hvdkit.launch": "run",
             "hvdkit.layers.sync_batch_normalization": "SyncBatchNormalization",
             "hvdkit.mesh.mesh": "Mesh set_mesh",
             "hvdkit.optimizers.distributed": (
@@ -226,6 +238,7 @@ __all__ = [
     "process_set_included_op",
     "rank",
     "rank_op",
+    "ray",
     "reducescatter",
     "remove_process_set",
     "rocm_built",
@@ -236,6 +249,7 @@ __all__ = [
     "shutdown",
     "size",
     "size_op",
+    "spark",
     "start_timeline",
     "stop_timeline",
     "strategy",

@@ -33,5 +33,17 @@ class NonfiniteGradientError(HvdkitError, ArithmeticError):
     """Gradients held NaN or Inf, and the optimizer was told to stop; raised alike on every rank."""
 
 
+class FunctionError(HvdkitError):
+    """A function that was called on several ranks failed on one; its own error is the cause.
+
+    Attributes:
+        rank: the rank that failed first.
+    """
+
+    def __init__(self, message: str, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
 class CheckpointError(HvdkitError):
     """A checkpoint can't be written, or none can be read; raised alike on every rank."""

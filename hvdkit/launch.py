@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from hvdkit.engine import CollectiveError, HvdkitError, several_ranks, topology
 from hvdkit.engine.startup import environment_before_init
+from hvdkit.errors import FunctionError
 from hvdkit_cli.building.process import end_tree
 from hvdkit_cli.doctor.trial import trial_environment
 from hvdkit_cli.rank import Ended, read_ended, write_call
@@ -23,18 +24,6 @@ from hvdkit_cli.rank import Ended, read_ended, write_call
 Result = TypeVar("Result")
 _LINES_SHOWN = 20
 _HOROVODRUN = "from hvdkit_cli.horovodrun import main; main()"
-
-
-class FunctionError(HvdkitError):
-    """The function of `hvd.run` failed on a rank; the rank's own error is the cause.
-
-    Attributes:
-        rank: the rank that failed first.
-    """
-
-    def __init__(self, message: str, rank: int) -> None:
-        super().__init__(message)
-        self.rank = rank
 
 
 def run(

@@ -21,9 +21,18 @@ def forward_to_ranks(number: signal.Signals = signal.SIGUSR1) -> None:
     """
 
     def forward(_: int, frame: FrameType | None) -> None:
-        _send(psutil.Process(), number)
+        send_to_listeners(number)
 
     signal.signal(number, forward)
+
+
+def send_to_listeners(number: signal.Signals) -> bool:
+    """Send a signal to those processes below this one that have a handler for it.
+
+    Returns:
+        Whether there was one.
+    """
+    return _send(psutil.Process(), number)
 
 
 @contextlib.contextmanager
@@ -47,12 +56,15 @@ def shells_replaced() -> Iterator[None]:
         os.execve = execve
 
 
-def _send(process: psutil.Process, number: signal.Signals) -> None:
+def _send(process: psutil.Process, number: signal.Signals) -> bool:
+    sent = False
     for child in process.children():
         if _catches(child.pid, number):
             os.kill(child.pid, number)
+            sent = True
         else:
-            _send(child, number)
+            sent |= _send(child, number)
+    return sent
 
 
 def _catches(pid: int, number: int) -> bool:

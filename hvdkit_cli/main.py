@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -88,6 +89,94 @@ def doctor_command(json_: bool, timeout: float, hosts: str | None, interface: st
     else:
         Console().print(as_table(checks))
     sys.exit(any(check.failed for check in checks))
+
+
+def _elastic(context: click.Context, option: click.Parameter, text: str | None) -> Any:
+    """The fewest and the most ranks of `--elastic 2:8`."""
+    if text is None:
+        return None
+    fewest, _, most = text.partition(":")
+    if not fewest.isdigit() or not most.isdigit() or not 0 < int(fewest) <= int(most):
+        raise click.BadParameter(f"'{text}' is not FEWEST:MOST, such as 2:8.")
+    return int(fewest), int(most)
+
+
+@cli.command("run", context_settings={**_HELP, "allow_interspersed_args": False})
+@click.option("-np", "-n", "ranks", type=click.IntRange(min=1), help="Number of ranks.")
+@click.option("-H", "--hosts", help="Hosts and slots, as h1:4,h2:4.")
+@click.option("--hostfile", type=click.Path(path_type=Path), help="The same from a file.")
+@click.option("--elastic", metavar="MIN:MAX", callback=_elastic, help="Ranks may come and go.")
+@click.option("--discover", metavar="COMMAND", help="Prints the hosts of an elastic job.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["auto", "mpirun", "srun", "gloo"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--interface", metavar="NET", help="Network interface (eth0), or network.")
+@click.option(
+    "--bind",
+    type=click.Choice(["auto", "core", "numa", "none"]),
+    default="auto",
+    show_default=True,
+    help="How ranks are bound to cores.",
+)
+@click.option("-x", "variables", metavar="NAME[=VALUE]", multiple=True, help="For the ranks.")
+@click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@click.option(
+    "--log-dir",
+    type=click.Path(path_type=Path),
+    help="Folder for a log of each rank. Default: a new one in hvdkit-logs.",
+)
+@click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Start again so often when a process or a host was lost; not after a script's own error.",
+)
+@click.option(
+    "--start-timeout",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="Seconds within which all ranks have to be there.",
+)
+@click.option(
+    "--lost-timeout",
+    type=click.FloatRange(min=5),
+    default=30.0,
+    show_default=True,
+    help="Seconds without a word from a host after which it is lost.",
+)
+@click.option("--all-output", "-v", "--verbose", is_flag=True, help="Show what all ranks print.")
+@click.option("--dry-run", is_flag=True, help="Print the launcher's command and stop.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run_command(
+    command: tuple[str, ...],
+    log_dir: Path | None,
+    restarts: int,
+    start_timeout: float,
+    lost_timeout: float,
+    all_output: bool,
+    dry_run: bool,
+    **asked: Any,
+) -> None:
+    """Start a job, watch over it, and end with its true exit status: [options] -- COMMAND.
+
+    Finds what starts the ranks: Slurm's srun, mpirun, or Gloo. Each rank has a log file; the
+    terminal shows rank 0. See docs/running.md.
+    """
+    from hvdkit_cli.run import command as running
+    from hvdkit_cli.run.attempt import Limits
+    from hvdkit_cli.run.request import Request
+
+    request = Request(command, **asked)
+    if dry_run:
+        click.echo(running.dry_run(request))
+        return
+    limits = Limits(start_timeout, lost_timeout)
+    sys.exit(running.run(request, running.Options(log_dir, restarts, limits, all_output)))
 
 
 # What a script is given is its own affair, --help too.

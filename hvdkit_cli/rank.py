@@ -1,4 +1,4 @@
-"""What each rank of `hvd.run` does: call the function, and write down how it ended.
+"""What each rank of `hvd.run` and its kind does: call the function, and write down how it ended.
 
 It loads neither TensorFlow nor Horovod: the function does, if it needs them.
 """
@@ -48,9 +48,16 @@ def read_ended(folder: Path, rank: int) -> Ended | None:
     return pickle.loads(file.read_bytes()) if file.exists() else None
 
 
-def main(folder: Path) -> None:
-    """Call the function of this rank."""
-    rank = next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
+def main(folder: Path, number: int | None = None) -> None:
+    """Call the function of this rank.
+
+    Args:
+        folder: Where the call is, and where the end is written down.
+        number: What `read_ended` is asked for; default: the rank.
+    """
+    rank = number
+    if rank is None:
+        rank = next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
     try:
         function, args, kwargs = pickle.loads((folder / CALL).read_bytes())
         value = cloudpickle.dumps(function(*args, **kwargs))

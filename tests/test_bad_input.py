@@ -114,7 +114,7 @@ CASES = [
         ranks=3,
         error=("KeyError: 'only on rank 1'",),
         named="an exception on rank 1 (host",
-        long=("gloo",),
+        long=LAUNCHERS,
     ),
     Case(
         "one_rank_fails.py",
@@ -130,6 +130,7 @@ CASES = [
         named="rank 1 left while other ranks still needed it",
         traceback=False,
         launchers=("mpi",),
+        long=("mpi",),
     ),
     Case(
         "data.py",

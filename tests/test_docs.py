@@ -49,7 +49,8 @@ def _examples(wanted: Callable[[str], bool]) -> list:
         for number, code in enumerate(_PYTHON.findall((ROOT / page).read_text()))
         if wanted(code)
         and ("hvd.init()\n" in code or "hvd.init()  #" in code)
-        and "hvd.run(" not in code  # starts the ranks itself, with functions of a notebook
+        # What starts the ranks itself, with functions of a notebook.
+        and not re.search(r"hvd\.((ray|spark)\.)?run\(", code)
     ]
 
 

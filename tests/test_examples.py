@@ -43,6 +43,7 @@ def test_example(example: str, launcher: str, ranks: int) -> None:
     _require_result(finished, ranks, at_least=0.85)
 
 
+@pytest.mark.long
 def test_defaults_reach_the_accuracy_and_the_best_model_is_saved(tmp_path: Path) -> None:
     saved = tmp_path / "best.keras"
     finished = run_ranks(

@@ -24,7 +24,8 @@ ROWS = (
     {"checkpoint", "state"},
     {"callbacks", "parallel", "export"},
     {"training", "elastic"},
-    {"hvdkit", "__main__", "horovod_modules", "launch", "nonfinite"},
+    {"jobs"},
+    {"hvdkit", "__main__", "horovod_modules", "launch", "nonfinite", "ray", "spark"},
 )
 LEVELS = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 LAZY = (
@@ -33,6 +34,8 @@ LAZY = (
     "hvdkit.checkpoint",
     "hvdkit.elastic",
     "hvdkit.parallel",
+    "hvdkit.ray",
+    "hvdkit.spark",
 )
 
 

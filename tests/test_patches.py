@@ -98,7 +98,8 @@ def test_import_changes_nothing() -> None:
 
 def test_a_model_that_was_trained_before_init_goes_on_on_several_ranks() -> None:
     """Its steps are made again, and its layers with constants are found."""
-    job = run_ranks("mpi", 2, ["-c", _TRAINED_BEFORE_INIT], timeout=180).require_success()
+    job = run_ranks("mpi", 2, ["-c", _TRAINED_BEFORE_INIT], timeout=180, forked=True)
+    job.require_success()
     assert job.output.count("TRAINED") == 2
 
 

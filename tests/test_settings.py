@@ -11,7 +11,8 @@ from launch import run_ranks
 
 from hvdkit.engine import several_hosts
 from hvdkit.engine.cores import cgroup_quota, threads_per_rank
-from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
+from hvdkit.engine.launcher import Launch, read_launch
+from hvdkit.engine.neighbours import missing_neighbours
 from hvdkit.engine.same_versions import different_versions
 from hvdkit.engine.settings import before_start, idle_cores_advice, set_variable
 
@@ -73,12 +74,28 @@ def test_cgroup_quota_v2_and_v1(tmp_path: Path) -> None:
             Launch("horovodrun over Gloo", 2, 1, is_elastic=True),
         ),
         ({"PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}, Launch("MPICH or Intel MPI", 8, 4)),
+        (
+            {
+                "SLURM_STEP_NUM_TASKS": "5",
+                "SLURM_STEP_TASKS_PER_NODE": "1(x2),3",
+                "SLURM_NODEID": "2",
+            },
+            Launch("srun", 5, 3),
+        ),
+        # A job's script, without srun.
+        ({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}, Launch("python", 1, 1)),
     ],
 )
 def test_launchers_are_recognised(environ: dict[str, str], launch: Launch) -> None:
     assert read_launch(environ) == launch
 
 
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "8",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "3",
+}
+MPICH = {"PMI_SIZE": "8", "PMI_RANK": "3", "MPI_LOCALNRANKS": "4"}
 SRUN = {
     "SLURM_STEP_NUM_TASKS": "4",
     "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
@@ -89,24 +106,52 @@ SRUN = {
 }
 
 
+SAID, SAID_ELSEWHERE = True, False
+
+
 @pytest.mark.parametrize(
-    ("size", "local_size", "changed", "said"),
+    ("size", "local_size", "changed", "text", "is_said_here", "is_error"),
     [
-        (4, 2, {}, None),
-        (4, 1, {}, "MPI sees 1 of them there"),
-        (4, 1, {"SLURM_LOCALID": "1"}, None),
-        (1, 1, {"SLURM_PROCID": "0"}, "each of them is a job of one rank"),
-        (1, 1, {}, None),
-        (1, 1, {"SLURM_PROCID": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, None),
-        (4, 2, {"SLURM_STEP_TASKS_PER_NODE": "1,3", "SLURM_NODEID": "1"}, "has started 3 tasks"),
+        (4, 1, {}, "MPI sees 1 of them there", SAID, False),
+        (4, 1, {"SLURM_LOCALID": "1"}, "MPI sees 1 of them there", SAID_ELSEWHERE, False),
+        (4, 2, {"SLURM_STEP_TASKS_PER_NODE": "1,3"}, "has started 3 tasks", SAID, False),
+        (1, 1, {"SLURM_PROCID": "0"}, "srun has started 4 tasks, but each", SAID, True),
+        (1, 1, {}, "srun has started 4 tasks, but each", SAID_ELSEWHERE, True),
+        (1, 1, OPEN_MPI, "mpirun has started 8 processes, but each", SAID_ELSEWHERE, True),
+        (1, 1, {**MPICH, "PMI_RANK": "0"}, "mpirun has started 8 processes", SAID, True),
+        (1, 1, {"SLURM_STEP_NUM_TASKS": "", "SLURM_NTASKS": "4"}, "has 4 tasks", SAID, False),
     ],
 )
-def test_tasks_of_srun_that_did_not_find_each_other(
-    size: int, local_size: int, changed: dict[str, str], said: str | None
+def test_ranks_that_did_not_find_each_other(
+    size: int,
+    local_size: int,
+    changed: dict[str, str],
+    text: str,
+    is_said_here: bool,
+    is_error: bool,
 ) -> None:
     """One task of a host says it, or one of all where each is alone."""
-    problem = missing_neighbours(size, local_size, SRUN | changed)
-    assert (problem is None) if said is None else (said in (problem or ""))
+    missing = missing_neighbours(size, local_size, SRUN | changed)
+    assert missing is not None
+    assert text in missing.text
+    assert (missing.is_said_here, missing.is_error) == (is_said_here, is_error)
+
+
+@pytest.mark.parametrize(
+    ("size", "local_size", "environ"),
+    [
+        (1, 1, {}),
+        (4, 2, SRUN),
+        (1, 1, SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "0,1"}),
+        (1, 1, SRUN | {"HVDKIT_ALONE": "1"}),
+        (1, 1, OPEN_MPI | {"HVDKIT_ALONE": "1"}),
+        # mpirun started fewer ranks than the allocation has tasks, through a step of srun's.
+        (2, 1, SRUN | OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "2", "SLURM_NTASKS": "8"}),
+        (1, 1, SRUN | OPEN_MPI | {"HOROVOD_SIZE": "1", "HOROVOD_LOCAL_SIZE": "1"}),
+    ],
+)
+def test_ranks_that_found_each_other(size: int, local_size: int, environ: dict[str, str]) -> None:
+    assert missing_neighbours(size, local_size, environ) is None
 
 
 def test_the_environment_wins_over_defaults_and_arguments_over_it() -> None:
@@ -187,6 +232,7 @@ def test_the_user_sets_threads() -> None:
     assert "OMP_NUM_THREADS = 1 (from the environment)" in job.require_success().output
 
 
+@pytest.mark.long
 def test_too_late_is_said() -> None:
     script = (
         "import tensorflow as tf; tf.constant(1); from mpi4py import MPI; "

@@ -30,7 +30,8 @@ def _texts(source: Path) -> Iterator[str]:
 def _messages() -> list[str]:
     """What hvdkit's sources can say."""
     python = [path for name in ("hvdkit", "hvdkit_cli") for path in (ROOT / name).rglob("*.py")]
-    shell = "\n".join(path.read_text() for path in (ROOT / "mpi").rglob("*.sh"))
+    scripts = [path for kind in ("*.sh", "*.yaml") for path in (ROOT / "mpi").rglob(kind)]
+    shell = "\n".join(path.read_text() for path in scripts)
     values = re.sub(r"\$\(\(.*?\)\)|\$\{[^}]*\}|\$\w+", "\0", shell)
     return [*(text for path in python for text in _texts(path)), *values.splitlines()]
 

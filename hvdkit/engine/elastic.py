@@ -8,6 +8,7 @@ When the ranks find each other again, it says who is which rank.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -112,6 +113,11 @@ def count_world() -> None:
         _worlds_variable.assign(_worlds)
 
 
+def tell_of_new_hosts() -> None:
+    """Let who is `listening` know that ranks wait to join; for rank 0 of a launcher of our own."""
+    notification_manager.handle_hosts_updated(int(time.time()), HostUpdateResult.added)
+
+
 def find_each_other_again() -> None:
     """Leave the present ranks and become one of the next: those that live, and new ones.
 
@@ -137,5 +143,6 @@ __all__ = [
     "listening",
     "of_this_world",
     "require_inside",
+    "tell_of_new_hosts",
     "world_number",
 ]

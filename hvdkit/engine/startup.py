@@ -7,18 +7,19 @@ import ctypes
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hvdkit import patches
 from hvdkit.engine.alone import own_ranks
-from hvdkit.engine.cores import affinity
-from hvdkit.engine.launcher import Launch, missing_neighbours, read_launch
+from hvdkit.engine.host_cores import cores_of_neighbours
+from hvdkit.engine.launcher import Launch, read_launch
 from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
+from hvdkit.engine.neighbours import missing_neighbours
 from hvdkit.engine.run_settings import (
     check_settings,
     deterministic_settings,
@@ -34,7 +35,7 @@ from hvdkit.engine.settings import (
     watch_limit,
 )
 from hvdkit.engine.several_hosts import several_hosts_settings
-from hvdkit.engine.topology import local_rank, local_size, mpi_enabled, rank, size
+from hvdkit.engine.topology import local_rank, local_size, rank, size
 from hvdkit.errors import HvdkitError
 from hvdkit.watch import startup as watching
 from hvdkit.watch.causes import install as explain_data_errors
@@ -43,6 +44,7 @@ from hvdkit.watch.start_limit import start_limit
 logger = logging.getLogger("hvdkit")
 
 _LAST_WORDS_SECONDS = 1.0
+_OTHERS_SPEAK_SECONDS = 5.0
 
 # Variables that `init` has set or changed, with what they held before.
 _changed_variables: dict[str, str | None] = {}
@@ -92,9 +94,10 @@ def init(
     with a message.
 
     Raises:
-        HvdkitError: the ranks could not find each other; they had been started over MPI and
-            shut down, which MPI does not allow twice; or `deterministic=True` comes after the
-            start.
+        HvdkitError: the ranks could not find each other, or each found only itself (one process
+            explains it, the others end with `SystemExit` and a line); they had been started over
+            MPI and shut down, which MPI does not allow twice; or `deterministic=True` comes after
+            the start.
         ValueError: an argument is out of range.
     """
     patches.need(patches.FIT)
@@ -140,7 +143,9 @@ def init(
                 f"the ranks of this job could not be started ({launch.launcher}, "
                 f"{launch.size} ranks expected): {error}"
             ) from error
-        neighbours = _neighbours()
+        if comm is None:
+            _require_neighbours()
+        neighbours = cores_of_neighbours()
         for some, missed in (
             set_threads(neighbours, threads),
             set_gpu(local_rank(), size()) if pin_gpu else ([], []),
@@ -152,8 +157,6 @@ def init(
             _start_watch()
         if size() > local_size() and not launch.is_elastic:
             require_same_versions()
-    if comm is None and (problem := missing_neighbours(size(), local_size())):
-        logger.warning("hvdkit: %s", problem)
     if rank() == 0:
         _report(launch, settings, too_late, idle_cores_advice(launch, neighbours))
 
@@ -162,6 +165,26 @@ def environment_before_init() -> dict[str, str]:
     """This process's environment without what `init` has set: that of a job of its own."""
     kept = {name: os.environ.get(name) for name in os.environ} | _changed_variables
     return {name: value for name, value in kept.items() if value is not None}
+
+
+def _require_neighbours() -> None:
+    """End the processes of a launcher whose ranks did not find each other."""
+    missing = missing_neighbours(size(), local_size())
+    if missing is None:
+        return
+    if not missing.is_error:
+        if missing.is_said_here:
+            logger.warning("hvdkit: %s", missing.text)
+        return
+    mpi_ops.shutdown()
+    if missing.is_said_here:
+        raise HvdkitError(missing.text)
+    # The launcher may end all processes when the first has ended: leave that to the one that
+    # explains it, and end with the same status.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    time.sleep(_OTHERS_SPEAK_SECONDS)
+    sys.exit(f"hvdkit: {missing.text.partition(':')[0]}. The first of them says more.")
 
 
 def _start_watch() -> None:
@@ -197,29 +220,6 @@ def _mpi_was_finalized() -> bool:
     except AttributeError:  # Horovod was built without MPI
         return False
     return bool(finalized.value)
-
-
-def _neighbours() -> list[frozenset[int]]:
-    """The cores of each rank on this host.
-
-    Over MPI the ranks tell each other. Gloo's launcher binds nothing, so there they are equal.
-    """
-    own = affinity()
-    # Also a rank that is alone on its host: those of other hosts wait for it to come.
-    if not mpi_enabled() or size() == 1:
-        return [own] * local_size()
-    from mpi4py import MPI
-
-    world = MPI.COMM_WORLD
-    if world.Get_size() != size():  # the job is a part of MPI's world
-        return [own] * local_size()
-    host = world.Split_type(MPI.COMM_TYPE_SHARED)
-    mask = np.zeros(4096, np.uint8)
-    mask[list(own)] = 1
-    masks = np.zeros((host.Get_size(), mask.size), np.uint8)
-    host.Allgather(mask, masks)
-    host.Free()
-    return [frozenset(np.flatnonzero(row).tolist()) for row in masks]
 
 
 def _report(

@@ -11,6 +11,7 @@ from typing import Any
 from hvdkit.watch.judge import Stall
 from hvdkit.watch.messages import INTERRUPTED
 
+HEAD = " hvdkit: the job failed "
 _WIDTH = 78
 
 # How `doing` of `stall` begins for a rank that waits itself.
@@ -53,7 +54,7 @@ def numbers(ranks: Iterable[int]) -> str:
 
 def block(title: str, body: str = "") -> str:
     """The message, marked off from what else the ranks print."""
-    head = " hvdkit: the job failed ".center(_WIDTH, "=")
+    head = HEAD.center(_WIDTH, "=")
     text = "\n".join(part.rstrip() for part in (title, body) if part)
     return f"\n{head}\n{text}\n{'=' * _WIDTH}\n"
 

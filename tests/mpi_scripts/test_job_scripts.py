@@ -87,3 +87,30 @@ def test_pbs_cores_of_a_rank_agree():
     )
     ncpus, mpiprocs, ompthreads = map(int, select.groups())
     assert ompthreads * mpiprocs == ncpus
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "asked", "said"),
+    [
+        (75, "RUNNING", "requeue 1", "queued again"),
+        (75, "COMPLETING", "", "the job is COMPLETING and stays so"),
+        (3, "RUNNING", "", ""),
+        (0, "RUNNING", "", ""),
+    ],
+)
+def test_only_a_running_job_that_has_saved_is_queued_again(
+    sandbox: Sandbox, status: int, state: str, asked: str, said: str
+):
+    """A cancelled one may have saved, too."""
+    write_executable(sandbox.bin / "squeue", f"#!/bin/sh\necho {state}\n")
+    write_executable(sandbox.bin / "scontrol", '#!/bin/sh\necho "$@"\n')
+    result = subprocess.run(
+        [str(MPI / "slurm-requeue.sh"), "sh", "-c", f"exit {status}"],
+        env=sandbox.env | SLURM,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert result.returncode == status
+    assert result.stdout.strip() == asked
+    assert said in result.stderr if said else not result.stderr

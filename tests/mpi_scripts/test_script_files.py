@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from wrapper_sandbox import FLAVOURS, MPI, ROOT, VERSIONS, WRAPPER, Sandbox
+from wrapper_sandbox import FLAVOURS, MPI, VERSIONS, WRAPPER, Sandbox
 
 pytestmark = pytest.mark.quick
 
-SCRIPTS = sorted(path for path in MPI.iterdir() if path.suffix in (".sh", ".sbatch"))
+SCRIPTS = sorted(
+    path for path in [*MPI.glob("*.s*"), *MPI.glob("kubernetes/*.sh")] if path.is_file()
+)
 SOURCED = sorted((MPI / "lib").iterdir())
 
 
@@ -31,6 +32,8 @@ def test_there_are_scripts():
         "hvdkit-mpirun.sh",
         "slurm.sbatch",
         "slurm-gpu.sbatch",
+        "slurm-requeue.sh",
+        "before-stop.sh",
         "pbs.sh",
         "discover-hosts.sh",
     }
@@ -60,22 +63,16 @@ def test_parts_are_sourced_and_not_run(part: Path):
     assert not os.access(part, os.X_OK)
 
 
-def test_kubernetes_manifest():
-    (job,) = yaml.safe_load_all((MPI / "kubernetes.yaml").read_text())
-    assert job["apiVersion"] == "kubeflow.org/v2beta1"
-    assert job["kind"] == "MPIJob"
-    replicas = job["spec"]["mpiReplicaSpecs"]
-    assert set(replicas) == {"Launcher", "Worker"}
-    (launcher,) = replicas["Launcher"]["template"]["spec"]["containers"]
-    assert launcher["command"] == ["mpi/hvdkit-mpirun.sh"]
-    assert (ROOT / launcher["command"][0]).exists()
-    assert job["spec"]["launcherCreationPolicy"] == "WaitForWorkersReady"
-    assert {"PRTE_MCA_plm_ssh_args", "PRTE_MCA_prte_keep_fqdn_hostnames"} <= {
-        variable["name"] for variable in launcher["env"]
-    }
-    ranks = int(launcher["args"][launcher["args"].index("-np") + 1])
-    assert ranks == job["spec"]["slotsPerWorker"] * replicas["Worker"]["replicas"]
-    assert all(isinstance(word, str) for word in launcher["args"])
+def test_commands_of_the_image():
+    """What the Dockerfile runs, as one script each."""
+    text = (MPI / "kubernetes/Dockerfile").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^RUN (.+)$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        result = subprocess.run(
+            [shellcheck(), "--shell=sh", "-"], input=command, capture_output=True, text=True
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
 
 
 def test_readme_links_exist():
@@ -83,7 +80,7 @@ def test_readme_links_exist():
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert links
     for link in links:
-        assert (MPI / link).exists(), link
+        assert (MPI / link.partition("#")[0]).exists(), link
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
