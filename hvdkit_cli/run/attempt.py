@@ -186,10 +186,10 @@ class Attempt:
         if self._signals.count > 1 or not self._alive:
             self._tell_to_end(time.monotonic())
             return
-        if number == signal.SIGINT:
-            self._terminal.say(
-                "hvdkit run: Ctrl-C: the ranks are asked to save and end; once more ends them"
-            )
+        name = "Ctrl-C" if number == signal.SIGINT else number.name
+        self._terminal.say(
+            f"hvdkit run: {name}: the ranks are asked to save and end; once more ends them"
+        )
         self._server.tell(list(self._alive), "ask")
 
     def _on_event(self, event: Event, now: float) -> None:

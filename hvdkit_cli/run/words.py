@@ -71,7 +71,8 @@ def _failure(
     cause = outcome.cause
     if cause is None or outcome.lost_its_launcher:
         end = _status(outcome.launcher)
-        return [f"error: {launcher} {end} while ranks were running; what it said is in {said}."]
+        when = "while ranks were running" if outcome.ends else "before a rank had started"
+        return [f"error: {launcher} {end} {when}; what it said is in {said}."]
     if cause.status == SAVED:
         return [f"{cause.who} has saved and ended (status {SAVED}), and so has the job."]
     lines = [f"error: the job failed after {cause.at:.0f} s: {cause.who} {in_words(cause)}."]
