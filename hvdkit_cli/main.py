@@ -1,5 +1,6 @@
 """The `hvdkit` command and its subcommands. Each imports what it needs when it runs."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,12 @@ def _elastic(context: click.Context, option: click.Parameter, text: str | None) 
     return int(fewest), int(most)
 
 
+def _finite(context: click.Context, option: click.Parameter, seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise click.BadParameter(f"{seconds} is no number of seconds.")
+    return seconds
+
+
 @cli.command("run", context_settings={**_HELP, "allow_interspersed_args": False})
 @click.option("-np", "-n", "ranks", type=click.IntRange(min=1), help="Number of ranks.")
 @click.option("-H", "--hosts", help="Hosts and slots, as h1:4,h2:4.")
@@ -138,6 +145,7 @@ def _elastic(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option(
     "--start-timeout",
     type=click.FloatRange(min=1),
+    callback=_finite,
     default=120.0,
     show_default=True,
     help="Seconds within which all ranks have to be there.",
@@ -145,6 +153,7 @@ def _elastic(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option(
     "--lost-timeout",
     type=click.FloatRange(min=5),
+    callback=_finite,
     default=30.0,
     show_default=True,
     help="Seconds without a word from a host after which it is lost.",

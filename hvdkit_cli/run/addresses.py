@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import psutil
 
+from hvdkit_cli.errors import CommandError
 from hvdkit_cli.run.hosts import Host
 
 LOOPBACK = "127.0.0.1"
@@ -23,6 +24,9 @@ def reachable(hosts: Sequence[Host], interface: str | None) -> list[str]:
     Returns:
         The addresses, the one that only this host can use last; only that one where no rank is
         on another host.
+
+    Raises:
+        CommandError: `interface` is neither.
     """
     own = _own()
     if hosts and all(_is_here(host.name, own) for host in hosts):
@@ -55,4 +59,10 @@ def _is_in(address: str, name: str, interface: str | None) -> bool:
         return True
     if "/" not in interface:
         return name == interface
-    return ipaddress.ip_address(address) in ipaddress.ip_network(interface, strict=False)
+    try:
+        network = ipaddress.ip_network(interface, strict=False)
+    except ValueError as error:
+        raise CommandError(
+            f"--interface {interface} is no network: {error}.", "write it as 10.0.0.0/16, or eth0"
+        ) from error
+    return ipaddress.ip_address(address) in network

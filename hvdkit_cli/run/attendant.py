@@ -142,7 +142,7 @@ class Attendant:
         if order == "release":
             self._released = True
         elif self._status is None and order == "ask":
-            self._script.ask()
+            self._ask()
         elif order == "end":
             self._end_script()
 
@@ -154,9 +154,13 @@ class Attendant:
             return
         self._tell({"type": "signalled"})
         if number == signal.SIGUSR1:
-            self._script.ask()
+            self._ask()
         else:
             self._script.signal(number)
+
+    def _ask(self) -> None:
+        if not self._script.ask() and self._kill_at is None:
+            self._kill_at = time.monotonic() + _END_SECONDS
 
     def _end_script(self) -> None:
         if self._status is None and self._kill_at is None:

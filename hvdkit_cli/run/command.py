@@ -21,7 +21,7 @@ from hvdkit_cli.run.leftovers import adopt_orphans, end_leftovers
 from hvdkit_cli.run.logs import Logs, default_folder
 from hvdkit_cli.run.outcome import Outcome
 from hvdkit_cli.run.places import find_place
-from hvdkit_cli.run.request import Job, Request
+from hvdkit_cli.run.request import Job, Request, without_rank
 from hvdkit_cli.run.screen import Everything, Quiet, Screen, Terminal
 from hvdkit_cli.run.server import Server
 from hvdkit_cli.run.signals import Signals
@@ -64,6 +64,7 @@ def run(request: Request, options: Options) -> int:
     Raises:
         CommandError: it can't be started as it is asked for.
     """
+    _open_closed_files()
     job = make_job(request, os.environ)
     launcher = choose(job)
     terminal = Terminal()
@@ -72,6 +73,7 @@ def run(request: Request, options: Options) -> int:
     terminal.say(f"hvdkit run: {_described(job, launcher)}; logs in {logs.folder}")
     adopt_orphans()
     with Signals() as signals:
+        terminal.is_told_to_end = lambda: signals.first is not None
         for start in range(options.restarts + 1):
             logs.begin(start)
             screen = _screen(options, terminal)
@@ -108,7 +110,7 @@ def make_job(request: Request, environ: Mapping[str, str]) -> Job:
             f"use -np {slots} or less, name more hosts or slots or ask the scheduler for more, "
             "or add --oversubscribe: ranks then share cores and each runs slower",
         )
-    env = dict(environ)
+    env = without_rank(environ)
     for variable in request.variables:
         name, given, value = variable.partition("=")
         if given:
@@ -119,6 +121,15 @@ def make_job(request: Request, environ: Mapping[str, str]) -> Job:
                 f"export it before, or give its value: -x {name}=VALUE",
             )
     return Job(request, place, ranks, env)
+
+
+def _open_closed_files() -> None:
+    """Keep the places of standard input, output and error, which the next files would get."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
 
 
 def _described(job: Job, launcher: Launcher) -> str:

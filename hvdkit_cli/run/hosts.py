@@ -45,11 +45,13 @@ def read_hostfile(path: Path) -> list[Host]:
         CommandError: it can't be read, or names no host.
     """
     try:
-        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
-    except OSError as error:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise CommandError(
-            f"The host file {path} can't be read: {error.strerror}.", "check the path"
+            f"The host file {path} can't be read: {why}.", "check the path"
         ) from error
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     found = []
     for line in filter(None, lines):
         match = _LINE.fullmatch(line)
@@ -58,6 +60,10 @@ def read_hostfile(path: Path) -> list[Host]:
                 f"'{line}' in {path} names no host.", "write a host a line, as h1 slots=4"
             )
         slots = match[2] or match[3]
+        if slots is not None and int(slots) == 0:
+            raise CommandError(
+                f"'{line}' in {path} has no slots.", "give it slots, or leave it out"
+            )
         found.append(Host(match[1], int(slots) if slots else None))
     if not found:
         raise CommandError(f"The host file {path} names no host.", "write a host a line")

@@ -70,9 +70,13 @@ class Logs:
         """The last lines of this start in a log; empty if there are none."""
         if name not in self._files:
             return []
-        with self.path(name).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+        try:
+            with self.path(name).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                text = file.read().decode(errors="replace")
+        except OSError as error:
+            self._warn(f"{self.path(name)} can't be read any more: {error.strerror}.")
+            return []
         own = text.rpartition(self._heading)[2]
         return own.splitlines()[-lines:]
 

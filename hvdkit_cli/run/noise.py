@@ -6,7 +6,7 @@ import re
 
 _HEAD = re.compile(
     rb"(?:\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+: (?P<old>[IWEF]) "
-    rb"|(?P<new>[IWEF])\d{4} \d\d:\d\d:[\d.]+ +\d+ )[\w./-]+:\d+\] "
+    rb"|(?P<new>[IWEF])\d{4} \d\d:\d\d:[\d.]+ +\d+ )[\w./-]+\.cc:\d+\] "
 )
 # Warnings and errors that say nothing about the job.
 _KNOWN = re.compile(
@@ -17,22 +17,23 @@ _KNOWN = re.compile(
     rb"|Local rendezvous is aborting with status: OUT_OF_RANGE"
 )
 # Lines without a head.
-_OTHERS = (
-    b"WARNING: All log messages before absl::InitializeLog() is called",
-    b"To enable the following instructions: ",
+_OTHERS = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
+    rb"|To enable the following instructions: .*rebuild TensorFlow"
 )
 # How a line begins that may become such a one. TensorFlow writes a line at once, so that all of
 # this is there, or nothing.
 _BEGINNING = re.compile(
     rb"\d{4}-\d\d-\d\d \d\d:|[IWEF]\d{4} \d\d:|WARNING: All log mess|To enable the follow"
 )
+_LONGEST_LINE = 2**13
 
 
 def is_noise(line: bytes) -> bool:
     """Whether a line is TensorFlow's start-up log: its messages below warnings, and known ones."""
     head = _HEAD.match(line)
     if head is None:
-        return line.startswith(_OTHERS)
+        return _OTHERS.match(line) is not None
     level = head["old"] or head["new"]
     return level == b"I" or _KNOWN.search(line) is not None
 
@@ -50,7 +51,8 @@ class NoiseFilter:
         if rest.endswith((b"\n", b"\r")):
             lines, rest = [*lines, rest], b""
         kept = [line for line in lines if self._is_wanted(line)]
-        if rest and not self._is_inside_line and _BEGINNING.match(rest):
+        may_be_noise = len(rest) < _LONGEST_LINE and _BEGINNING.match(rest) is not None
+        if rest and not self._is_inside_line and may_be_noise:
             self._held = rest
         else:
             self._held = b""

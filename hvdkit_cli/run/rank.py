@@ -103,7 +103,7 @@ def _messages(wire: Wire) -> dict[str, Message]:
 
 
 def _cannot_start(wire: Wire, said: str) -> int:
-    wire.send(ERR, f"hvdkit run: error: {said}\n".encode())
+    wire.send(ERR, f"hvdkit run: error: {said}\n".encode(errors="surrogateescape"))
     wire.tell({"type": "ended", "status": CANNOT_START})
     try:
         while "release" not in _messages(wire):

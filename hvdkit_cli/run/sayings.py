@@ -7,6 +7,8 @@ import re
 _BLOCK_BEGINS = re.compile(rb"=+ hvdkit: the job failed =+")
 _BLOCK_ENDS = re.compile(rb"=+")
 _NOTE = b"hvdkit: "
+# No message has longer lines: what is after that is not looked at.
+_LONGEST_LINE = 2**16
 
 
 class Sayings:
@@ -18,7 +20,8 @@ class Sayings:
 
     def found(self, data: bytes) -> list[bytes]:
         """The messages that the next bytes complete: whole blocks, and notes of a line."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[:_LONGEST_LINE]
         return [saying for line in lines if (saying := self._added(line)) is not None]
 
     def _added(self, line: bytes) -> bytes | None:

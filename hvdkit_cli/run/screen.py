@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
+import select
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Protocol
 
 from hvdkit_cli.run.noise import NoiseFilter
@@ -15,30 +16,54 @@ OUT_FD, ERR_FD = 1, 2
 # Rank 0 may be about to say the same.
 _PATIENCE_SECONDS = 1.0
 _HELD_SECONDS = 0.3
+# A pipe that has room for anything has room for these.
+_WRITE_BYTES = select.PIPE_BUF
+_WAIT_SECONDS = 0.2
+# How long a reader that has stopped is waited for when the job is told to end.
+_STALLED_SECONDS = 2.0
+# Lines that are longer are shown in pieces.
+_LONGEST_LINE = 2**16
 
 
 class Terminal:
-    """This process's standard output and error, byte by byte."""
+    """This process's standard output and error, byte by byte.
+
+    Attributes:
+        is_told_to_end: whether nobody may wait any more for a reader that has stopped.
+    """
 
     def __init__(self) -> None:
+        self.is_told_to_end: Callable[[], bool] = lambda: False
         self._is_fresh = True
+        self._is_stalled = False
 
     def write(self, fd: int, data: bytes) -> None:
         """Write bytes; where nobody reads any more they are in the logs only."""
         if not data:
             return
         self._is_fresh = data.endswith(b"\n")
+        rest = memoryview(data)
         try:
-            while data:
-                data = data[os.write(fd, data) :]
+            while rest and self._has_room(fd):
+                rest = rest[_written(fd, rest[:_WRITE_BYTES]) :]
         except OSError:
             return  # such as `hvdkit run ... | head`, or a terminal that was closed
 
+    def _has_room(self, fd: int) -> bool:
+        """Wait until somebody reads; False if nobody does, and the job has to end."""
+        stopped = time.monotonic()
+        while not select.select([], [fd], [], 0 if self._is_stalled else _WAIT_SECONDS)[1]:
+            late = self._is_stalled or time.monotonic() - stopped > _STALLED_SECONDS
+            if late and self.is_told_to_end():
+                self._is_stalled = True
+                return False
+        self._is_stalled = False
+        return True
+
     def say(self, text: str) -> None:
         """Say something on lines of its own."""
-        sys.stderr.flush()
         begin = "" if self._is_fresh else "\n"
-        self.write(ERR_FD, f"{begin}{text}\n".encode())
+        self.write(ERR_FD, f"{begin}{text}\n".encode(errors="surrogateescape"))
 
 
 class Screen(Protocol):
@@ -131,6 +156,8 @@ class Everything:
     def printed(self, rank: str, data: bytes, *, is_error: bool) -> None:
         """A rank has printed something."""
         *lines, rest = (self._rests.get((rank, is_error), b"") + data).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
         self._rests[rank, is_error] = rest
         text = b"".join(_with_rank(rank, line) for line in lines)
         self._terminal.write(ERR_FD if is_error else OUT_FD, text)
@@ -145,6 +172,13 @@ class Everything:
                 self._terminal.write(ERR_FD if is_error else OUT_FD, _with_rank(rank, rest))
         self._rests = {}
         return True
+
+
+def _written(fd: int, data: memoryview) -> int:
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:  # of a pipe that somebody else has made so
+        return 0
 
 
 def _with_rank(rank: str, line: bytes) -> bytes:

@@ -65,12 +65,17 @@ class Script:
             self._process.wait()
         return self._process.returncode
 
-    def ask(self) -> None:
-        """Ask it to save and end; one that does not listen is told to end."""
+    def ask(self) -> bool:
+        """Ask it to save and end; returns whether it listens.
+
+        One that does not listen to SIGUSR1 gets SIGTERM.
+        """
         from hvdkit_cli.forwarding import send_to_listeners  # psutil takes a while to load
 
-        if not send_to_listeners(signal.SIGUSR1):
-            self.signal(signal.SIGTERM)
+        if send_to_listeners(signal.SIGUSR1) or send_to_listeners(signal.SIGTERM):
+            return True
+        self.signal(signal.SIGTERM)
+        return False
 
     def signal(self, number: int) -> None:
         """Send a signal to it and to what it has started."""

@@ -121,7 +121,7 @@ def parsed(content: bytes) -> Message:
     """
     try:
         message = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConnectionError(f"no message: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise ConnectionError("no message")

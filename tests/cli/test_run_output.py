@@ -7,7 +7,9 @@ import pty
 import random
 import select
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from run_jobs import HVDKIT, LAUNCHERS, run, script
 from hvdkit_cli.run import screen as screen_module
 from hvdkit_cli.run.noise import NoiseFilter
 from hvdkit_cli.run.sayings import Sayings
-from hvdkit_cli.run.screen import Quiet, Terminal
+from hvdkit_cli.run.screen import Everything, Quiet, Screen, Terminal
 
 NOISE = (
     b"2026-11-27 00:07:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations\n",
@@ -34,6 +36,8 @@ WANTED = (
     b"W0000 00:00:1764202020.123456    4321 op.cc:1] a warning of another kind\n",
     b"2026-11-27 is a day\n",
     b"I0000 is no log\n",
+    b"I1127 01:47:00.123456 140234 train.py:12] the script's own log, by absl\n",
+    b"To enable the following instructions: press q\n",
     b"\rEpoch 1: 10%\rEpoch 1: 20%",
     b"\x08\x08\x08 loss: 0.1\n",
     b"\n",
@@ -47,7 +51,7 @@ BLOCK = b"===== hvdkit: the job failed =====\nrank 1 is gone\n==================
 def test_noise_is_left_out_however_it_comes(seed: int) -> None:
     """The lines in any order, in chunks that cut what is wanted wherever they like."""
     rng = random.Random(seed)
-    lines = [*NOISE, *WANTED[:4], *WANTED[5:]] * 3
+    lines = [*NOISE, *WANTED[:6], *WANTED[7:]] * 3
     rng.shuffle(lines)
     passed, filter_ = [], NoiseFilter()
     for line in lines:
@@ -112,6 +116,62 @@ def test_a_terminal_that_is_gone_ends_nothing() -> None:
         Terminal().write(writer, b"nobody reads")
     finally:
         os.close(writer)
+
+
+@pytest.mark.quick
+def test_a_pipe_that_does_not_block_loses_nothing() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = bytes(range(256)) * 4096
+    read = bytearray()
+
+    def slowly() -> None:
+        while chunk := os.read(reader, 10_000):
+            time.sleep(0.001)
+            read.extend(chunk)
+
+    thread = threading.Thread(target=slowly)
+    thread.start()
+    Terminal().write(writer, data)
+    os.close(writer)
+    thread.join(30)
+    os.close(reader)
+    assert bytes(read) == data
+
+
+@pytest.mark.quick
+def test_a_reader_that_has_stopped_is_waited_for_until_the_job_is_told_to_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(screen_module, "_STALLED_SECONDS", 0.3)
+    reader, writer = os.pipe()
+    terminal, told = Terminal(), threading.Event()
+    terminal.is_told_to_end = told.is_set
+    thread = threading.Thread(target=terminal.write, args=(writer, bytes(10**6)))
+    thread.start()
+    thread.join(1)
+    assert thread.is_alive()
+    told.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("begin", [b"", NOISE[0][:30]])
+@pytest.mark.parametrize("kind", [Everything, lambda terminal: Quiet(terminal, filters=True)])
+def test_a_line_without_an_end_is_not_held_back(
+    kind: Callable[[Terminal], Screen], begin: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    screen = kind(Terminal())
+    screen.printed("rank0", begin, is_error=True)
+    for _ in range(100):
+        screen.printed("rank0", b"x" * 2**15, is_error=True)
+    shown = capfd.readouterr().err.count("x")
+    assert 100 * 2**15 - shown <= 2**16
+    screen.close()
+    assert shown + capfd.readouterr().err.count("x") == 100 * 2**15
 
 
 PRINTS = f"""

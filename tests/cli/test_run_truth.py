@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from run_jobs import LAUNCHERS, run, script, stand_in, started, wait_for
+from launch import run_command
+from run_jobs import HVDKIT, LAUNCHERS, run, script, stand_in, started, wait_for
 
 from hvdkit_cli.run.outcome import ElasticOutcome, End, Outcome
 
@@ -77,6 +79,45 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     assert job.status == 127, job.describe()
     said = "hvdkit run: error: nothing-is-called-so can't be started on host"
     assert job.output.count(said) == 1, job.describe()
+
+
+def test_started_in_a_rank_of_another_job(tmp_path: Path) -> None:
+    env = {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "1", "HOROVOD_CONTROLLER": "gloo"}
+    code = "print('SEES', sorted(name for name in os.environ if name.startswith('HOROVOD_')))"
+    job = run("-np", "2", "--launcher", "mpirun", *script(code), logs=tmp_path, env=env)
+    assert job.require_success().output.count("SEES []") == 1, job.describe()
+    assert "SEES []" in (tmp_path / "rank1.log").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("code", ["signal.signal(signal.SIGTERM, signal.SIG_IGN)", "os.kill(0, 0)"])
+def test_a_script_that_does_not_listen_is_ended(code: str, tmp_path: Path) -> None:
+    options = ["-np", "2", *script(f"{code}; {SLEEP}")]
+    with started(*options, logs=tmp_path) as (job, out):
+        for rank in (0, 1):
+            wait_for(tmp_path / f"rank{rank}.log", "PID")
+        job.terminate()
+        assert job.wait(20) == 143, out.read_text()
+        assert "SIGTERM: the ranks are asked to save and end" in out.read_text()
+    require_gone(logs_of(tmp_path))
+
+
+@pytest.mark.long
+def test_logs_that_are_removed_change_no_status(tmp_path: Path) -> None:
+    code = f"import shutil; shutil.rmtree({str(tmp_path / 'logs')!r}, ignore_errors=True); "
+    job = run("-np", "2", *script(f"{code}sys.exit(5)"), logs=tmp_path / "logs")
+    assert job.status == 5, job.describe()
+    assert "ended with exit status 5" in job.output, job.describe()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("closed", ["2>&-", "1>&- <&-"])
+def test_files_that_are_closed(closed: str, tmp_path: Path) -> None:
+    code = f"open({str(tmp_path)!r} + f'/came{{rank}}', 'w'); print(chr(15) * 10); sys.exit(6)"
+    command = shlex.join([*HVDKIT, "--log-dir", str(tmp_path / "logs"), "-np", "2", *script(code)])
+    job = run_command(["bash", "-c", f"{command} {closed}"], timeout=40)
+    assert job.status == 6, job.describe()
+    assert {file.name for file in tmp_path.glob("came*")} == {"came0", "came1"}
 
 
 @pytest.mark.long

@@ -23,6 +23,8 @@ class Mpirun:
         """Why it can't start this job here; None if it can."""
         if job.request.elastic is not None:
             return "MPI has no elastic jobs"
+        if ":" in job.request.command:
+            return "mpirun takes an argument ':' for the beginning of another program"
         missing = on_path(job, "mpirun") and on_path(job, "mpiexec")
         return without_mpi() or (missing and "there is no mpirun on PATH")
 
