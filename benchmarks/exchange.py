@@ -129,13 +129,20 @@ def _table(title: str, measured: dict[str, dict[str, Any]]) -> Table:
 @click.option("--ranks", default="2,4", help="Numbers of ranks, with commas.")
 @click.option("--epochs", default=10)
 @click.option("--seeds", default=1, help="Trainings by each method.")
-@click.option("--output", type=click.Path(path_type=Path), help="Files to write, without ending.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Files to write, without ending; what they hold of other tasks and ranks stays.",
+)
 def curves(
     tasks: str, methods: str, ranks: str, epochs: int, seeds: int, output: Path | None
 ) -> None:
     """Train models of the examples by each method."""
     console = Console(width=110)
+    kept = None if output is None else output.with_suffix(".json")
     results: dict[str, dict[str, list[Curve]]] = {}
+    if kept is not None and kept.exists():
+        results = json.loads(kept.read_text())
     for task, count in itertools.product(tasks.split(","), map(int, ranks.split(","))):
         found: dict[str, list[Curve]] = {method: [] for method in methods.split(",")}
         # Methods in turn, so that a machine that gets slower does so for all.
@@ -144,9 +151,9 @@ def curves(
             found[method].append(run_job("mpi", count, arguments, MARKER)[0])
         results[f"{task}, {count} ranks"] = found
         console.print(_ends(f"{task}, {count} ranks, {epochs} epochs", found))
-    if output is not None:
-        output.with_suffix(".json").write_text(json.dumps(results) + "\n")
-        _draw(results, output.with_suffix(".png"))
+        if kept is not None:
+            kept.write_text(json.dumps(results) + "\n")
+            _draw(results, kept.with_suffix(".png"))
 
 
 def _ends(title: str, found: dict[str, list[Curve]]) -> Table:
