@@ -45,8 +45,11 @@ class Finished:
         return f"the job {end}; it printed:\n{self.output}"
 
 
-# For jobs that run what a user runs, with all packages that are installed.
-LIKE_A_USER = {"PYTHONPATH": str(ROOT)}
+# For jobs that run what a user runs, with the packages that are installed; but for pandas, which a
+# user of Keras may well not have.
+LIKE_A_USER = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/without_pandas'}"}
+
+WITH_PANDAS = {"PYTHONPATH": str(ROOT)}
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -57,7 +60,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     env = dict(os.environ)
     env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env.get("PATH", "")
     env["PYTHONPATH"] = os.pathsep.join(
-        str(ROOT / folder) for folder in (".", "tests", "tests/lean")
+        str(ROOT / folder) for folder in (".", "tests", "tests/lean", "tests/without_pandas")
     )
     env["TF_CPP_MIN_LOG_LEVEL"] = "3"
     env["PYTHONUNBUFFERED"] = "1"

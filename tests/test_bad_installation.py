@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from failing_jobs import LIMIT_SECONDS, SCRIPTS
-from launch import ROOT, run_ranks
+from launch import LIKE_A_USER, run_ranks
 
 
 def horovod_with(folder: Path, **replaced: str) -> dict[str, str]:
@@ -30,7 +30,7 @@ def horovod_with(folder: Path, **replaced: str) -> dict[str, str]:
         for file in list(files[name]):
             file.unlink()
             file.write_text(text)
-    return {"PYTHONPATH": f"{folder}:{ROOT}"}
+    return {"PYTHONPATH": f"{folder}:{LIKE_A_USER['PYTHONPATH']}"}
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,8 @@ def test_readme_starts_with_the_two_commands() -> None:
 
 
 # One after another on the same ranks, with all packages that are installed.
-RANKS = Ranks("mpi", 2, (("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")])),))
+_PATHS = (ROOT, ROOT / "tests", ROOT / "tests/without_pandas")
+RANKS = Ranks("mpi", 2, (("PYTHONPATH", os.pathsep.join(map(str, _PATHS))),))
 # What is set before TensorFlow starts needs a process of its own.
 _NEEDS_A_START = "set_logical_device_configuration"
 

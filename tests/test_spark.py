@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launch import LIKE_A_USER, ROOT, Finished, run_ranks
+from launch import ROOT, WITH_PANDAS, Finished, run_ranks
 
 # Spark needs pandas, its ranks don't.
-LEAN = {"PYTHONPATH": str(ROOT / "tests/lean")}
+LEAN = {"PYTHONPATH": f"{ROOT / 'tests/lean'}:{ROOT / 'tests/without_pandas'}"}
 
 START = f"""
 import os, sys, time, warnings
@@ -45,7 +45,7 @@ def spark_job(code: str, timeout: float = 120) -> Finished:
     """Run a script with a Spark of its own, which is gone when it ends."""
     script = f"{START}\ntry:\n" + "\n".join(f"    {line}" for line in code.splitlines())
     script += "\nfinally:\n    spark.stop()\n"
-    return run_ranks("python", 1, ["-c", script], env=LIKE_A_USER, timeout=timeout)
+    return run_ranks("python", 1, ["-c", script], env=WITH_PANDAS, timeout=timeout)
 
 
 TRAINING = """
@@ -188,7 +188,7 @@ def test_faults_are_one_clear_error_each() -> None:
 @pytest.mark.long
 def test_example() -> None:
     arguments = ["examples/spark_digits.py", "--epochs", "3"]
-    job = run_ranks("python", 1, arguments, env=LIKE_A_USER, timeout=200).require_success()
+    job = run_ranks("python", 1, arguments, env=WITH_PANDAS, timeout=200).require_success()
     assert "test accuracy: 0.9" in job.output, job.describe()
 
 
@@ -211,14 +211,14 @@ def test_spark_and_java_that_are_missing_or_too_old(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("__version__ = '3.5.1'")
     (bin_folder / "java").write_text(OLD_JAVA)
     (bin_folder / "java").chmod(0o755)
-    java = {**LIKE_A_USER, "JAVA_HOME": str(tmp_path / "java8")}
+    java = {**WITH_PANDAS, "JAVA_HOME": str(tmp_path / "java8")}
     cases = [
         (RUN, {"PYTHONPATH": f"{package.parent}:{ROOT}"}, "needs pyspark>=4.0,<5, but PySpark 3.5"),
-        (HIDDEN + RUN, LIKE_A_USER, "InstallationError: PySpark is not installed. Run\n    pip"),
+        (HIDDEN + RUN, WITH_PANDAS, "InstallationError: PySpark is not installed. Run\n    pip"),
         (RUN, java, """java is 'openjdk version "1.8.0_402"'. Spark 4 needs Java 17 or later"""),
         (
             RUN,
-            {**LIKE_A_USER, "JAVA_HOME": "/nowhere"},
+            {**WITH_PANDAS, "JAVA_HOME": "/nowhere"},
             "there is no /nowhere/bin/java (JAVA_HOME)",
         ),
     ]

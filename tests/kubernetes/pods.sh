@@ -48,8 +48,13 @@ name=$1 folder=$2
 shift 2
 export name folder
 exec nsenter --uts="/run/uts/$name" --net="/run/netns/$name" \
-  unshare --mount --ipc --pid --fork --kill-child --mount-proc bash -c '
-    mount -t tmpfs none /tmp && mount -t tmpfs -o mode=1777 none /dev/shm && cd "$folder" &&
+  unshare --mount --ipc --pid --fork --kill-child --mount-proc bash -ec '
+    # What the image is made of may lie below /tmp.
+    image=$(readlink -f /opt/hvdkit)
+    if [[ -d $image ]]; then mount --bind "$image" /mnt; fi
+    mount -t tmpfs -o mode=1777 none /tmp
+    if mountpoint -q /mnt; then mkdir -p "$image" && mount --bind /mnt "$image"; fi
+    mount -t tmpfs -o mode=1777 none /dev/shm && cd "$folder" &&
     exec setpriv --reuid=mpiuser --regid=mpiuser --init-groups --no-new-privs \
       --bounding-set=-all --inh-caps=-all "$@"' pod "$@"
 END
