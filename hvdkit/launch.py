@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 from hvdkit.engine import CollectiveError, HvdkitError, several_ranks, topology
 from hvdkit.engine.startup import environment_before_init
 from hvdkit.errors import FunctionError
+from hvdkit_cli import horovodrun
 from hvdkit_cli.building.process import end_tree
 from hvdkit_cli.doctor.trial import trial_environment
 from hvdkit_cli.rank import Ended, read_ended, write_call
 
 Result = TypeVar("Result")
 _LINES_SHOWN = 20
-_HOROVODRUN = "from hvdkit_cli.horovodrun import main; main()"
 
 
 def run(
@@ -113,7 +113,7 @@ def _over_mpi(use_mpi: bool | None, use_gloo: bool | None) -> bool:
 def _launcher(ranks: int, over_mpi: bool) -> list[str]:
     if over_mpi:
         return ["mpirun", "-np", str(ranks)]
-    gloo = [sys.executable, "-c", _HOROVODRUN, "--gloo"]
+    gloo = [sys.executable, "-c", horovodrun.CODE, "--gloo"]
     return [*gloo, "-np", str(ranks), "-H", f"localhost:{ranks}"]
 
 

@@ -16,6 +16,8 @@ from types import ModuleType
 from hvdkit_cli.forwarding import forward_to_ranks, shells_replaced
 from hvdkit_cli.record import read_record
 
+# Python code that is this launcher, for those who start it with an interpreter of their own.
+CODE = "from hvdkit_cli.horovodrun import main; main()"
 BINDING = "--binding-args=--bind-to none --map-by slot"
 
 _EXIT_CODE = re.compile(r"^Exit code: (\d+)$", re.MULTILINE)

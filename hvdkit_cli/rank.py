@@ -16,8 +16,9 @@ from typing import Any
 
 import cloudpickle
 
+from hvdkit_cli.launched import rank_of
+
 CALL = "call.pkl"
-_RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def main(folder: Path, number: int | None = None) -> None:
         folder: Where the call is, and where the end is written down.
         number: What `read_ended` is asked for; default: the rank.
     """
-    rank = number
+    rank = rank_of(os.environ) if number is None else number
     if rank is None:
-        rank = next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
+        raise RuntimeError("no launcher has given this process a rank.")
     try:
         function, args, kwargs = pickle.loads((folder / CALL).read_bytes())
         value = cloudpickle.dumps(function(*args, **kwargs))

@@ -51,6 +51,9 @@ LIKE_A_USER = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/without_pandas'}
 
 WITH_PANDAS = {"PYTHONPATH": str(ROOT)}
 
+# For the ranks of Ray and Spark, which need pandas themselves.
+LEAN = {"PYTHONPATH": f"{ROOT / 'tests/lean'}{os.pathsep}{ROOT / 'tests/without_pandas'}"}
+
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a job: this interpreter's programs first, TensorFlow quiet.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from launch import ROOT, WITH_PANDAS, Finished, run_ranks
+from launch import LEAN, WITH_PANDAS, Finished, run_ranks
 
-# Ray needs pandas, its ranks don't.
-LEAN = {"PYTHONPATH": f"{ROOT / 'tests/lean'}:{ROOT / 'tests/without_pandas'}"}
 ENV = {**WITH_PANDAS, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
 # Each script has a Ray of its own, which is gone when it ends.

@@ -81,7 +81,6 @@ def test_ranks_train_as_one_process_and_an_error_has_its_traceback() -> None:
     assert "ERROR 1 KeyError('mine') True" in job.output, job.describe()
     assert "SOON True" in job.output, job.describe()
     assert "FREE True" in job.output, job.describe()
-    print(job.output)
 
 
 FAULTS = """

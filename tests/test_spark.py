@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launch import ROOT, WITH_PANDAS, Finished, run_ranks
-
-# Spark needs pandas, its ranks don't.
-LEAN = {"PYTHONPATH": f"{ROOT / 'tests/lean'}:{ROOT / 'tests/without_pandas'}"}
+from launch import LEAN, ROOT, WITH_PANDAS, Finished, run_ranks
 
 START = f"""
 import os, sys, time, warnings

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from hvdkit_cli.launched import tasks_per_node
 
 # (variable that holds the number of ranks on this host, the launcher's name)
 _LOCAL_SIZE_VARIABLES = (
@@ -69,13 +70,6 @@ def started_by_srun(environ: Mapping[str, str]) -> bool:
 
 def slurm_tasks_here(environ: Mapping[str, str]) -> int:
     """The tasks of this step of srun's on this host; 0 where it is not known."""
-    counts = [
-        int(count)
-        # Such as "4(x2),3".
-        for count, times in re.findall(
-            r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "")
-        )
-        for _ in range(int(times or 1))
-    ]
+    counts = tasks_per_node(environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
     node = environ.get("SLURM_NODEID", "")
     return counts[int(node)] if node.isdigit() and int(node) < len(counts) else 0

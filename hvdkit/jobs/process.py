@@ -5,16 +5,13 @@ TensorFlow is loaded by the function that the rank calls.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 
 from hvdkit.jobs.joining import JOIN, join
 from hvdkit_cli import rank
-
-_PR_SET_PDEATHSIG = 1
+from hvdkit_cli.run.script import end_with_parent
 
 
 def main(folder: Path, parent: int) -> None:
@@ -27,7 +24,7 @@ def main(folder: Path, parent: int) -> None:
 
 def _end_with(parent: int) -> None:
     """Let the kernel end this process when its keeper is gone, however that happens."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    end_with_parent()
     if os.getppid() != parent:
         sys.exit("the keeper of this rank is gone")
 

@@ -74,7 +74,8 @@ def run(
         ...     hvd.init()
         ...     model = build()
         ...     rows = hvd.spark.get_shard(x="features", y="label", batch_size=32)
-        ...     model.fit(rows, epochs=epochs, verbose=2 if hvd.rank() == 0 else 0)
+        ...     start = hvd.callbacks.BroadcastGlobalVariablesCallback(0)
+        ...     model.fit(rows, epochs=epochs, callbacks=[start])
         ...     return model.get_weights()
         >>> weights = hvd.spark.run(train, args=(3,), num_proc=4, df=df)
     """

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit_cli.building.process import end_tree
+from hvdkit_cli.launched import OF_A_RANK, OF_GLOOS_RANKS
 
 PROBE = Path(__file__).with_name("probe.py")
 
 # Set by a launcher for its own ranks: a trial inside such a job starts one of its own.
 _LAUNCHER = (
-    *("OMPI_COMM_WORLD_", "OMPI_UNIVERSE_", "PMIX_", "PMI_", "PRTE_", "MPI_LOCAL", "HYDI_"),
-    *("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_", "HOROVOD_CROSS_", "HOROVOD_GLOO_"),
-    *("HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS", "HOROVOD_ELASTIC", "HOROVOD_HOSTNAME"),
+    *(*OF_A_RANK, *OF_GLOOS_RANKS, "PMIX_", "PMI_", "PRTE_", "HOROVOD_GLOO_"),
     # A GPU of another's job is not to be waited for by horovodrun's own settings.
     *("HOROVOD_TIMELINE", "HOROVOD_AUTOTUNE"),
 )

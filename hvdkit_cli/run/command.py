@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.launched import without_rank
 from hvdkit_cli.run.addresses import reachable
 from hvdkit_cli.run.attempt import Attempt, Limits
 from hvdkit_cli.run.elastic import ElasticAttempt
@@ -21,7 +22,7 @@ from hvdkit_cli.run.leftovers import adopt_orphans, end_leftovers
 from hvdkit_cli.run.logs import Logs, default_folder
 from hvdkit_cli.run.outcome import Outcome
 from hvdkit_cli.run.places import find_place
-from hvdkit_cli.run.request import Job, Request, without_rank
+from hvdkit_cli.run.request import Job, Request
 from hvdkit_cli.run.screen import Everything, Quiet, Screen, Terminal
 from hvdkit_cli.run.server import Server
 from hvdkit_cli.run.signals import Signals

@@ -13,13 +13,10 @@ import sys
 import time
 from collections.abc import Mapping
 
+from hvdkit_cli.launched import rank_of
 from hvdkit_cli.run.attendant import Attendant
 from hvdkit_cli.run.script import Script
 from hvdkit_cli.run.wire import ADDRESS_VARIABLE, ERR, TOKEN_VARIABLE, Message, Wire, parsed
-
-# The variables by which launchers tell a process its rank. srun's comes last: an mpirun that was
-# started inside one of its tasks passes it on to all ranks.
-RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 
 CANNOT_START = 127  # as shells have it
 _CONNECT_SECONDS = 3.0
@@ -49,12 +46,6 @@ def main(command: list[str]) -> int:
         said = f"{command[0]} can't be started on host {me['host']}: {error.strerror}."
         return _cannot_start(wire, said)
     return Attendant(wire, script, terms).run()
-
-
-def rank_of(environ: Mapping[str, str]) -> int | None:
-    """The rank that the launcher has given to this process; None if none has."""
-    values = (environ.get(name, "") for name in RANK_VARIABLES)
-    return next((int(value) for value in values if value.isdigit()), None)
 
 
 def _host(environ: Mapping[str, str]) -> str:

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hvdkit_cli.run.hosts import Host
-
-# What launchers tell each of their ranks, and a launcher that is started in one of them must not
-# hear. srun's stays: what is started in an allocation needs it.
-_OF_A_RANK = (
-    *("OMPI_COMM_WORLD_", "OMPI_UNIVERSE_", "PMIX_RANK", "PMIX_NAMESPACE", "PMIX_SERVER_"),
-    *("PMI_RANK", "PMI_SIZE", "PMI_FD", "MPI_LOCAL", "HYDI_"),
-    *("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_", "HOROVOD_CROSS_", "HOROVOD_HOSTNAME"),
-    "HOROVOD_GLOO_RENDEZVOUS_",
-)
-_OF_GLOOS_RANKS = ("HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS", "HOROVOD_ELASTIC")
-
-
-def without_rank(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without the rank of another job that this process is, or was, part of."""
-    stale = _OF_A_RANK + (_OF_GLOOS_RANKS if "HOROVOD_RANK" in environ else ())
-    return {name: value for name, value in environ.items() if not name.startswith(stale)}
 
 
 @dataclass(frozen=True)

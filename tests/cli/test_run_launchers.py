@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 from support import program
 
+from hvdkit_cli.launched import rank_of
 from hvdkit_cli.main import cli
 from hvdkit_cli.record import BuildRecord
 from hvdkit_cli.run.launchers import base
-from hvdkit_cli.run.rank import rank_of
 
 pytestmark = pytest.mark.quick
 

@@ -8,7 +8,6 @@ Needs root, Linux, and Debian's iproute2, util-linux and openssh-server.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -21,6 +20,8 @@ from typing import IO
 
 from launch import Finished, environment, run_command, start_command
 
+from hvdkit_cli.run.script import end_with_parent
+
 NETWORK = "10.79.0"
 LINUX_PROGRAMS = ("ip", "tc", "unshare", "nsenter", "ssh", "/usr/sbin/sshd")
 # What runs on a host that nobody uses.
@@ -30,7 +31,6 @@ _OWN_FOLDERS = ("/run", "/dev/shm")
 _TMP = "/run/tmp"
 _NAMESPACES = ("--net", "--uts", "--mount", "--pid", "--ipc")
 _UP_SECONDS = 10.0
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 # The first process of a host: what is left without a parent is its child, and it waits for it.
 _BOOT = """
@@ -242,13 +242,12 @@ def _write_settings(count: int, folder: Path) -> None:
 
 def _start(processes: list[subprocess.Popen[bytes]], command: Sequence[str]) -> int:
     """Start what ends with this process, even when that is killed."""
-    prctl = ctypes.CDLL(None).prctl
     process = subprocess.Popen(
         command,
         env=environment(),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: prctl(_DIE_WITH_PARENT, signal.SIGKILL),
+        preexec_fn=end_with_parent,
     )
     processes.append(process)
     return process.pid

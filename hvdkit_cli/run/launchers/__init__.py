@@ -14,7 +14,6 @@ from hvdkit_cli.run.launchers.srun import Srun
 from hvdkit_cli.run.request import Job
 
 LAUNCHERS: tuple[Launcher, ...] = (Elastic(), Srun(), Mpirun(), Gloo())
-NAMES = ("auto", "mpirun", "srun", "gloo")
 
 
 def choose(job: Job) -> Launcher:

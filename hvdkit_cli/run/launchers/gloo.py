@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from hvdkit_cli.horovodrun import CODE
 from hvdkit_cli.run.hosts import Host
 from hvdkit_cli.run.launchers.base import as_line, without_horovod
 from hvdkit_cli.run.request import Job
-
-_HOROVODRUN = "from hvdkit_cli.horovodrun import main; main()"
 
 
 class Gloo:
@@ -38,7 +37,7 @@ class Gloo:
 
 def horovodrun(job: Job) -> list[str]:
     """The beginning of a command line over Gloo."""
-    command = [sys.executable, "-c", _HOROVODRUN, "--gloo"]
+    command = [sys.executable, "-c", CODE, "--gloo"]
     if job.request.interface is not None:
         command += ["--network-interfaces", job.request.interface]
     return command

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Mapping
 
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.launched import tasks_per_node
 from hvdkit_cli.run.hosts import Host, total
 from hvdkit_cli.run.request import Place, Request
 
-_COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 _ASK_SECONDS = 20.0
 
 
@@ -18,8 +17,7 @@ def detect(request: Request, environ: Mapping[str, str]) -> Place | None:
     """The nodes and tasks of the job that this process is in."""
     if "SLURM_JOB_ID" not in environ:
         return None
-    tasks = environ.get("SLURM_TASKS_PER_NODE", "")
-    counts = [int(count) for count, times in _COUNT.findall(tasks) for _ in range(int(times or 1))]
+    counts = tasks_per_node(environ.get("SLURM_TASKS_PER_NODE", ""))
     nodes = _nodes(environ)
     hosts = [Host(node, slots) for node, slots in zip(nodes, counts, strict=False)]
     number = environ.get("SLURM_NTASKS", "")
