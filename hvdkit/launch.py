@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hvdkit.engine import CollectiveError, HvdkitError, several_ranks, topology
+from hvdkit.engine import HvdkitError, several_ranks, topology
 from hvdkit.engine.startup import environment_before_init
 from hvdkit.errors import FunctionError
+from hvdkit.jobs.outcomes import cause_of
 from hvdkit_cli import horovodrun
 from hvdkit_cli.building.process import end_tree
 from hvdkit_cli.doctor.trial import trial_environment
@@ -172,7 +173,7 @@ def _started(
 def _results(ends: list[Ended | None], status: int, printed: list[str]) -> list[Any]:
     failed = {rank: ended for rank, ended in enumerate(ends) if ended is not None and ended.text}
     if failed:
-        rank = min(failed, key=lambda r: (_follows(failed[r]), failed[r].time))
+        rank = cause_of(failed)
         error = failed[rank]
         cause = None if error.error is None else pickle.loads(error.error)
         raise FunctionError(f"on rank {rank}:\n{error.text}", rank) from cause
@@ -185,8 +186,3 @@ def _results(ends: list[Ended | None], status: int, printed: list[str]) -> list[
             silent[0],
         )
     return [pickle.loads(ended.value) for ended in ends if ended and ended.value is not None]
-
-
-def _follows(ended: Ended) -> bool:
-    """Whether a rank failed only because another had."""
-    return CollectiveError.__name__ in ended.text.rpartition("\n  File ")[2]

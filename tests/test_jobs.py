@@ -134,6 +134,12 @@ def test_the_failure_that_came_first_is_raised() -> None:
     assert failure.rank == 1
     assert str(failure) == "on rank 1 (host h):\nKeyError: 'x'"
 
+    text = 'Traceback:\n  File "%s"\n  File "b"\nKeyError: all'
+    alike = [Ended(None, None, text % rank, 3.0 - rank) for rank in range(3)]
+    same = first_failure({rank: Outcome(1, end, "h", 7, []) for rank, end in enumerate(alike)})
+    assert isinstance(same, FunctionError)
+    assert same.rank == 0, "of those that raised the same, whoever was quicker"
+
     silent = {0: Outcome(1, None, "h", 7, ["said"]), 1: Outcome(-9, None, "h", 8, ["last"])}
     told = "rank 1 (host h, pid 8) was ended by signal 9 (SIGKILL), without a result; it printed"
     assert told in str(first_failure(silent))

@@ -11,6 +11,7 @@ from typing import Any
 from hvdkit.errors import CollectiveError, FunctionError
 from hvdkit.jobs.keeper import Outcome
 from hvdkit.watch.report import HEAD
+from hvdkit_cli.rank import Ended
 
 
 def result_of(outcome: Outcome) -> Any:
@@ -34,6 +35,8 @@ def first_failure(outcomes: Mapping[int, Outcome]) -> FunctionError | None:
     if not failed:
         return None
     rank = min(failed, key=lambda r: (_blame(failed[r]), r))
+    if failed[rank].ended is not None:
+        rank = cause_of({r: o.ended for r, o in failed.items() if o.ended is not None})
     at = failed[rank]
     if at.ended is not None:
         error = FunctionError(f"on rank {rank} (host {at.host}):\n{at.ended.text}", rank)
@@ -50,6 +53,12 @@ def first_failure(outcomes: Mapping[int, Outcome]) -> FunctionError | None:
     where = f"rank {rank} (host {at.host}, pid {at.pid})"
     lines = [f"{where} {_how(at.status)}, without a result; it printed last:", *at.lines]
     return FunctionError("\n".join(lines), rank)
+
+
+def cause_of(ends: Mapping[int, Ended]) -> int:
+    """The rank whose error is the cause of the others; the lowest of those that raised the same."""
+    first = min(ends, key=lambda rank: (_follows(ends[rank].text), ends[rank].time, rank))
+    return min(r for r in ends if _raised(ends[r].text) == _raised(ends[first].text))
 
 
 def _blame(outcome: Outcome) -> tuple[int, float]:
@@ -78,4 +87,9 @@ def _how(status: int) -> str:
 
 def _follows(text: str) -> bool:
     """Whether a rank failed only because another had."""
-    return CollectiveError.__name__ in text.rpartition("\n  File ")[2]
+    return CollectiveError.__name__ in _raised(text)
+
+
+def _raised(text: str) -> str:
+    """What a traceback ends with: where the error was raised, and the error."""
+    return text.rpartition("\n  File ")[2]
