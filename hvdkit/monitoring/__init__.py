@@ -1,0 +1,1 @@
+"""What a job does, in figures: where they come from, and where they go."""
