@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.watch.activity import own_variable, written_by_graph
+from hvdkit.watch.activity import in_no_order, own_variable, written_by_graph
 
 _ROWS = 64  # of one table
 _COLUMNS = 4
@@ -308,7 +308,9 @@ class StepTimes:
 
 
 def _now() -> tf.Tensor:
-    return tf.timestamp()
+    now = tf.timestamp()
+    in_no_order(now.op)
+    return now
 
 
 def _number(value: Any) -> Callable[[], tf.Tensor]:
