@@ -15,19 +15,19 @@ import contextvars
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from hvdkit.watch.activity import in_no_order, own_variable, written_by_graph
+from hvdkit.watch.moments import Moments, Span
 
 _ROWS = 64  # of one table
 _COLUMNS = 4
 _BEGUN, _DONE, _BYTES, _TIMES = range(_COLUMNS)
 # Two rows that are no collectives: of the batch (rows and tokens in the place of bytes and times),
-# and of the gradients (exchanged in the place of done, their squared norm in that of bytes).
+# and of the gradients (exchanged in the place of done, their squared norms in that of bytes).
 _BATCH, _GRADIENTS = 0, 1
 # Of eager collectives between two readings; what is older is forgotten.
 _SPANS = 4096
@@ -35,52 +35,6 @@ _SPANS = 4096
 
 _beside = contextvars.ContextVar("hvdkit_beside_backward", default=False)
 _compiled = contextvars.ContextVar("hvdkit_compiled", default=False)
-
-
-class Span(NamedTuple):
-    """A collective, the last time that it ran or each time.
-
-    Attributes:
-        name: what it is, as messages name it, such as "allreduce 'adam/bucket0'".
-        begun: when this rank gave its part.
-        done: when it had the result; before `begun` where it has not yet.
-        sent: bytes that this rank gave.
-        beside: whether the backward pass may go on meanwhile.
-    """
-
-    name: str
-    begun: float
-    done: float
-    sent: float
-    beside: bool
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What has been noted on this rank up to now.
-
-    Attributes:
-        batch: when the last batch was there; 0 if that is not noted.
-        rows: rows of all batches so far; padding is none.
-        tokens: tokens of all batches so far, where rows are sequences of integers.
-        gradients: when all gradients of the last update existed; 0 for none.
-        exchanged: when all of them had been exchanged; 0 for none.
-        squared_norm: this rank's share of the squared norms of the exchanged gradients, added up
-            over all updates so far for which `set_wants_norm` was on.
-        collectives: those in graphs, each the last time it ran.
-        sent: bytes given to each collective so far, by name, those of Python included.
-        spans: collectives outside of graphs, each time, since the last `read`.
-    """
-
-    batch: float
-    rows: float
-    tokens: float
-    gradients: float
-    exchanged: float
-    squared_norm: float
-    collectives: Sequence[Span]
-    sent: dict[str, float]
-    spans: Sequence[Span]
 
 
 class _Note(NamedTuple):
@@ -91,11 +45,34 @@ class _Note(NamedTuple):
     beside: bool
 
 
+class Reader:
+    """Reads what is noted, beside other readers.
+
+    Args:
+        times: where it is noted.
+    """
+
+    def __init__(self, times: StepTimes) -> None:
+        self._times = times
+        self._spans = times.spans_so_far
+
+    def read(self) -> Moments:
+        """What has been noted so far; the next call gets the spans from here on."""
+        moments = self._times.moments(self._spans)
+        self._spans = self._times.spans_so_far
+        return moments
+
+    def wants_norm(self, wanted: bool) -> None:
+        """Say whether the next steps compute the norm of their gradients."""
+        self._times.compute_norm(self, wanted)
+
+
 class StepTimes:
     """The moments of one rank.
 
     Attributes:
         on: whether functions that are traced now note moments.
+        spans_so_far: how many collectives outside of graphs have been noted.
     """
 
     def __init__(self) -> None:
@@ -106,6 +83,8 @@ class StepTimes:
         self._notes: list[_Note] = []
         self._eager = np.zeros((2, _COLUMNS))
         self._spans: deque[Span] = deque(maxlen=_SPANS)
+        self.spans_so_far = 0
+        self._for_norm: set[int] = set()
         self._sent: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -146,10 +125,12 @@ class StepTimes:
         """Whether what is traced, or runs, now notes moments."""
         return self.on and not _compiled.get()
 
-    def set_wants_norm(self, wanted: bool) -> None:
-        """Say whether the next steps compute the norm of their gradients."""
+    def compute_norm(self, reader: Reader, wanted: bool) -> None:
+        """Say whether the next steps compute the norm of their gradients for a reader."""
         assert self._wants_norm is not None
-        self._wants_norm.assign(wanted)
+        (self._for_norm.add if wanted else self._for_norm.discard)(id(reader))
+        if bool(self._wants_norm.numpy()) != bool(self._for_norm):
+            self._wants_norm.assign(bool(self._for_norm))
 
     def batch_is_there(self, batch: Sequence[Any], rows: Any, tokens: Any) -> None:
         """Note that a step has its batch; a part of the step.
@@ -187,16 +168,17 @@ class StepTimes:
             return
         if tf.executing_eagerly():
             if self._wants_norm is not None and bool(self._wants_norm.numpy()):
-                self._eager[_GRADIENTS, _BYTES] += float(squared_norm())
+                self._eager[_GRADIENTS] += (0, 0, float(squared_norm()), 1)
             return
         assert self._wants_norm is not None
+        wanted = self._wants_norm.read_value()
         norm = tf.cond(
-            self._wants_norm.read_value(),
+            wanted,
             lambda: tf.cast(squared_norm(), tf.float64),
             lambda: tf.constant(0.0, tf.float64),
         )
-        # Optimizers inside a `MultiOptimizer` add up.
-        self._write(_GRADIENTS, {_BYTES: lambda: norm}, [], scatter=tf.raw_ops.ResourceScatterAdd)
+        sizes = {_BYTES: lambda: norm, _TIMES: _number(wanted)}
+        self._write(_GRADIENTS, sizes, [], scatter=tf.raw_ops.ResourceScatterAdd)
 
     def _at_gradients(self, column: int, gradients: Sequence[tf.Tensor]) -> None:
         if not self.notes_now:
@@ -248,6 +230,7 @@ class StepTimes:
         yield
         if self.on:
             self._spans.append(Span(name, begun, time.time(), sent, beside=False))
+            self.spans_so_far += 1
             self.sends(name, sent)
 
     def sends(self, name: str, sent: float) -> None:
@@ -255,8 +238,8 @@ class StepTimes:
         if self.on:
             self._sent[name] = self._sent.get(name, 0.0) + sent
 
-    def read(self) -> Moments:
-        """What has been noted so far; the next call gets the spans from here on."""
+    def moments(self, spans_before: int) -> Moments:
+        """What has been noted so far, with the spans after the first so many; for a `Reader`."""
         table = np.concatenate([variable.numpy() for variable in self._tables] or [np.zeros(0)])
         table = table.reshape(-1, _COLUMNS)
         known = np.zeros((max(len(table), 2), _COLUMNS))
@@ -268,8 +251,8 @@ class StepTimes:
             begun, done, given = (float(value) for value in known[row, :3])
             collectives.append(Span(name, begun, done, given, beside))
             sent[name] = sent.get(name, 0.0) + given
-        spans = list(self._spans)
-        self._spans.clear()
+        new = min(self.spans_so_far - spans_before, len(self._spans))
+        spans = list(self._spans)[len(self._spans) - new :]
         return Moments(
             batch=float(times[_BATCH, 0]),
             rows=float(known[_BATCH, _BYTES]),
@@ -277,6 +260,7 @@ class StepTimes:
             gradients=float(times[_GRADIENTS, 0]),
             exchanged=float(times[_GRADIENTS, 1]),
             squared_norm=float(known[_GRADIENTS, _BYTES]),
+            norms=float(known[_GRADIENTS, _TIMES]),
             collectives=collectives,
             sent=sent,
             spans=spans,
