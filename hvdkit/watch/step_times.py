@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.watch.activity import in_no_order, own_variable, written_by_graph
+from hvdkit.watch.activity import in_no_order, own_variable
 from hvdkit.watch.moments import Moments, Span
+from hvdkit.watch.table import COLUMNS, Table, add_to, raise_to, tensors_of
 
-_ROWS = 64  # of one table
-_COLUMNS = 4
-_BEGUN, _DONE, _BYTES, _TIMES = range(_COLUMNS)
+_BEGUN, _DONE, _BYTES, _TIMES = range(COLUMNS)
 # Two rows that are no collectives: of the batch (rows and tokens in the place of bytes and times),
 # and of the gradients (exchanged in the place of done, their squared norms in that of bytes).
 _BATCH, _GRADIENTS = 0, 1
@@ -78,10 +77,10 @@ class StepTimes:
     def __init__(self) -> None:
         self.on = False
         self._users = 0
-        self._tables: list[tf.Variable] = []
+        self._table = Table()
         self._wants_norm: tf.Variable | None = None
         self._notes: list[_Note] = []
-        self._eager = np.zeros((2, _COLUMNS))
+        self._eager = np.zeros((2, COLUMNS))
         self._spans: deque[Span] = deque(maxlen=_SPANS)
         self.spans_so_far = 0
         self._for_norm: set[int] = set()
@@ -95,7 +94,7 @@ class StepTimes:
         if self._wants_norm is None:
             with tf.init_scope(), tf.device("CPU:0"):
                 self._wants_norm = own_variable(False, tf.bool)
-            self._row_of_table(0)
+            self._table.reserve(0)
         try:
             yield
         finally:
@@ -146,9 +145,9 @@ class StepTimes:
             self._eager[_BATCH] += (0, 0, float(rows), float(tokens))
             self._eager[_BATCH, _BEGUN] = time.time()
             return
-        self._write(_BATCH, {_BEGUN: _now}, batch)
+        self._table.write(_BATCH, {_BEGUN: _now}, batch)
         sizes = {_BYTES: _number(rows), _TIMES: _number(tokens)}
-        self._write(_BATCH, sizes, [], scatter=tf.raw_ops.ResourceScatterAdd)
+        self._table.write(_BATCH, sizes, [], scatter=add_to)
 
     def gradients_are_there(self, gradients: Sequence[tf.Tensor]) -> None:
         """Note that all gradients of an optimizer exist; the last of several optimizers counts."""
@@ -178,7 +177,7 @@ class StepTimes:
             lambda: tf.constant(0.0, tf.float64),
         )
         sizes = {_BYTES: lambda: norm, _TIMES: _number(wanted)}
-        self._write(_GRADIENTS, sizes, [], scatter=tf.raw_ops.ResourceScatterAdd)
+        self._table.write(_GRADIENTS, sizes, [], scatter=add_to)
 
     def _at_gradients(self, column: int, gradients: Sequence[tf.Tensor]) -> None:
         if not self.notes_now:
@@ -186,8 +185,7 @@ class StepTimes:
         if tf.executing_eagerly():
             self._eager[_GRADIENTS, column] = time.time()
         else:
-            last = tf.raw_ops.ResourceScatterMax
-            self._write(_GRADIENTS, {column: _now}, gradients, scatter=last)
+            self._table.write(_GRADIENTS, {column: _now}, gradients, scatter=raise_to)
 
     def begins(self, name: str, tensors: Sequence[tf.Tensor]) -> int | None:
         """Let a graph note that a collective begins when its inputs exist.
@@ -203,20 +201,20 @@ class StepTimes:
             return None
         row = 2 + len(self._notes)
         self._notes.append(_Note(row, name, _beside.get()))
-        self._write(row, {_BEGUN: _now}, tensors)
+        self._table.write(row, {_BEGUN: _now}, tensors)
         sent = _bytes_of(tensors)
-        self._write(
+        self._table.write(
             row,
             {_BYTES: lambda: sent, _TIMES: _number(1)},
             tensors,
-            scatter=tf.raw_ops.ResourceScatterAdd,
+            scatter=add_to,
         )
         return row
 
     def ends(self, row: int | None, results: Sequence[tf.Tensor]) -> None:
         """Let a graph note that a collective is done when its results exist."""
         if row is not None:
-            self._write(row, {_DONE: _now}, results)
+            self._table.write(row, {_DONE: _now}, results)
 
     @contextlib.contextmanager
     def span(self, name: str, sent: float) -> Iterator[None]:
@@ -240,10 +238,7 @@ class StepTimes:
 
     def moments(self, spans_before: int) -> Moments:
         """What has been noted so far, with the spans after the first so many; for a `Reader`."""
-        table = np.concatenate([variable.numpy() for variable in self._tables] or [np.zeros(0)])
-        table = table.reshape(-1, _COLUMNS)
-        known = np.zeros((max(len(table), 2), _COLUMNS))
-        known[: len(table)] = table
+        known = self._table.read()
         known[:2, [_BYTES, _TIMES]] += self._eager[:, [_BYTES, _TIMES]]
         times = np.maximum(known[:2, [_BEGUN, _DONE]], self._eager[:, [_BEGUN, _DONE]])
         collectives, sent = [], dict(self._sent)
@@ -266,30 +261,6 @@ class StepTimes:
             spans=spans,
         )
 
-    def _write(
-        self,
-        row: int,
-        columns: dict[int, Callable[[], tf.Tensor]],
-        after: Sequence[Any],
-        scatter: Callable[..., tf.Operation] = tf.raw_ops.ResourceScatterUpdate,
-    ) -> None:
-        """Let the graph that is being made write into a row, once some tensors exist."""
-        table, place = self._row_of_table(row)
-        with tf.control_dependencies(_tensors(after)), tf.device("CPU:0"):
-            values = [tf.cast(value(), tf.float64) for value in columns.values()]
-            indices = tf.constant([place + column for column in columns], tf.int32)
-            written_by_graph(
-                table,
-                lambda handle: scatter(resource=handle, indices=indices, updates=tf.stack(values)),
-            )
-
-    def _row_of_table(self, row: int) -> tuple[tf.Variable, int]:
-        """The variable that holds a row, and where in it the row begins."""
-        while len(self._tables) <= row // _ROWS:
-            with tf.init_scope(), tf.device("CPU:0"):
-                self._tables.append(own_variable(np.zeros(_ROWS * _COLUMNS), tf.float64))
-        return self._tables[row // _ROWS], row % _ROWS * _COLUMNS
-
 
 def _now() -> tf.Tensor:
     now = tf.timestamp()
@@ -301,16 +272,11 @@ def _number(value: Any) -> Callable[[], tf.Tensor]:
     return lambda: tf.cast(value, tf.float64)
 
 
-def _tensors(values: Sequence[Any]) -> list[tf.Tensor]:
-    """What operations can wait for."""
-    return [t for t in tf.nest.flatten(list(values), expand_composites=True) if tf.is_tensor(t)]
-
-
 def _bytes_of(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Bytes of tensors, of which the graph may not know the shapes."""
     sizes = [
         tf.cast(tf.size(tensor, tf.int64) * tensor.dtype.size, tf.float64)
-        for tensor in _tensors(tensors)
+        for tensor in tensors_of(tensors)
     ]
     return tf.add_n(sizes) if sizes else tf.constant(0.0, tf.float64)
 
