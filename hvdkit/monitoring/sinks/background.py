@@ -42,7 +42,7 @@ class Background:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._lost = 0
-        self._has_said = False
+        self._reason = ""
         self._is_busy = self._is_away = self._is_ending = self._is_over = False
 
     def begin(self, job: Job) -> None:
@@ -96,9 +96,10 @@ class Background:
         if left + self._lost:
             _logger.warning(
                 "hvdkit: %s did not get everything: %d messages (samples, alarms, the model) were "
-                "not sent.",
+                "not sent; %s.",
                 self._name,
                 left + self._lost,
+                self._reason or "the server is slow",
             )
 
     def _put(self, task: Callable[[], None]) -> None:
@@ -139,11 +140,10 @@ class Background:
             return self._tasks.popleft()
 
     def _say_away(self, reason: AwayError) -> None:
-        if not self._has_said:
+        if not self._reason:
             _logger.warning(
                 "hvdkit: %s: %s. The training goes on; figures are kept, and sent when it is back.",
                 self._name,
                 reason,
             )
-            self._has_said = True
-        self._is_away = True
+        self._reason, self._is_away = str(reason), True

@@ -23,7 +23,7 @@ class MLflow:
     """A run for each `fit`: parameters, metrics, alarms as tags, and the model if it is wanted.
 
     Metrics are the figures of the job, under their names; those of the end of an epoch are
-    "epoch/loss" and so on, those of each collective "sent_bytes/...". Their steps are those of the
+    "epoch/loss" and so on, those of each collective "sent/...". Their steps are those of the
     training. A job that is started again makes a run of its own, whose tag "hvdkit.resumed_at" has
     the steps that were done before.
 

@@ -20,6 +20,8 @@ from hvdkit.monitoring.sinks.background import AwayError
 _PARAMETERS, _METRICS = 100, 1000
 _LONGEST = 5000
 _ANSWER_SECONDS = 2.0
+# What a proxy says while the server behind it is away.
+_GATEWAY_ERRORS = (502, 503, 504)
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 
@@ -112,7 +114,7 @@ class MLflowRun:
             if _is_final(error.get_http_status_code()):
                 raise
             raise AwayError(f"the server fails: {error}") from error
-        except requests.HTTPError as error:
+        except requests.HTTPError as error:  # of an artifact
             if error.response is not None and _is_final(error.response.status_code):
                 raise
             raise AwayError(f"the server fails: {error}") from error
@@ -131,25 +133,24 @@ class MLflowRun:
         """Ask the server for any answer: the client itself would try for minutes."""
         if not self._is_server:
             return
+        place = urlsplit(self._uri)  # may have a password
+        shown = f"{place.scheme}://{place.hostname}:{place.port or ''}".rstrip(":")
         try:
-            requests.get(f"{self._uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS)
+            answer = requests.get(f"{self._uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS)
         except requests.exceptions.SSLError:
             return  # it is there, and the client may know its certificate
         except (requests.ConnectionError, requests.Timeout) as error:
-            place = urlsplit(self._uri)
-            raise AwayError(
-                f"no answer from {place.scheme}://{place.hostname}:{place.port or ''}".rstrip(":")
-            ) from error
+            raise AwayError(f"no answer from {shown}") from error
+        if answer.status_code in _GATEWAY_ERRORS:
+            raise AwayError(f"{shown} answers {answer.status_code} {answer.reason}")
 
 
 def _metrics(sample: Sample) -> Mapping[str, float]:
     if not sample.steps:
         return {f"epoch/{name}": value for name, value in sample.values.items()}
-    return {
-        "epoch": float(sample.epoch),
-        **sample.values,
-        **{f"sent_bytes/{name}": value for name, value in sample.sent.items()},
-    }
+    # In a store of files a name with a slash is in a folder, which can't be a file as well.
+    sent = {f"sent/{name.replace('/', '.')}": value for name, value in sample.sent.items()}
+    return {**sample.values, **sent}
 
 
 def _name(text: str) -> str:
@@ -158,5 +159,5 @@ def _name(text: str) -> str:
 
 
 def _is_final(status: int) -> bool:
-    """Whether asking again does not help."""
-    return 400 <= status < 500 and status not in (408, 429)
+    """Whether asking again does not help; the client has asked several times."""
+    return status not in (408, 429, *_GATEWAY_ERRORS)
