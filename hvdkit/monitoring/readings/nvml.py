@@ -55,7 +55,7 @@ class GpuMeter:
                 them in the names of physical devices.
 
         Returns:
-            None without nvidia-ml-py (`pip install "hvdkit[nvml]"`) or a driver, or where one of
+            None without nvidia-ml-py (which comes with `hvdkit[gpu]`) or a driver, or where one of
             the GPUs does not tell, such as a slice of one (MIG).
         """
         try:
