@@ -1,0 +1,297 @@
+"""When the steps of this rank did what: moments that graphs note for those who measure.
+
+A graph runs without Python, so it writes times and sizes into a table of variables. What runs
+eagerly is noted in Python. Nothing is noted, and graphs are as they were, unless somebody measures
+(`StepTimes.noted`).
+
+Times are seconds since 1970, as of `time.time()`. On a GPU they are those at which the host has
+given the work to the device, which may do it later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hvdkit.watch.activity import in_no_order, own_variable
+from hvdkit.watch.moments import Moments, Span
+from hvdkit.watch.table import COLUMNS, Table, add_to, raise_to, tensors_of
+
+_BEGUN, _DONE, _BYTES, _TIMES = range(COLUMNS)
+# Rows that are no collectives: of the batch (rows and tokens in the place of bytes and times), of
+# the gradients (exchanged in the place of done), and of their norms: the sum of their squares, how
+# many they are, and how many of them are not finite, which would spoil the sum for good.
+_BATCH, _GRADIENTS, _NORMS = range(3)
+_SQUARES, _COUNT, _NOT_FINITE = range(3)
+_FIRST = 3
+# Of eager collectives between two readings; what is older is forgotten.
+_SPANS = 4096
+
+
+_beside = contextvars.ContextVar("hvdkit_beside_backward", default=False)
+_compiled = contextvars.ContextVar("hvdkit_compiled", default=False)
+
+
+class _Note(NamedTuple):
+    """Where a collective of a graph writes."""
+
+    row: int
+    name: str
+    beside: bool
+
+
+class Reader:
+    """Reads what is noted, beside other readers.
+
+    Args:
+        times: where it is noted.
+    """
+
+    def __init__(self, times: StepTimes) -> None:
+        self._times = times
+        self._spans = times.spans_so_far
+
+    def read(self) -> Moments:
+        """What has been noted so far; the next call gets the spans from here on."""
+        moments = self._times.moments(self._spans)
+        self._spans = self._times.spans_so_far
+        return moments
+
+    def wants_norm(self, wanted: bool) -> None:
+        """Say whether the next steps compute the norm of their gradients."""
+        self._times.compute_norm(self, wanted)
+
+
+class StepTimes:
+    """The moments of one rank.
+
+    Attributes:
+        on: whether functions that are traced now note moments.
+        spans_so_far: how many collectives outside of graphs have been noted.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self._users = 0
+        self._table = Table()
+        self._wants_norm: tf.Variable | None = None
+        self._notes: list[_Note] = []
+        self._eager = np.zeros((_FIRST, COLUMNS))
+        self._spans: deque[Span] = deque(maxlen=_SPANS)
+        self.spans_so_far = 0
+        self._for_norm: set[int] = set()
+        self._sent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """While inside, functions that are traced, and collectives in Python, note moments."""
+        self._users += 1
+        self.on = True
+        if self._wants_norm is None:
+            with tf.init_scope(), tf.device("CPU:0"):
+                self._wants_norm = own_variable(False, tf.bool)
+            self._table.reserve(0)
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self.on = self._users > 0
+
+    @contextlib.contextmanager
+    def not_noted(self) -> Iterator[None]:
+        """While inside, a function is traced that XLA compiles: it has no clock."""
+        token = _compiled.set(True)
+        try:
+            yield
+        finally:
+            _compiled.reset(token)
+
+    @contextlib.contextmanager
+    def beside_backward(self) -> Iterator[None]:
+        """While inside, the backward pass may go on while a collective runs."""
+        token = _beside.set(True)
+        try:
+            yield
+        finally:
+            _beside.reset(token)
+
+    @property
+    def notes_now(self) -> bool:
+        """Whether what is traced, or runs, now notes moments."""
+        return self.on and not _compiled.get()
+
+    def compute_norm(self, reader: Reader, wanted: bool) -> None:
+        """Say whether the next steps compute the norm of their gradients for a reader."""
+        assert self._wants_norm is not None
+        (self._for_norm.add if wanted else self._for_norm.discard)(id(reader))
+        if bool(self._wants_norm.numpy()) != bool(self._for_norm):
+            self._wants_norm.assign(bool(self._for_norm))
+
+    def batch_is_there(self, batch: Sequence[Any], rows: Any, tokens: Any) -> None:
+        """Note that a step has its batch; a part of the step.
+
+        Args:
+            batch: its tensors.
+            rows: how many rows count, a number or scalar.
+            tokens: how many tokens they have; 0 for none.
+        """
+        if not self.notes_now:
+            return
+        if tf.executing_eagerly():
+            self._eager[_BATCH] += (0, 0, float(rows), float(tokens))
+            self._eager[_BATCH, _BEGUN] = time.time()
+            return
+        self._table.write(_BATCH, {_BEGUN: _now}, batch)
+        sizes = {_BYTES: _number(rows), _TIMES: _number(tokens)}
+        self._table.write(_BATCH, sizes, [], scatter=add_to)
+
+    def gradients_are_there(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Note that all gradients of an optimizer exist; the last of several optimizers counts."""
+        self._at_gradients(_BEGUN, gradients)
+
+    def gradients_are_exchanged(
+        self, gradients: Sequence[tf.Tensor], squared_norm: Callable[[], tf.Tensor]
+    ) -> None:
+        """Note that all gradients of an optimizer are exchanged.
+
+        Args:
+            gradients: the exchanged ones.
+            squared_norm: computes this rank's share of their squared norm, where it is wanted.
+        """
+        self._at_gradients(_DONE, gradients)
+        if not self.notes_now:
+            return
+        if tf.executing_eagerly():
+            if self._wants_norm is not None and bool(self._wants_norm.numpy()):
+                squares = float(squared_norm())
+                finite = math.isfinite(squares)
+                self._eager[_NORMS] += (squares if finite else 0, 1, not finite, 0)
+            return
+        assert self._wants_norm is not None
+        wanted = self._wants_norm.read_value()
+        squares = tf.cond(
+            wanted,
+            lambda: tf.cast(squared_norm(), tf.float64),
+            lambda: tf.constant(0.0, tf.float64),
+        )
+        finite = tf.math.is_finite(squares)
+        norm = {
+            _SQUARES: lambda: tf.where(finite, squares, 0.0),
+            _COUNT: _number(wanted),
+            _NOT_FINITE: _number(~finite),
+        }
+        self._table.write(_NORMS, norm, [], scatter=add_to)
+
+    def _at_gradients(self, column: int, gradients: Sequence[tf.Tensor]) -> None:
+        if not self.notes_now:
+            return
+        if tf.executing_eagerly():
+            self._eager[_GRADIENTS, column] = time.time()
+        else:
+            self._table.write(_GRADIENTS, {column: _now}, gradients, scatter=raise_to)
+
+    def begins(self, name: str, tensors: Sequence[tf.Tensor]) -> int | None:
+        """Let a graph note that a collective begins when its inputs exist.
+
+        Args:
+            name: the collective, in words.
+            tensors: what this rank gives to it.
+
+        Returns:
+            What `ends` needs to be told; None where nothing is noted.
+        """
+        if not self.notes_now:
+            return None
+        row = _FIRST + len(self._notes)
+        self._notes.append(_Note(row, name, _beside.get()))
+        self._table.write(row, {_BEGUN: _now}, tensors)
+        sent = _bytes_of(tensors)
+        self._table.write(
+            row,
+            {_BYTES: lambda: sent, _TIMES: _number(1)},
+            tensors,
+            scatter=add_to,
+        )
+        return row
+
+    def ends(self, row: int | None, results: Sequence[tf.Tensor]) -> None:
+        """Let a graph note that a collective is done when its results exist."""
+        if row is not None:
+            self._table.write(row, {_DONE: _now}, results)
+
+    @contextlib.contextmanager
+    def span(self, name: str, sent: float) -> Iterator[None]:
+        """Note a collective that Python runs, and waits for.
+
+        Args:
+            name: the collective, in words.
+            sent: bytes that this rank gives.
+        """
+        begun = time.time()
+        yield
+        if self.on:
+            self._spans.append(Span(name, begun, time.time(), sent, beside=False))
+            self.spans_so_far += 1
+            self.sends(name, sent)
+
+    def sends(self, name: str, sent: float) -> None:
+        """Count bytes that this rank gives to others without waiting."""
+        if self.on:
+            self._sent[name] = self._sent.get(name, 0.0) + sent
+
+    def moments(self, spans_before: int) -> Moments:
+        """What has been noted so far, with the spans after the first so many; for a `Reader`."""
+        known = self._table.read()
+        rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_BYTES, _TIMES]]
+        batch, gradients = np.maximum(known[:2], self._eager[:2])
+        norms = known[_NORMS] + self._eager[_NORMS]
+        collectives, sent = [], dict(self._sent)
+        for row, name, beside in self._notes:
+            begun, done, given = (float(value) for value in known[row, :3])
+            collectives.append(Span(name, begun, done, given, beside))
+            sent[name] = sent.get(name, 0.0) + given
+        new = min(self.spans_so_far - spans_before, len(self._spans))
+        spans = list(self._spans)[len(self._spans) - new :]
+        return Moments(
+            batch=float(batch[_BEGUN]),
+            rows=float(rows),
+            tokens=float(tokens),
+            gradients=float(gradients[_BEGUN]),
+            exchanged=float(gradients[_DONE]),
+            squared_norm=float(norms[_SQUARES]),
+            norms=float(norms[_COUNT]),
+            norms_not_finite=float(norms[_NOT_FINITE]),
+            collectives=collectives,
+            sent=sent,
+            spans=spans,
+        )
+
+
+def _now() -> tf.Tensor:
+    now = tf.timestamp()
+    in_no_order(now.op)
+    return now
+
+
+def _number(value: Any) -> Callable[[], tf.Tensor]:
+    return lambda: tf.cast(value, tf.float64)
+
+
+def _bytes_of(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Bytes of tensors, of which the graph may not know the shapes."""
+    sizes = [
+        tf.cast(tf.size(tensor, tf.int64) * tensor.dtype.size, tf.float64)
+        for tensor in tensors_of(tensors)
+    ]
+    return tf.add_n(sizes) if sizes else tf.constant(0.0, tf.float64)
+
+
+step_times = StepTimes()
