@@ -110,7 +110,7 @@ def seen(lookout: Lookout, samples: Iterator[Sample]) -> list[Alarm]:
 @pytest.mark.parametrize("ranks", [2, 3, 4, 16])
 @pytest.mark.parametrize("noise", [normal(0.05), normal(0.15), skewed, with_pauses])
 def test_equal_ranks_have_no_straggler(ranks: int, noise: Noise) -> None:
-    assert seen(Straggler(), job(ranks, 500, noise)) == []
+    assert seen(Straggler(), job(ranks, 300, noise)) == []
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4, 8, 64])
@@ -218,7 +218,7 @@ def test_throughput_that_falls() -> None:
 
 @pytest.mark.parametrize("noise", [normal(0.2), skewed, with_pauses])
 def test_throughput_that_only_varies(noise: Noise) -> None:
-    assert seen(SlowThroughput(), job(4, 1500, noise)) == []
+    assert seen(SlowThroughput(), job(4, 600, noise)) == []
 
 
 def test_throughput_of_fewer_ranks_is_another_one() -> None:
