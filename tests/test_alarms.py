@@ -60,9 +60,10 @@ def job(
     slow_at: int = 0,
     data: dict[int, float] | None = None,
     steps: int = STEPS,
+    seed: int = 7,
 ) -> Iterator[Sample]:
     """Samples of ranks that compute, and wait for the slowest in each step."""
-    random = np.random.default_rng(7)
+    random = np.random.default_rng(seed)
     for i in range(samples):
         seconds = STEP_SECONDS * noise(random, (steps, ranks))
         if i >= slow_at:
@@ -122,6 +123,21 @@ def test_a_rank_slowed_by_a_fifth_is_found(ranks: int, noise: Noise) -> None:
     assert 300 < alarm.step <= 300 + 10 * STEPS
     assert alarm.text.startswith("rank 1 (node0) keeps the other ranks waiting since step ")
     assert "see what else runs on its host" in alarm.text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", [2, 4, 16])
+@pytest.mark.parametrize("spread", [0.05, 0.1, 0.15])
+def test_how_often_and_how_soon(ranks: int, spread: float) -> None:
+    assert seen(Straggler(), job(ranks, 20_000, normal(spread))) == []
+    found = []
+    for seed in range(30):
+        samples = job(ranks, 130, normal(spread), slow={1: 1.2}, slow_at=30, seed=seed)
+        (first, *_) = seen(Straggler(), samples)
+        assert first.rank == 1
+        found.append(first.step / STEPS - 30)
+    print(f"{ranks} ranks, {spread:.0%}: found in sample {np.median(found):g}")
+    assert np.median(found) <= 10
 
 
 def test_a_straggler_that_reads_slowly() -> None:
@@ -362,6 +378,22 @@ def test_a_clock_that_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(100):
         disk.free -= 0.01 * GIB
         assert lookout.look(Sample(i, 1, 1, 1e9 + 60 * (i % 50), {})) is None
+
+
+def test_a_disk_that_can_not_be_looked_at(tmp_path: Path) -> None:
+    long = tmp_path / ("a" * 300)
+    (alarm,) = seen(FullDisk(long), (Sample(i, 1, 1, 1e9 + 60 * i, {}) for i in range(9)))
+    assert "can't be looked at: [Errno 36] File name too long" in alarm.text
+
+
+def test_what_is_made_later_may_lie_on_another_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    disk = Disk(monkeypatch, 500 * GIB)
+    lookout = FullDisk(tmp_path / "later")
+    assert minutes(disk, lookout, [0.0] * 20) == []
+    (tmp_path / "later").mkdir()
+    assert minutes(disk, lookout, [450.0, 0.0, 0.0]) == []
 
 
 # All of them
