@@ -116,7 +116,7 @@ def check_a_callback_that_takes_its_time_is_the_rest() -> None:
     class Slow(keras.callbacks.Callback):
         def __init__(self, method: str) -> None:
             super().__init__()
-            setattr(self, method, lambda *_: time.sleep(PAUSE if hvd.rank() == slow else 0.0))
+            setattr(self, method, lambda *_, **__: time.sleep(PAUSE if hvd.rank() == slow else 0.0))
 
     others = [r for r in range(hvd.size()) if r != slow]
     for method in ("on_train_batch_begin", "on_train_batch_end"):
