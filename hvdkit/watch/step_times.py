@@ -257,6 +257,12 @@ class StepTimes:
 
     def read(self) -> Moments:
         """What has been noted so far; the next call gets the spans from here on."""
+        moments = self.look()
+        self._spans.clear()
+        return moments
+
+    def look(self) -> Moments:
+        """What has been noted so far; the spans are left to `read`."""
         table = np.concatenate([variable.numpy() for variable in self._tables] or [np.zeros(0)])
         table = table.reshape(-1, _COLUMNS)
         known = np.zeros((max(len(table), 2), _COLUMNS))
@@ -268,8 +274,6 @@ class StepTimes:
             begun, done, given, _ = known[row]
             collectives.append(Span(name, begun, done, given, beside))
             sent[name] = sent.get(name, 0.0) + given
-        spans = list(self._spans)
-        self._spans.clear()
         return Moments(
             batch=float(times[_BATCH, 0]),
             rows=float(known[_BATCH, _BYTES]),
@@ -279,7 +283,7 @@ class StepTimes:
             squared_norm=float(known[_GRADIENTS, _BYTES]),
             collectives=collectives,
             sent=sent,
-            spans=spans,
+            spans=list(self._spans),
         )
 
     def _write(
