@@ -198,7 +198,11 @@ def written_by_graph(
         variable: one of `own_variable`.
         write: makes the operation from the variable's handle.
     """
-    operation = write(_handle_in(tf.compat.v1.get_default_graph(), variable.handle))
+    return in_no_order(write(_handle_in(tf.compat.v1.get_default_graph(), variable.handle)))
+
+
+def in_no_order(operation: tf.Operation) -> tf.Operation:
+    """Let an operation run as soon as its inputs exist, whatever was made before it."""
     if manager := operation.graph.experimental_acd_manager:
         manager.run_independently(operation)
     return operation

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.watch.activity import own_variable, written_by_graph
+from hvdkit.watch.activity import in_no_order, own_variable, written_by_graph
 
 _ROWS = 64  # of one table
 _COLUMNS = 4
@@ -271,7 +271,7 @@ class StepTimes:
         times = np.maximum(known[:2, [_BEGUN, _DONE]], self._eager[:, [_BEGUN, _DONE]])
         collectives, sent = [], dict(self._sent)
         for row, name, beside in self._notes:
-            begun, done, given, _ = known[row]
+            begun, done, given = (float(value) for value in known[row, :3])
             collectives.append(Span(name, begun, done, given, beside))
             sent[name] = sent.get(name, 0.0) + given
         return Moments(
@@ -312,7 +312,9 @@ class StepTimes:
 
 
 def _now() -> tf.Tensor:
-    return tf.timestamp()
+    now = tf.timestamp()
+    in_no_order(now.op)
+    return now
 
 
 def _number(value: Any) -> Callable[[], tf.Tensor]:
