@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hvdkit.data.shares import apportioned
 
@@ -31,7 +31,7 @@ def weights_worth_a_change(
         The same on every rank for the same arguments; None where they should stay as they are: the
         gain is small, or a speed is not known or can't be true.
     """
-    known = [speed for speed in speeds if is_speed(speed)]
+    known = [speed for speed in speeds if speed is not None and is_speed(speed)]
     if len(known) < len(speeds):
         return None
     middle = statistics.median(known)
@@ -47,19 +47,20 @@ def is_speed(speed: float | None) -> bool:
     return speed is not None and math.isfinite(speed) and speed > 0
 
 
-def described(rows: Sequence[int], hosts: Sequence[str]) -> str:
+def described(rows: Mapping[int, int], hosts: Mapping[int, str], what: str = "rank") -> str:
     """How many rows each rank has, in words: "43 on rank 0 (host a), 21 on rank 1, 2 (host b)".
 
     Args:
         rows: of each rank.
         hosts: that of each rank, which is named where there are several.
+        what: has the rows.
     """
-    several = len(set(hosts)) > 1
+    several = len(set(hosts.values())) > 1
     holders: dict[tuple[int, str], list[int]] = {}
-    for rank, count in enumerate(rows):
+    for rank, count in rows.items():
         holders.setdefault((count, hosts[rank] if several else ""), []).append(rank)
     return ", ".join(
-        f"{count} on rank {', '.join(map(str, ranks))}{f' (host {host})' if host else ''}"
+        f"{count} on {what} {', '.join(map(str, ranks))}{f' (host {host})' if host else ''}"
         for (count, host), ranks in holders.items()
     )
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import socket
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -133,26 +133,32 @@ class MeasureSpeeds(keras.callbacks.Callback):
         ranks = topology.process_set_ranks(process_set)
         for rank, one in zip(ranks, reports, strict=True):
             replicas.setdefault(replica_of(rank) if together else rank, []).append(one)
-        self._decide(list(replicas.values()), max(one.place for one in reports))
-
-    def _decide(self, replicas: Sequence[Sequence[_Report]], place: Place) -> None:
-        speeds = [_slowest(one) for one in replicas]
-        rows = self._rows_of_step
-        weights = weights_worth_a_change(speeds, self._shares.weights, rows)
+        speeds = {replica: _slowest(members) for replica, members in replicas.items()}
+        rows, before = self._rows_of_step, self._shares.weights
+        weights = weights_worth_a_change(list(speeds.values()), before, rows)
+        place = max(one.place for one in reports)
         self._shares.change(None if weights is None else place, weights)
-        if topology.rank() != 0:
+        if topology.rank() != ranks[0]:
             return
+        what = "replica" if together else "rank"
         if weights is not None:
-            hosts = [one[0].host for one in replicas]
-            logger.info("hvdkit: rows of a step: %s", described(apportioned(weights, rows), hosts))
-        elif None in speeds and not self._said:
-            self._said = True
-            logger.warning(
-                'hvdkit: weights="measured": no speed can be measured of the steps of rank %d, so '
-                "the shares stay as they are. Give hvd.shard the numbers, as in "
-                "weights=[2, 1, 1].",
-                speeds.index(None),
-            )
+            counts = dict(zip(replicas, apportioned(weights, rows), strict=True))
+            hosts = {replica: members[0].host for replica, members in replicas.items()}
+            logger.info("hvdkit: rows of a step: %s", described(counts, hosts, what))
+        else:
+            self._say_what_is_unknown(speeds, what)
+
+    def _say_what_is_unknown(self, speeds: Mapping[int, float | None], what: str) -> None:
+        unknown = [replica for replica, speed in speeds.items() if speed is None]
+        if not unknown or self._said:
+            return
+        self._said = True
+        logger.warning(
+            'hvdkit: weights="measured": no speed can be measured of the steps of %s %s, so the '
+            "shares stay as they are. Give hvd.shard the numbers, as in weights=[2, 1, 1].",
+            what,
+            ", ".join(map(str, unknown)),
+        )
 
     @property
     def _rows_of_step(self) -> int:
@@ -195,4 +201,5 @@ def _waits(span: Span) -> bool:
 def _slowest(replica: Sequence[_Report]) -> float | None:
     """The speed of ranks that work on the same rows."""
     speeds = [one.speed for one in replica]
-    return None if not all(map(is_speed, speeds)) else min(s for s in speeds if s is not None)
+    known = [speed for speed in speeds if speed is not None and is_speed(speed)]
+    return min(known) if len(known) == len(speeds) else None
