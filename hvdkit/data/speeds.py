@@ -1,21 +1,47 @@
-"""What shares follow from how fast ranks are, and whether they are worth a change."""
+"""How fast a rank is, what shares follow from it, and whether they are worth a change."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 
 from hvdkit.data.shares import apportioned
+from hvdkit.watch.step_times import Moments, Span
 
 # Shares change if a step gets shorter by this: less is noise.
 LEAST_GAIN = 0.05
-# A rank that says it is so many times faster or slower than the others has measured something else.
-_MOST_APART = 32.0
+# Ranks that are so many times faster than others have measured something else.
+_MOST_APART = 64.0
+
+
+def own_seconds(moments: Moments) -> float | None:
+    """How long the last step of this rank has computed, from its batch to its gradients.
+
+    Where it has waited for other ranks in between, as in `hvd.SyncBatchNormalization`, does not
+    count.
+
+    Args:
+        moments: as they are after the step.
+
+    Returns:
+        None if the step had no gradients that were exchanged, or its moments make no sense.
+    """
+    begin, end = moments.batch, moments.gradients
+    if not 0 < begin < end:
+        return None
+    seconds, covered = end - begin, begin
+    spans = [*moments.collectives, *moments.spans]
+    waits = sorted((span.begun, span.done) for span in spans if _waits(span))
+    for begun, done in waits:
+        begun, done = max(begun, covered), min(done, end)
+        if done > begun:
+            seconds -= done - begun
+            covered = done
+    return seconds if seconds > 0 else None
 
 
 def weights_worth_a_change(
-    speeds: Sequence[float | None], now: Sequence[float] | None, rows: int
+    speeds: Sequence[float], now: Sequence[float] | None, rows: int
 ) -> tuple[float, ...] | None:
     """The weights with which a step gets shorter.
 
@@ -23,23 +49,34 @@ def weights_worth_a_change(
     long.
 
     Args:
-        speeds: rows per second of each rank, of its own computing; None where that is not known.
+        speeds: rows per second of each rank, of its own computing.
         now: the weights that there are; None for equal shares.
         rows: of a global batch.
 
     Returns:
-        The same on every rank for the same arguments; None where they should stay as they are: the
-        gain is small, or a speed is not known or can't be true.
+        The same on every rank for the same arguments; None where the gain is small.
     """
-    known = [speed for speed in speeds if speed is not None and is_speed(speed)]
+    before = _seconds(apportioned(now or [1.0] * len(speeds), rows), speeds)
+    after = _seconds(apportioned(speeds, rows), speeds)
+    return tuple(speeds) if after < before * (1 - LEAST_GAIN) else None
+
+
+def problem_with(speeds: Mapping[int, float | None], what: str = "rank") -> str | None:
+    """Why nothing follows from speeds, in words.
+
+    Args:
+        speeds: rows per second of each rank; None where that could not be measured.
+        what: has the speeds.
+    """
+    known = {rank: speed for rank, speed in speeds.items() if is_speed(speed)}
     if len(known) < len(speeds):
-        return None
-    middle = statistics.median(known)
-    if any(not middle / _MOST_APART <= speed <= middle * _MOST_APART for speed in known):
-        return None
-    before = _seconds(apportioned(now or [1.0] * len(known), rows), known)
-    after = _seconds(apportioned(known, rows), known)
-    return tuple(known) if after < before * (1 - LEAST_GAIN) else None
+        unknown = ", ".join(str(rank) for rank in speeds if rank not in known)
+        return f"no speed can be measured of the steps of {what} {unknown}"
+    numbers = [speed for speed in known.values() if speed is not None]
+    if max(numbers) > _MOST_APART * min(numbers):
+        listed = ", ".join(f"{speed:.3g} on {what} {rank}" for rank, speed in known.items())
+        return f"speeds so far apart can't be true ({listed}, in rows a second)"
+    return None
 
 
 def is_speed(speed: float | None) -> bool:
@@ -68,3 +105,8 @@ def described(rows: Mapping[int, int], hosts: Mapping[int, str], what: str = "ra
 def _seconds(rows: Sequence[int], speeds: Sequence[float]) -> float:
     """How long a step takes, without what all ranks do alike."""
     return max(count / speed for count, speed in zip(rows, speeds, strict=True))
+
+
+def _waits(span: Span) -> bool:
+    """Whether the step goes on only once the collective is done."""
+    return not span.beside and span.done >= span.begun and math.isfinite(span.done)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import socket
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -14,11 +12,17 @@ import keras
 from hvdkit.data.measured import MeasuredShares, Place
 from hvdkit.data.sharded import ShardedData
 from hvdkit.data.shares import apportioned
-from hvdkit.data.speeds import described, is_speed, weights_worth_a_change
+from hvdkit.data.speeds import (
+    described,
+    is_speed,
+    own_seconds,
+    problem_with,
+    weights_worth_a_change,
+)
 from hvdkit.engine import allgather_object, global_process_set, logger, topology
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.training.features import Call, Feature
-from hvdkit.watch.step_times import Moments, Span, step_times
+from hvdkit.watch.step_times import step_times
 
 # The first steps of an epoch are like no others: functions are traced, data is opened.
 _LEFT_OUT = 2
@@ -27,9 +31,6 @@ _MEASURED = 8
 
 class SharesMeasured(Feature):
     """The ranks measure how fast each is, agree on shares, and look again in each epoch."""
-
-    def __init__(self) -> None:
-        self._shares: MeasuredShares | None = None
 
     def before(self, call: Call) -> None:
         """Add the callback that does it.
@@ -49,17 +50,7 @@ class SharesMeasured(Feature):
                 "leave jit_compile=True out of compile(...), or give hvd.shard the numbers, as in "
                 "weights=[2, 1, 1]."
             )
-        self._shares = shares
         call.add_callback(MeasureSpeeds(data, shares), first=True)
-
-    @contextlib.contextmanager
-    def around(self, call: Call) -> Iterator[None]:
-        """After an error nobody waits for an agreement."""
-        try:
-            yield
-        finally:
-            if self._shares is not None:
-                self._shares.change(None, None)
 
 
 class _Report(NamedTuple):
@@ -117,10 +108,14 @@ class MeasureSpeeds(keras.callbacks.Callback):
         moments = step_times.look()
         rows, self._rows = moments.rows - self._rows, moments.rows
         seconds = own_seconds(moments)
-        if self._executions > _LEFT_OUT and seconds is not None and rows > 0:
+        if self._executions > _LEFT_OUT and seconds is not None and seconds > 0 and rows > 0:
             self._speeds.append(rows / self.model.steps_per_execution / seconds)
         if self._executions == self._last:
             self._agree(statistics.median(self._speeds) if self._speeds else None)
+
+    def end_measuring(self) -> None:
+        """The `fit` has ended: after an error nobody waits for an agreement."""
+        self._shares.change(None, None)
 
     def _agree(self, speed: float | None) -> None:
         report = _Report(socket.gethostname(), speed, self._shares.hold())
@@ -134,31 +129,26 @@ class MeasureSpeeds(keras.callbacks.Callback):
         for rank, one in zip(ranks, reports, strict=True):
             replicas.setdefault(replica_of(rank) if together else rank, []).append(one)
         speeds = {replica: _slowest(members) for replica, members in replicas.items()}
-        rows, before = self._rows_of_step, self._shares.weights
-        weights = weights_worth_a_change(list(speeds.values()), before, rows)
+        what = "replica" if together else "rank"
+        weights, problem = None, problem_with(speeds, what)
+        if problem is None:
+            numbers = [speed for speed in speeds.values() if speed is not None]
+            weights = weights_worth_a_change(numbers, self._shares.weights, self._rows_of_step)
         place = max(one.place for one in reports)
         self._shares.change(None if weights is None else place, weights)
         if topology.rank() != ranks[0]:
             return
-        what = "replica" if together else "rank"
         if weights is not None:
-            counts = dict(zip(replicas, apportioned(weights, rows), strict=True))
+            counts = dict(zip(replicas, apportioned(weights, self._rows_of_step), strict=True))
             hosts = {replica: members[0].host for replica, members in replicas.items()}
             logger.info("hvdkit: rows of a step: %s", described(counts, hosts, what))
-        else:
-            self._say_what_is_unknown(speeds, what)
-
-    def _say_what_is_unknown(self, speeds: Mapping[int, float | None], what: str) -> None:
-        unknown = [replica for replica, speed in speeds.items() if speed is None]
-        if not unknown or self._said:
-            return
-        self._said = True
-        logger.warning(
-            'hvdkit: weights="measured": no speed can be measured of the steps of %s %s, so the '
-            "shares stay as they are. Give hvd.shard the numbers, as in weights=[2, 1, 1].",
-            what,
-            ", ".join(map(str, unknown)),
-        )
+        elif problem is not None and not self._said:
+            self._said = True
+            logger.warning(
+                'hvdkit: weights="measured": %s, so the shares stay as they are. Give hvd.shard '
+                "the numbers, as in weights=[2, 1, 1].",
+                problem,
+            )
 
     @property
     def _rows_of_step(self) -> int:
@@ -166,36 +156,6 @@ class MeasureSpeeds(keras.callbacks.Callback):
         rows = self._data.source.rows_of_step(self._data.sharding_for(devices))
         assert rows is not None
         return rows
-
-
-def own_seconds(moments: Moments) -> float | None:
-    """How long the last step of this rank has computed, from its batch to its gradients.
-
-    Where it has waited for other ranks in between, as in `hvd.SyncBatchNormalization`, does not
-    count.
-
-    Args:
-        moments: as they are after the step.
-
-    Returns:
-        None if the step had no gradients that were exchanged, or its moments make no sense.
-    """
-    begin, end = moments.batch, moments.gradients
-    if not 0 < begin < end:
-        return None
-    seconds, covered = end - begin, begin
-    waits = sorted((span.begun, span.done) for span in moments.collectives if _waits(span))
-    for begun, done in waits:
-        begun, done = max(begun, covered), min(done, end)
-        if done > begun:
-            seconds -= done - begun
-            covered = done
-    return seconds if seconds > 0 else None
-
-
-def _waits(span: Span) -> bool:
-    """Whether the step goes on only once the collective is done."""
-    return not span.beside and span.done >= span.begun and math.isfinite(span.done)
 
 
 def _slowest(replica: Sequence[_Report]) -> float | None:
