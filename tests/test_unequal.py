@@ -15,7 +15,7 @@ from rank_pool import RankPools
 from hvdkit.data.measured import MeasuredShares, Place
 from hvdkit.data.shares import EQUAL, Deal, FixedShares, apportioned
 from hvdkit.data.speeds import described, own_seconds, problem_with, weights_worth_a_change
-from hvdkit.watch.step_times import Moments, Span
+from hvdkit.watch.moments import Moments, Span
 
 JOBS = [("unequal", "mpi", 2)]
 LONG_JOBS = [("unequal", "gloo", 3), ("unequal", "mpi", 1)]
@@ -198,7 +198,19 @@ def test_rows_in_words() -> None:
 
 def _moments(batch: float, gradients: float, *spans: tuple[Any, ...]) -> Moments:
     collectives = [Span("one", begun, done, 8.0, beside) for begun, done, beside in spans]
-    return Moments(batch, 8, 0, gradients, 0, 0, collectives, {}, [])
+    return Moments(
+        batch=batch,
+        rows=8,
+        tokens=0,
+        gradients=gradients,
+        exchanged=0,
+        squared_norm=0,
+        norms=0,
+        norms_not_finite=0,
+        collectives=collectives,
+        sent={},
+        spans=[],
+    )
 
 
 @pytest.mark.quick

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hvdkit.data.shares import apportioned
-from hvdkit.watch.step_times import Moments, Span
+from hvdkit.watch.moments import Moments, Span
 
 # Shares change if a step gets shorter by this: less is noise.
 LEAST_GAIN = 0.05

@@ -22,7 +22,7 @@ from hvdkit.data.speeds import (
 from hvdkit.engine import allgather_object, global_process_set, logger, topology
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.training.features import Call, Feature
-from hvdkit.watch.step_times import step_times
+from hvdkit.watch.step_times import Reader, step_times
 
 # The first steps of an epoch are like no others: functions are traced, data is opened.
 _LEFT_OUT = 2
@@ -90,6 +90,7 @@ class MeasureSpeeds(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin with the shares that there are."""
         self._shares.begin()
+        self._reader = Reader(step_times)
         # Gradients that are accumulated exist together in the last of several steps.
         accumulated = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
         self._last = _LEFT_OUT + _MEASURED * accumulated
@@ -105,7 +106,7 @@ class MeasureSpeeds(keras.callbacks.Callback):
         self._executions += 1
         if not _LEFT_OUT <= self._executions <= self._last:
             return
-        moments = step_times.look()
+        moments = self._reader.read()
         rows, self._rows = moments.rows - self._rows, moments.rows
         seconds = own_seconds(moments)
         if self._executions > _LEFT_OUT and seconds is not None and seconds > 0 and rows > 0:
