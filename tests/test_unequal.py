@@ -18,7 +18,12 @@ from hvdkit.data.speeds import described, own_seconds, problem_with, weights_wor
 from hvdkit.watch.moments import Moments, Span
 
 JOBS = [("unequal", "mpi", 2)]
-LONG_JOBS = [("unequal", "gloo", 3), ("unequal", "mpi", 1)]
+LONG_JOBS = [
+    ("unequal", "gloo", 3),
+    ("unequal", "mpi", 1),
+    ("unequal_meshes", "mpi", 4),
+    ("unequal_replicas", "mpi", 2),
+]
 
 
 def test_on_ranks(pools: RankPools, check: Check) -> None:

@@ -84,7 +84,6 @@ class MeasureSpeeds(keras.callbacks.Callback):
         self._executions = 0
         self._rows = 0.0
         self._speeds: list[float] = []
-        self._done = False
         self._said = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -102,6 +102,7 @@ def check_every_kind_of_data_changes_its_shares() -> None:
         _compare_changing(KINDS[kind](x, y, weights="measured"), global_batches(x, y))
 
 
+@long
 def check_a_stream_that_shuffles_itself_is_not_begun_again() -> None:
     """A dataset that has another order in each pass, and no end."""
     x, y = labelled_rows(_STEPS * global_batch())
@@ -126,6 +127,7 @@ def _fitted(data: Any, epochs: int, callbacks: Sequence[Any] = ()) -> keras.Mode
     return model
 
 
+@long
 def check_looked_at_again_in_each_epoch() -> None:
     """Ranks whose speeds change change places; small differences change nothing."""
     x, y = labelled_rows(12 * global_batch())
@@ -156,6 +158,7 @@ def check_looked_at_again_in_each_epoch() -> None:
         )
 
 
+@long
 def check_nonsense_changes_nothing() -> None:
     x, y = labelled_rows(12 * global_batch())
     last = hvd.size() - 1

@@ -49,6 +49,7 @@ def check_each_step_is_a_global_batch_in_proportion() -> None:
         assert len(steps) == 4, name
 
 
+@long
 def check_any_number_of_rows_at_the_end() -> None:
     for extra in range(1, global_batch()):
         x, y = _rows(extra)
@@ -60,6 +61,7 @@ def check_any_number_of_rows_at_the_end() -> None:
             assert np.abs(np.subtract(short, share)).max() < 1.5 / extra + 1 / global_batch()
 
 
+@long
 def check_the_weights_of_rows_make_a_mean_over_the_global_batch() -> None:
     x, y = _rows(extra=2)
     for name, kind in KINDS.items():
@@ -69,6 +71,12 @@ def check_the_weights_of_rows_make_a_mean_over_the_global_batch() -> None:
             numbers = hvd.allgather_object(np.asarray(rows)[np.asarray(scale) > 0].tolist())
             np.testing.assert_allclose(np.mean(means), np.mean(_together(numbers)), rtol=1e-5)
             assert len(numbers[-1]) <= 1 or hvd.size() == 1, name
+
+
+def check_a_last_batch_of_fewer_rows_than_ranks() -> None:
+    x, y = _rows(extra=1)
+    steps = _steps(KINDS["samples"](x, y, weights=weights(VERY_UNEQUAL)))
+    _require_global_batches(steps, y.tolist(), "one row")
 
 
 def check_shuffled_alike_whatever_the_weights() -> None:
@@ -81,6 +89,7 @@ def check_shuffled_alike_whatever_the_weights() -> None:
     assert orders[0][0] != orders[0][4], "not shuffled anew"
 
 
+@long
 def check_drop() -> None:
     x, y = _rows(extra=BATCH)
     for name, kind in KINDS.items():

@@ -34,6 +34,7 @@ def _train(folder: Path, data: Any, stop: int | None = None) -> keras.Model:
     return model
 
 
+@long
 def check_with_other_weights() -> None:
     x, y = labelled_rows(4 * global_batch() + 1)
 

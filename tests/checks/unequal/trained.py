@@ -36,6 +36,7 @@ def check_arrays_with_validation() -> None:
     _compare("arrays", extra=2, validation=(global_batches(*test), ours))
 
 
+@long
 def check_a_rank_with_one_row() -> None:
     _compare("samples", VERY_UNEQUAL)
 
@@ -66,6 +67,7 @@ def check_compiled_by_xla() -> None:
     _compare("arrays", options={"jit_compile": True})
 
 
+@long
 def check_rows_with_weights_of_their_own() -> None:
     x, y = _data()
     own = np.linspace(0.5, 2, len(x)).astype("float32")
@@ -73,6 +75,7 @@ def check_rows_with_weights_of_their_own() -> None:
     compare(global_batches(x, y, own), sharded)
 
 
+@long
 def check_data_without_an_end() -> None:
     x, y = _data(0)
     endless = tf.data.Dataset.from_tensor_slices((x, y)).repeat()
@@ -90,6 +93,7 @@ def _trained(model: keras.Model, optimizer: Any, data: Any) -> list[np.ndarray]:
     return model.get_weights()
 
 
+@long
 def check_accumulated_clipped_and_normalized_over_all_rows() -> None:
     """Gradients of two steps, clipped by their norm, of a model that looks at all rows."""
     x, y = _data(0)
@@ -114,13 +118,22 @@ def check_accumulated_clipped_and_normalized_over_all_rows() -> None:
 
 
 def check_evaluate_and_predict() -> None:
+    _require_evaluated(["samples"])
+
+
+@long
+def check_evaluate_and_predict_of_every_kind_of_data() -> None:
+    _require_evaluated(list(KINDS))
+
+
+def _require_evaluated(kinds: list[str]) -> None:
     x, y = _data(2)
     model = compiled(classifier(0), hvd.DistributedOptimizer("sgd"))
     expected = model.evaluate(global_batches(x, y), return_dict=True, verbose=0)
     rows = model.predict(x, verbose=0)
-    for name, kind in KINDS.items():
+    for name in kinds:
         for given in (weights(), weights(VERY_UNEQUAL)):
-            sharded = kind(x, y, weights=given)
+            sharded = KINDS[name](x, y, weights=given)
             result = model.evaluate(sharded, return_dict=True, verbose=0)
             for log, value in expected.items():
                 np.testing.assert_allclose(result[log], value, rtol=1e-5, err_msg=f"{name} {log}")
