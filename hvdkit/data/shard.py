@@ -77,7 +77,7 @@ def shard(
         weights: for ranks that are not equally fast, what the rows of each in a global batch of N x
             B rows are in proportion to: one positive number for each rank, or "measured": equal
             shares at first, then as `fit` measures. Each rank gets one row at least, and fast
-            ones more than batch_size. Default: equal shares. See `docs/data.md`.
+            ones more than batch_size. Default: equal shares. See `docs/unequal_machines.md`.
         process_set: the ranks to divide over. With a mesh (`hvd.set_mesh`), its `data_set`:
             the ranks of one replica of the model read the same rows.
 

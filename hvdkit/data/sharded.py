@@ -24,7 +24,8 @@ class ShardedData(LazyDataset):
 
     Give it to `fit`, `evaluate` or `predict` in the place of x, or to `fit` as
     `validation_data`. Iterating over it gives the batches of the next epoch as tensors: with
-    `remainder="pad"` with a weight of each row in the last place, (x, y, weights).
+    `remainder="pad"`, or unequal shares, with a weight of each row in the last place,
+    (x, y, weights).
 
     It is a `tf.data.Dataset` of these batches for whatever asks for one. `map` gives sharded data
     again, so models with a `fit` of their own that maps a function over a dataset, as all tasks of
