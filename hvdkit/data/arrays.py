@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.data.batch import ShardedBatch, batch_scale_of, dealt_positions, rank_rows
+from hvdkit.data.batch import ShardedBatch, batch_scale_of, dealt_positions
 from hvdkit.data.columns import Column, DenseColumn, columns_of, flat_columns
 from hvdkit.data.contents import Content, sample_of, sampled_rows, samples_of
 from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.python_stream import from_python
+from hvdkit.data.shares import Deal
 from hvdkit.data.source import Sharding, pipeline_options
 
 
@@ -61,21 +62,29 @@ class ArraySource:
 
     def num_batches(self, sharding: Sharding, first: int = 0) -> int:
         """See `Source.num_batches`."""
-        full, rest = divmod(self.rows - first, self._global_batch(sharding))
+        full, rest = divmod(self.rows - first, self.rows_of_step(sharding))
         return full + (rest > 0 and not sharding.drop_remainder)
+
+    def rows_of_step(self, sharding: Sharding) -> int:
+        """See `Source.rows_of_step`."""
+        assert sharding.batch_size is not None
+        return sharding.size * sharding.batch_size
 
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        rest = (self.rows - first) % self._global_batch(sharding)
+        if sharding.unequal:
+            return True
+        rest = (self.rows - first) % self.rows_of_step(sharding)
         return not sharding.drop_remainder and rest % sharding.size != 0
 
     def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
-        return min(self.rows, first + batches * self._global_batch(sharding))
+        return min(self.rows, first + batches * self.rows_of_step(sharding))
 
     def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return dealt_positions(sharding.rank, sharding.size, step, rows)
+        deal = sharding.deal(self.rows_of_step(sharding))
+        return dealt_positions(deal, sharding.rank, step, rows)
 
     def on_epoch_begin(self) -> None:
         """Nothing to do."""
@@ -99,8 +108,9 @@ class ArraySource:
         def batches() -> Iterator[Any]:
             order = np.arange(self.rows) if in_order else self.order(next_epoch())
             order = order[first:]
+            deals = sharding.deals(self.rows_of_step(sharding), in_order=in_order)
             for step in range(count):
-                data, scale = self._batch(order, step, sharding)
+                data, scale = self._batch(order, step, sharding, deals(step))
                 yield ShardedBatch(data, scale) if uneven else data
 
         spec = tf.nest.map_structure(lambda c: c if c is None else c.spec, self.data)
@@ -109,14 +119,12 @@ class ArraySource:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return pipeline_options(dataset)
 
-    def _global_batch(self, sharding: Sharding) -> int:
-        assert sharding.batch_size is not None
-        return sharding.size * sharding.batch_size
-
-    def _batch(self, order: np.ndarray, step: int, sharding: Sharding) -> tuple[Any, np.float32]:
-        width = self._global_batch(sharding)
+    def _batch(
+        self, order: np.ndarray, step: int, sharding: Sharding, deal: Deal
+    ) -> tuple[Any, np.float32]:
+        width = self.rows_of_step(sharding)
         rows = order[step * width : (step + 1) * width]
-        own = rows[rank_rows(sharding.rank, sharding.size, len(rows))]
+        own = rows[deal.own(sharding.rank, len(rows))]
         scale = batch_scale_of(len(own), len(rows), sharding.size)
         picked = own if len(own) else rows[:1]
         data = tf.nest.map_structure(lambda c: c if c is None else c.take(picked), self.data)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.data.rows import batch_rows
+from hvdkit.data.shares import Deal
 
 
 class ShardedBatch(NamedTuple):
@@ -45,19 +46,14 @@ def is_real(batch: Any) -> bool:
     return not isinstance(batch, (ShardedBatch, CountedBatch)) or float(batch[1]) > 0
 
 
-def rank_rows(rank: int, size: int, rows: int) -> np.ndarray:
-    """The rows of a global batch that belong to `rank`: every `size`-th (int64)."""
-    return np.arange(rank, rows, size)
-
-
 def batch_scale_of(own_rows: int, rows: int, size: int) -> float:
     """What the mean over `own_rows` counts in the mean of the ranks' means."""
     return size * own_rows / rows
 
 
-def dealt_positions(rank: int, size: int, step: int, rows: int) -> np.ndarray:
-    """The position of each of a rank's rows, dealt by `rank_rows`: step, row of the step."""
-    return np.stack([np.full(rows, step), rank + size * np.arange(rows)], axis=1)
+def dealt_positions(deal: Deal, rank: int, step: int, rows: int) -> np.ndarray:
+    """The position of each of a rank's rows, where they are dealt out: step, row of the step."""
+    return np.stack([np.full(rows, step), deal.first(rank, rows)], axis=1)
 
 
 def kept_positions(rank: int, size: int, step: int, rows: int) -> np.ndarray:

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from hvdkit.data.batch import ShardedBatch, dealt_positions, kept_positions
 from hvdkit.data.batching import rows_of_every_batch
-from hvdkit.data.datasets import StreamSource, keep_rows
+from hvdkit.data.datasets import StreamSource
+from hvdkit.data.dealt import own_rows
 from hvdkit.data.packed import pack, unpacked
 from hvdkit.data.rows import batch_rows, take_rows
 from hvdkit.data.shuffling import shuffled
@@ -45,6 +46,13 @@ class KeptBatchesSource(_BatchesSource):
     def check(self, sharding: Sharding) -> None:
         """See `Source.check`."""
         super().check(sharding)
+        if sharding.unequal:
+            raise ValueError(
+                "weights divide the rows of batches, and of this dataset each rank takes whole "
+                "batches, which differ in more than their rows: make batches of batch_size x ranks "
+                "rows, and give hvd.shard the batch_size, so that each batch is divided; or leave "
+                "weights out."
+            )
         if self.length is not None and self.length < sharding.size:
             raise ValueError(
                 f"the data has {self.length} batches, fewer than the {sharding.size} ranks: "
@@ -57,6 +65,9 @@ class KeptBatchesSource(_BatchesSource):
             return None
         full, rest = divmod(self.length - first, sharding.size)
         return full + (rest > 0 and not sharding.drop_remainder)
+
+    def rows_of_step(self, sharding: Sharding) -> None:
+        """See `Source.rows_of_step`."""
 
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
@@ -127,9 +138,14 @@ class ShardedBatchesSource(_BatchesSource):
             return None
         return self.length - first
 
+    def rows_of_step(self, sharding: Sharding) -> int:
+        """See `Source.rows_of_step`."""
+        assert self.batching.rows is not None
+        return self.batching.rows
+
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
-        return not sharding.drop_remainder and self._may_be_short()
+        return sharding.unequal or (not sharding.drop_remainder and self._may_be_short())
 
     def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
@@ -138,7 +154,8 @@ class ShardedBatchesSource(_BatchesSource):
 
     def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return dealt_positions(sharding.rank, sharding.size, step, rows)
+        deal = sharding.deal(self.rows_of_step(sharding))
+        return dealt_positions(deal, sharding.rank, step, rows)
 
     def dataset(
         self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
@@ -147,8 +164,14 @@ class ShardedBatchesSource(_BatchesSource):
         batches = self._ordered(next_epoch, in_order=in_order, first=first)
         if sharding.drop_remainder:
             batches = batches.filter(lambda *batch: batch_rows(batch) == self.batching.rows)
-        keep = keep_rows(sharding, tag=self.may_be_uneven(sharding, first), first_step=first == 0)
-        batches = batches.enumerate().map(keep)
+        batches = own_rows(
+            batches,
+            sharding,
+            self.rows_of_step(sharding),
+            in_order=in_order,
+            tag=self.may_be_uneven(sharding, first),
+            first=first,
+        )
         count = self.num_batches(sharding, first)
         if count is not None:
             batches = batches.apply(tf.data.experimental.assert_cardinality(count))

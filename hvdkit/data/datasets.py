@@ -1,4 +1,4 @@
-"""tf.data datasets: every rank reads the stream and keeps every N-th row of each global batch."""
+"""tf.data datasets: every rank reads the stream and keeps its rows of each global batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.data.batch import ShardedBatch, dealt_positions
+from hvdkit.data.batch import dealt_positions
 from hvdkit.data.batching import Batching, has_batches_of_one_shape, rows_of_every_batch
 from hvdkit.data.contents import Content, Fact
+from hvdkit.data.dealt import own_rows
 from hvdkit.data.first_batch import FirstBatch
 from hvdkit.data.peek import peek
-from hvdkit.data.rows import batch_rows, take_rows
 from hvdkit.data.shuffling import shuffled
 from hvdkit.data.source import Sharding, pipeline_options
 from hvdkit.data.unseeded import problem_with_order, seeds_of
@@ -110,7 +110,7 @@ class DatasetSource(StreamSource):
         """See `Source.num_batches`."""
         rows = self._rows()
         if rows is not None:
-            full, rest = divmod(rows - first, self._global_batch(sharding))
+            full, rest = divmod(rows - first, self.rows_of_step(sharding))
             return full + (rest > 0 and not sharding.drop_remainder)
         batch = self.batching.rows
         if (
@@ -122,26 +122,35 @@ class DatasetSource(StreamSource):
             return None
         # The last batch has at least one row, and at most as many as the others.
         least, most = (self.length - 1) * batch + 1 - first, self.length * batch - first
-        width = self._global_batch(sharding)
+        width = self.rows_of_step(sharding)
         count = -(-most // width)
         return count if -(-least // width) == count else None
 
+    def rows_of_step(self, sharding: Sharding) -> int:
+        """See `Source.rows_of_step`."""
+        rows = self._rows_per_rank(sharding)
+        assert rows is not None
+        return rows * sharding.size
+
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
+        if sharding.unequal:
+            return True
         if sharding.drop_remainder or sharding.size == 1 or self.infinite:
             return False
         rows = self._rows()
-        return rows is None or ((rows - first) % self._global_batch(sharding)) % sharding.size != 0
+        return rows is None or ((rows - first) % self.rows_of_step(sharding)) % sharding.size != 0
 
     def place_after(self, sharding: Sharding, batches: int, first: int = 0) -> int:
         """See `Source.place_after`."""
-        place = first + batches * self._global_batch(sharding)
+        place = first + batches * self.rows_of_step(sharding)
         rows = self._rows()
         return place if rows is None else min(rows, place)
 
     def positions(self, sharding: Sharding, step: int, rows: int) -> np.ndarray:
         """See `Source.positions`."""
-        return dealt_positions(sharding.rank, sharding.size, step, rows)
+        deal = sharding.deal(self.rows_of_step(sharding))
+        return dealt_positions(deal, sharding.rank, step, rows)
 
     def dataset(
         self, sharding: Sharding, next_epoch: Callable[[], int], *, in_order: bool, first: int = 0
@@ -155,13 +164,13 @@ class DatasetSource(StreamSource):
             dataset, batched = shuffled(blocks, self.seed, next_epoch), True
         if first:
             dataset, batched = (dataset.unbatch() if batched else dataset).skip(first), False
-        width = self._global_batch(sharding)
+        width = self.rows_of_step(sharding)
         dataset = _in_batches(dataset, batched, width, drop_remainder=sharding.drop_remainder)
         if sharding.size > 1:
-            keep = keep_rows(
-                sharding, tag=self.may_be_uneven(sharding, first), first_step=first == 0
+            tag = self.may_be_uneven(sharding, first)
+            dataset = own_rows(
+                self.noted(dataset), sharding, width, in_order=in_order, tag=tag, first=first
             )
-            dataset = self.noted(dataset).enumerate().map(keep)
         count = self.num_batches(sharding, first)
         if count is not None:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
@@ -176,39 +185,6 @@ class DatasetSource(StreamSource):
 
     def _rows_per_rank(self, sharding: Sharding) -> int | None:
         return sharding.batch_size if sharding.batch_size is not None else self.batching.rows
-
-    def _global_batch(self, sharding: Sharding) -> int:
-        rows = self._rows_per_rank(sharding)
-        assert rows is not None
-        return rows * sharding.size
-
-
-def keep_rows(sharding: Sharding, *, tag: bool, first_step: bool) -> Callable[..., Any]:
-    """A function of (step, global batch) that gives the rows of one rank.
-
-    Args:
-        sharding: which rank of how many.
-        tag: whether it gives a `ShardedBatch`.
-        first_step: whether step 0 is the first one of the data.
-    """
-    rank, size = sharding.rank, sharding.size
-
-    def keep(step: tf.Tensor, batch: Any) -> Any:
-        rows = batch_rows(batch)
-        enough = tf.debugging.Assert(
-            tf.logical_or(step > 0 if first_step else True, rows >= size),
-            [f"the data has fewer rows than the {size} ranks: start fewer ranks, or give more."],
-        )
-        with tf.control_dependencies([enough] if enough is not None else []):
-            own = tf.range(rank, tf.maximum(rows, rank), size, dtype=tf.int64)
-            picked = tf.cond(tf.size(own) > 0, lambda: own, lambda: tf.zeros([1], tf.int64))
-        data = take_rows(batch, picked)
-        if not tag:
-            return data
-        scale = tf.cast(size * tf.size(own, out_type=tf.int64), tf.float32)
-        return ShardedBatch(data, scale / tf.cast(rows, tf.float32))
-
-    return keep
 
 
 def _in_batches(

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdkit.data.sharded import ShardedAdapter
+from hvdkit.data.adapter import ShardedAdapter
 
 _current: ContextVar[FitPosition | None] = ContextVar("hvdkit_fit_position", default=None)
 

@@ -18,6 +18,9 @@ from hvdkit.engine.cores import affinity
 
 RowFunction = Callable[..., Any]
 
+# More than a batch has.
+_MOST_ROWS = 1 << 32
+
 
 class MappedSource:
     """The rows of another source, each put through a function after they are dealt out.
@@ -55,6 +58,10 @@ class MappedSource:
         """See `Source.num_batches`."""
         return self.source.num_batches(sharding, first)
 
+    def rows_of_step(self, sharding: Sharding) -> int | None:
+        """See `Source.rows_of_step`."""
+        return self.source.rows_of_step(sharding)
+
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
         return self.source.may_be_uneven(sharding, first)
@@ -84,6 +91,8 @@ class MappedSource:
         if not isinstance(batches.element_spec, ShardedBatch):
             mapped = batches.unbatch().map(self.function, num_parallel_calls=_threads())
             mapped = mapped.batch(sharding.batch_size)
+        elif sharding.unequal:
+            mapped = self._in_unequal_batches(batches)
         else:
             rows = batches.map(_with_scales).unbatch()
             mapped = rows.map(_on_data(self.function), num_parallel_calls=_threads())
@@ -96,6 +105,28 @@ class MappedSource:
         # A function that waits, for a file say, keeps no thread from the training step.
         options.threading.private_threadpool_size = _threads() + 1
         return pipeline_options(mapped.with_options(options))
+
+    def _in_unequal_batches(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """The same batches, whose rows have been mapped one by one; each may have any number."""
+
+        def numbered(step: tf.Tensor, batch: ShardedBatch) -> Any:
+            rows = batch_rows(batch.data)
+            key = step * _MOST_ROWS + rows
+            return batch.data, tf.fill([rows], batch.scale), tf.fill([rows], key)
+
+        def mapped(row: Any, scale: tf.Tensor, key: tf.Tensor) -> Any:
+            return _called(self.function, row), scale, key
+
+        rows = batches.enumerate().map(numbered).unbatch()
+        return (
+            rows.map(mapped, num_parallel_calls=_threads())
+            .group_by_window(
+                key_func=lambda row, scale, key: key,
+                reduce_func=lambda key, window: window.batch(key % _MOST_ROWS),
+                window_size_func=lambda key: key % _MOST_ROWS,
+            )
+            .map(lambda data, scales, keys: _tagged(data, scales))
+        )
 
 
 def packed_samples(

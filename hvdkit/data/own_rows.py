@@ -76,6 +76,9 @@ class OwnRowsSource:
         count = rows // batch if sharding.drop_remainder else -(-rows // batch)
         return max(0, count - self._steps_before(sharding, first))
 
+    def rows_of_step(self, sharding: Sharding) -> None:
+        """See `Source.rows_of_step`."""
+
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`."""
         del first

@@ -81,6 +81,12 @@ class PyDatasetSource:
         """See `Source.check`."""
         if sharding.batch_size is not None:
             raise ValueError("a PyDataset makes its batches itself; leave batch_size out.")
+        if sharding.unequal:
+            raise ValueError(
+                "weights divide the rows of batches, and of a PyDataset each rank takes whole "
+                "batches: give hvd.shard the arrays, or file names, and what __getitem__ does to a "
+                "row as map=...; or leave weights out."
+            )
         if self.count is not None and self.count < sharding.size:
             raise ValueError(
                 f"the PyDataset has {self.count} batches, fewer than the {sharding.size} ranks: "
@@ -100,6 +106,9 @@ class PyDatasetSource:
         if sharding.drop_remainder:
             return full - (rest == 0 and self.last_rows != self.rows)
         return full + (rest > 0)
+
+    def rows_of_step(self, sharding: Sharding) -> None:
+        """See `Source.rows_of_step`."""
 
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:
         """See `Source.may_be_uneven`: known of the first batches and the last."""

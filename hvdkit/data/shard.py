@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from hvdkit.data.batching import batching_of, has_batches_of_one_shape
 from hvdkit.data.contents import require_same_contents
 from hvdkit.data.datasets import SHUFFLE_BLOCK_ROWS, DatasetSource
 from hvdkit.data.mapped import MappedSource, RowFunction, packed_samples
+from hvdkit.data.measured import shares_of
 from hvdkit.data.misuse import require_batch_size, require_data
 from hvdkit.data.pydatasets import PyDatasetSource
 from hvdkit.data.sharded import ShardedData
@@ -43,6 +45,7 @@ def shard(
     remainder: Literal["pad", "drop"] = "pad",
     batched: bool | None = None,
     map: Callable[..., Any] | None = None,
+    weights: Literal["measured"] | Sequence[float] | None = None,
     process_set: ProcessSet = global_process_set,
 ) -> ShardedData:
     """Divide data over the ranks, so that they read all of it, once, in equally many batches.
@@ -71,6 +74,10 @@ def shard(
         map: a function of one row, (x), (x, y) or what the data has, as for
             `tf.data.Dataset.map`, that each rank calls for its own rows only, some at a time:
             to read and decode files, say. For arrays, lists, and datasets that are not batched.
+        weights: for ranks that are not equally fast, what the rows of each in a global batch of N x
+            B rows are in proportion to: one positive number for each rank, or "measured": equal
+            shares at first, then as `fit` measures. Each rank gets one row at least, and fast
+            ones more than batch_size. Default: equal shares. See `docs/unequal_machines.md`.
         process_set: the ranks to divide over. With a mesh (`hvd.set_mesh`), its `data_set`:
             the ranks of one replica of the model read the same rows.
 
@@ -79,8 +86,9 @@ def shard(
 
     Raises:
         ValueError: on every rank: batch_size is not positive, fewer samples than ranks, a
-            dataset whose order or choice of rows is drawn without a seed.
-        TypeError: on every rank: data that can't be divided.
+            dataset whose order or choice of rows is drawn without a seed; weights that are not
+            positive, not one for each rank, or for data of which ranks take whole batches.
+        TypeError: on every rank: data that can't be divided, weights that are no numbers.
         RankMismatchError: on every rank: the ranks have different data or arguments.
         HvdkitError: called in an elastic job before the function that `hvd.elastic.run` runs.
 
@@ -88,6 +96,7 @@ def shard(
         >>> train = hvd.shard((x_train, y_train), batch_size=64, seed=1)
         >>> model.fit(train, epochs=3, validation_data=hvd.shard((x_test, y_test), 64))
         >>> images = hvd.shard((files, labels), 64, map=lambda file, label: (read(file), label))
+        >>> train = hvd.shard((x_train, y_train), 64, weights=[2, 1, 1])  # rank 0 is twice as fast
     """
     require_initialized("hvd.shard()")
     require_inside("hvd.shard()")
@@ -101,20 +110,27 @@ def shard(
         batch_size=batch_size,
         drop_remainder=remainder == "drop",
     )
-    source, problem = _try_source(data, sharding, shuffle, seed, remainder, batched, map)
+    made, problem = _try_source(data, sharding, shuffle, seed, remainder, batched, map, weights)
     if sharding.size > 1:
         _raise_everywhere(problem, process_set)
-        assert source is not None
+        assert made is not None
+        source, sharding = made
         require_same(
             "the sharded data",
-            [*source.identity, f"batch_size {batch_size}", f"seed {seed}", f"shuffle {shuffle}"],
+            [
+                *source.identity,
+                f"batch_size {batch_size}",
+                f"seed {seed}",
+                f"shuffle {shuffle}",
+                f"weights {sharding.shares.weights or weights}",
+            ],
             process_set,
         )
         require_same_contents(lambda: source.contents(sampled=ranks_are_compared()), process_set)
     elif problem is not None:
         raise problem
-    assert source is not None
-    return ShardedData(source, sharding, process_set)
+    assert made is not None
+    return ShardedData(*made, process_set)
 
 
 def _raise_everywhere(problem: Exception | None, process_set: ProcessSet) -> None:
@@ -146,7 +162,8 @@ def _try_source(
     remainder: str,
     batched: bool | None,
     function: RowFunction | None,
-) -> tuple[Source | None, Exception | None]:
+    weights: Any,
+) -> tuple[tuple[Source, Sharding] | None, Exception | None]:
     try:
         require_data(data)
         require_batch_size(sharding.batch_size)
@@ -155,6 +172,7 @@ def _try_source(
         size: Any = sharding.batch_size  # NumPy's integers are welcome
         if size is not None and (not isinstance(size, Integral) or size <= 0):
             raise ValueError(f"batch_size is a positive number of rows, not {size!r}.")
+        sharding = replace(sharding, shares=shares_of(weights, sharding.size))
         source = _source(data, sharding, shuffle, seed, batched, function)
         source.check(sharding)
         if source.num_batches(sharding) == 0:
@@ -164,7 +182,7 @@ def _try_source(
             )
     except Exception as error:  # the user's own, too: the other ranks wait to hear of it
         return None, error
-    return source, None
+    return (source, sharding), None
 
 
 def _source(

@@ -9,14 +9,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdkit.data.batch import CountedBatch, ShardedBatch, data_of, with_row_weights
+from hvdkit.data.batch import CountedBatch, ShardedBatch, with_row_weights
 from hvdkit.data.counting import as_sharded_batches
 from hvdkit.data.lazy import LazyDataset
 from hvdkit.data.mapped_batches import MappedBatchesSource
-from hvdkit.data.over_replicas import over_replicas, parts_on_replicas
+from hvdkit.data.measured import MeasuredShares
+from hvdkit.data.shares import EQUAL
 from hvdkit.data.source import Sharding, Source
 from hvdkit.engine import ProcessSet
-from hvdkit.keras_internals import DataAdapter, make_class_weight_map_fn
 
 
 class ShardedData(LazyDataset):
@@ -24,7 +24,8 @@ class ShardedData(LazyDataset):
 
     Give it to `fit`, `evaluate` or `predict` in the place of x, or to `fit` as
     `validation_data`. Iterating over it gives the batches of the next epoch as tensors: with
-    `remainder="pad"` with a weight of each row in the last place, (x, y, weights).
+    `remainder="pad"`, or unequal shares, with a weight of each row in the last place,
+    (x, y, weights).
 
     It is a `tf.data.Dataset` of these batches for whatever asks for one. `map` gives sharded data
     again, so models with a `fit` of their own that maps a function over a dataset, as all tasks of
@@ -52,6 +53,17 @@ class ShardedData(LazyDataset):
         return self.sharding
 
     @property
+    def weights(self) -> tuple[float, ...] | None:
+        """What the rows of each rank are in proportion to: as given, or as measured so far.
+
+        None for equal shares.
+
+        Example:
+            >>> test = hvd.shard((x_test, y_test), 64, weights=train.weights)
+        """
+        return self.sharding.shares.weights
+
+    @property
     def epoch(self) -> int:
         """The number of the next epoch, which decides its order."""
         return self._epochs[0]
@@ -72,6 +84,7 @@ class ShardedData(LazyDataset):
         return count
 
     def __iter__(self) -> Iterator[Any]:
+        self._refuse_measured("in a loop of your own")
         first, self._first = self._first, 0
         self._pass = (self.epoch, first)
         self.source.on_epoch_begin()
@@ -91,7 +104,10 @@ class ShardedData(LazyDataset):
                 "is read, so it can't be a tf.data.Dataset: give it to fit, evaluate or predict "
                 "as it is, or go over it with `for`."
             )
-        return dataset if self.sharding.drop_remainder else dataset.map(_with_row_weights)
+        self._refuse_measured("as a tf.data.Dataset")
+        if isinstance(dataset.element_spec, ShardedBatch) or not self.sharding.drop_remainder:
+            return dataset.map(_with_row_weights)
+        return dataset
 
     def map(self, map_func: Callable[..., Any], *args: Any, **kwargs: Any) -> ShardedData:
         """Sharded data whose batches go through a function.
@@ -151,7 +167,7 @@ class ShardedData(LazyDataset):
         return self.source.dataset(sharding, self.next_epoch, in_order=in_order, first=first)
 
     def divided_anew(self, rank: int, size: int, ranks: ProcessSet) -> ShardedData:
-        """The same data, divided over another number of ranks; it goes on with the same epochs.
+        """The same data, in equal shares of other ranks; it goes on with the same epochs.
 
         Args:
             rank: which shard this rank reads.
@@ -161,7 +177,7 @@ class ShardedData(LazyDataset):
         Raises:
             ValueError: it can't be divided so, or not without counting its rows at each step.
         """
-        sharding = replace(self.sharding, rank=rank, size=size)
+        sharding = replace(self.sharding, rank=rank, size=size, shares=EQUAL)
         self.source.check(sharding)
         divided = ShardedData(self.source, sharding, ranks)
         divided._epochs = self._epochs
@@ -181,6 +197,19 @@ class ShardedData(LazyDataset):
         if self.source.first_batch is not None and self.sharding.size > 1:
             self.source.first_batch.require_same(self.process_set)
 
+    def _refuse_measured(self, how: str) -> None:
+        """Refuse to read what `fit` has to measure.
+
+        Raises:
+            ValueError: on every rank.
+        """
+        if self.sharding.size > 1 and isinstance(self.sharding.shares, MeasuredShares):
+            raise ValueError(
+                f'weights="measured" is measured by fit, and this data is read {how}: give '
+                "hvd.shard the numbers, as in weights=[2, 1, 1]. (train.weights of data that fit "
+                "has trained on has them.)"
+            )
+
     def sharding_for(self, devices: int) -> Sharding:
         """The sharding, for a process that trains on several local devices (MirroredStrategy)."""
         if self.sharding.batch_size is None or devices == 1:
@@ -188,109 +217,6 @@ class ShardedData(LazyDataset):
         return replace(self.sharding, batch_size=self.sharding.batch_size * devices)
 
 
-class ShardedAdapter(DataAdapter):
-    """What Keras reads `ShardedData` through.
-
-    Args:
-        data: the rank's data.
-        class_weight: as in `fit`.
-        strategy: of the model that reads it; its local devices share a batch.
-        in_order: do not shuffle.
-
-    Raises:
-        ValueError: it can't be divided over several local devices.
-    """
-
-    def __init__(
-        self,
-        data: ShardedData,
-        class_weight: dict[int, float] | None = None,
-        strategy: Any = None,
-        in_order: bool = False,
-    ) -> None:
-        devices = 1 if strategy is None else strategy.num_replicas_in_sync
-        self.data = data
-        self.sharding = data.sharding_for(devices)
-        self._in_order = in_order
-        self._class_weight = class_weight
-        self._strategy = strategy if devices > 1 and self.sharding.size > 1 else None
-        self._dataset = self.dataset_from(0)
-        self._read = self.read_by_keras(self._dataset)
-
-    def dataset_from(self, first: int) -> tf.data.Dataset:
-        """The batches of an epoch from a place on, see `Source.place_after`."""
-        dataset = self.data.dataset(self.sharding, in_order=self._in_order, first=first)
-        if self._class_weight is not None:
-            spec = dataset.element_spec
-            tag = type(spec) if isinstance(spec, (ShardedBatch, CountedBatch)) else None
-            dataset = dataset.map(_class_weights(self._class_weight, tag))
-        return dataset
-
-    def read_by_keras(self, dataset: tf.data.Dataset) -> Any:
-        """Batches as Keras reads them: on several local devices each gets a part."""
-        return dataset if self._strategy is None else over_replicas(dataset, self._strategy)
-
-    def parts_on_replicas(self, batch: Any) -> list[Any]:
-        """What each local device gets of a batch that Keras has read; one has all of it."""
-        return [batch] if self._strategy is None else parts_on_replicas(batch, self._strategy)
-
-    @property
-    def batch_spec(self) -> Any:
-        """The type specification of a batch of this rank, as `fit` takes it."""
-        return data_of(self._dataset.element_spec)
-
-    def get_tf_dataset(self) -> Any:
-        """The batches as Keras's training step takes them."""
-        return self._read
-
-    def get_numpy_iterator(self) -> Iterator[Any]:
-        """The batches as NumPy arrays."""
-        yield from self._dataset.as_numpy_iterator()
-
-    @property
-    def num_batches(self) -> int | None:
-        """Batches of an epoch; None where it is not known."""
-        return self.data.source.num_batches(self.sharding)
-
-    @property
-    def batch_size(self) -> int | None:
-        """Rows of a full batch; None where the data is batched already."""
-        return self.sharding.batch_size
-
-    @property
-    def has_partial_batch(self) -> bool | None:
-        """Not known."""
-        return None
-
-    @property
-    def partial_batch_size(self) -> int | None:
-        """Not known."""
-        return None
-
-    def counted(self, steps: Iterator[Any]) -> Iterator[Any]:
-        """Keras's steps of an epoch, with `ShardedBatch` in the place of `CountedBatch`."""
-        if not isinstance(self._dataset.element_spec, CountedBatch):
-            return steps
-        process_set = self.data.process_set
-        return (
-            (first, last, as_sharded_batches(batches, process_set))
-            for first, last, batches in steps
-        )
-
-    def on_epoch_begin(self) -> None:
-        """Called by Keras before an epoch."""
-        self.data.source.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        """Called by Keras after an epoch."""
-        self.data.source.on_epoch_end()
-
-
 def _with_row_weights(*fields: Any) -> Any:
     """As `tf.data.Dataset.map` calls it: with the fields of a tuple."""
     return with_row_weights(fields[0] if len(fields) == 1 else fields)
-
-
-def _class_weights(class_weight: dict[int, float], tag: Any) -> Any:
-    weigh = make_class_weight_map_fn(class_weight)
-    return weigh if tag is None else lambda batch: tag(weigh(*batch[0]), batch[1])

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from hvdkit.data.contents import Content
 from hvdkit.data.first_batch import FirstBatch
+from hvdkit.data.shares import EQUAL, Deal, Shares
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,33 @@ class Sharding:
     Attributes:
         rank: this rank's number in the process set.
         size: number of ranks in the process set.
-        batch_size: rows of one rank in a full batch; None where the data is batched already.
+        batch_size: rows of one rank in a full batch, on average over the ranks; None where the data
+            is batched already.
         drop_remainder: leave out the last, short global batch.
+        shares: how the rows of a global batch are shared.
     """
 
     rank: int
     size: int
     batch_size: int | None
     drop_remainder: bool
+    shares: Shares = EQUAL
+
+    @property
+    def unequal(self) -> bool:
+        """Whether ranks may have different numbers of rows in a batch that divides."""
+        return self.size > 1 and self.shares.unequal
+
+    def deal(self, rows: int) -> Deal:
+        """How global batches of so many rows are dealt out that are read in order."""
+        return self.shares.now(self.size, rows)
+
+    def deals(self, rows: int, *, in_order: bool) -> Callable[[int], Deal]:
+        """How global batches of so many rows are dealt out in a pass that begins now, by step."""
+        if in_order:
+            deal = self.deal(rows)
+            return lambda step: deal
+        return self.shares.by_step(self.size, rows)
 
 
 class Source(Protocol):
@@ -59,6 +79,10 @@ class Source(Protocol):
 
     def num_batches(self, sharding: Sharding, first: int = 0) -> int | None:
         """Batches of an epoch from place `first` on, equal on all ranks; None if not known."""
+        ...
+
+    def rows_of_step(self, sharding: Sharding) -> int | None:
+        """Rows of a full global batch, which are dealt out; None where ranks take whole batches."""
         ...
 
     def may_be_uneven(self, sharding: Sharding, first: int = 0) -> bool:

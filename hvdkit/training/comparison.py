@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdkit.data.sharded import ShardedAdapter
+from hvdkit.data.adapter import ShardedAdapter
 from hvdkit.engine import (
     ProcessSet,
     RankMismatchError,

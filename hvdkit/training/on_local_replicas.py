@@ -7,8 +7,8 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hvdkit.data.adapter import ShardedAdapter
 from hvdkit.data.over_replicas import parts_on_replicas
-from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import RankMismatchError, several_ranks
 from hvdkit.engine.local_replicas import scope_of
 from hvdkit.optimizers.composition import chains

@@ -141,6 +141,12 @@ def _problem(call: Call, found: list[tuple[Any, OutOfStep]]) -> str | None:
             f"{kind} has to know the variables before the first step: build the model and its "
             "optimizer, as optimizer.build(model.trainable_variables) does, before fit."
         )
+    data = call.arguments["x"]
+    if isinstance(data, ShardedData) and data.sharding.unequal:
+        return (
+            f"hvd.shard(..., weights=...) is for ranks that go in step, and with {kind} each goes "
+            "as fast as it can: leave weights out."
+        )
     for layer in call.model._flatten_layers():
         if isinstance(layer, SyncBatchNormalization):
             return (

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdkit.data.adapter import ShardedAdapter
 from hvdkit.data.batch import data_of, is_real
 from hvdkit.data.rows import batch_rows, take_rows
-from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import allgather_object, ops
 from hvdkit.mesh.mesh import replicas
 from hvdkit.training.features import Call, Feature

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.data.measured import MeasuredShares
 from hvdkit.data.sharded import ShardedData
 from hvdkit.mesh.layout import is_partial, is_sharded
 from hvdkit.optimizers.composition import is_distributed
@@ -117,6 +118,13 @@ def require_exact_loss(model: Any, data: ShardedData) -> None:
     for loss in keras.tree.flatten(model.loss):
         reduction = getattr(loss, "reduction", "sum_over_batch_size")
         if reduction not in _EXACT_REDUCTIONS:
+            if data.sharding.unequal:
+                raise ValueError(
+                    f"hvd.shard(..., weights=...) gives the ranks unequal rows, and the loss "
+                    f"{loss.name!r} has reduction={reduction!r}, which is no average over rows, so "
+                    "a batch could not equal that of one process. Use "
+                    'reduction="sum_over_batch_size", or leave weights out.'
+                )
             raise ValueError(
                 f"the data does not divide by the {data.sharding.size} ranks, and the loss "
                 f"{loss.name!r} has reduction={reduction!r}, which is no average over rows, so "
@@ -130,17 +138,39 @@ def require_even_micro_batches(model: Any, data: Any, batch_size: int | None) ->
 
     Raises:
         ValueError: the number of micro-batches, of a pipeline or a layer, does not divide the batch
-            size.
+            size, or the rows of a rank that weights give it.
     """
     kinds = (LayerSplit, PipelineModel)
     splits = [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
     rows = _rows(data, batch_size) if splits else None
     for layer in splits:
-        if rows is not None and rows % layer.micro_batches:
+        if isinstance(data, ShardedData) and data.sharding.unequal and layer.micro_batches > 1:
+            _require_even_shares(layer, data)
+        elif rows is not None and rows % layer.micro_batches:
             raise ValueError(
                 f"batches of {rows} rows can't be divided into the micro_batches="
                 f"{layer.micro_batches} of {layer.name!r}: choose a batch size that is a multiple "
                 "of it. (Only the last batch of an epoch may be shorter.)"
+            )
+
+
+def _require_even_shares(layer: Any, data: ShardedData) -> None:
+    """Raise, on every rank, unless the rows of each rank can be divided into micro-batches."""
+    if isinstance(data.sharding.shares, MeasuredShares):
+        raise ValueError(
+            f'weights="measured" gives a rank any number of rows, and {layer.name!r} divides them '
+            f"into micro_batches={layer.micro_batches}: give hvd.shard the numbers, as in "
+            "weights=[2, 1, 1]."
+        )
+    rows = data.source.rows_of_step(data.sharding)
+    assert rows is not None
+    for rank, own in enumerate(data.sharding.deal(rows).counts):
+        if own % layer.micro_batches:
+            raise ValueError(
+                f"by the weights given to hvd.shard, {own} of {rows} rows are those of rank {rank} "
+                "(or of the replica of that number), which can't be divided into the micro_batches="
+                f"{layer.micro_batches} of {layer.name!r}: choose weights and a batch size that "
+                "give each a multiple of it. (Only the last batch of an epoch may be shorter.)"
             )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
+from hvdkit.data.adapter import ShardedAdapter
 from hvdkit.data.contents import Content, Fact, Sample, first_difference, samples_of
 from hvdkit.data.peek import peek
-from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.keras_internals import (
     ArrayDataAdapter,
     GeneratorDataAdapter,

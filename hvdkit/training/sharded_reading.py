@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 
+from hvdkit.data.adapter import ShardedAdapter
 from hvdkit.data.fit_position import FitPosition, positioned
-from hvdkit.data.sharded import ShardedAdapter, ShardedData
+from hvdkit.data.sharded import ShardedData
 from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.training.features import Call, Feature
 
@@ -32,7 +33,10 @@ class ReadSharded(Feature):
         elif isinstance(data, ShardedData):
             call.arguments["x"] = _adapter(call.model, data, in_order=True)
         if isinstance(validation, ShardedData):
-            call.arguments["validation_data"] = _adapter(call.model, validation, in_order=True)
+            # It is read in the shares that are measured while `data` is trained on.
+            like = data if isinstance(data, ShardedData) else None
+            adapter = _adapter(call.model, validation, in_order=True, like=like)
+            call.arguments["validation_data"] = adapter
 
 
 class Position(Feature):

@@ -13,8 +13,8 @@ from typing import Any
 
 from hvdkit import patches
 from hvdkit.data import autotuning
+from hvdkit.data.adapter import ShardedAdapter
 from hvdkit.data.fit_position import current_position
-from hvdkit.data.sharded import ShardedAdapter
 from hvdkit.engine import is_initialized, logger, several_ranks, topology
 from hvdkit.keras_internals import TensorFlowTrainer, TFEpochIterator, is_of_keras
 from hvdkit.metrics import kinds
@@ -30,6 +30,7 @@ from hvdkit.training.build import BuiltFirst
 from hvdkit.training.comparison import SameSteps, current_comparison
 from hvdkit.training.features import Call, Feature, in_call, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
+from hvdkit.training.measured_shares import SharesMeasured
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
 from hvdkit.training.moments import NotedMoments
 from hvdkit.training.on_local_replicas import BuiltForParts, RefusedOnReplicas
@@ -73,6 +74,7 @@ FIT: tuple[Callable[[], Feature], ...] = (
     RefusedOnReplicas,
     BuiltForParts,
     BackupLast,
+    SharesMeasured,
     NotedMoments,
     BuiltFirst,
     RefusedOptimizer,

@@ -1,0 +1,124 @@
+"""One rank of benchmarks/unequal.py: epochs in four ways, in turn, on a slow last rank."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hvdkit as hvd
+
+SIDE, CHANNELS, CLASSES = 24, 48, 10
+_LEFT_OUT = 2
+
+
+def main(batch_size: int, share: float, steps: int, rounds: int) -> None:
+    """Print the rows per second of this rank in each epoch of each way."""
+    hvd.init(consistency_check=False)  # alone, ranks come to have weights of their own
+    import numpy as np
+
+    rank, size = hvd.rank(), hvd.size()
+    slow = rank == size - 1
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(steps * size * batch_size, SIDE, SIDE, 3)).astype("float32")
+    y = rng.integers(0, CLASSES, len(x))
+    given: dict[str, Any] = {
+        "equal": None,
+        "fixed": [1.0] * (size - 1) + [share],
+        "measured": "measured",
+    }
+    data = {way: hvd.shard((x, y), batch_size, weights=weights) for way, weights in given.items()}
+    models = {way: _model(alone=way == "alone") for way in ("alone", *given)}
+    # A slow rank alone makes fewer steps, so that all end at about the same time.
+    own = batch_size * max(1 + _LEFT_OUT, round(steps * (share if slow else 1)))
+
+    def rows_per_second(way: str) -> float:
+        clock = _clock()
+        hvd.barrier()
+        if way == "alone":
+            options = {"batch_size": batch_size, "shuffle": False}
+            models[way].fit(x[:own], y[:own], verbose=0, callbacks=[clock], **options)
+            return batch_size / clock.seconds_of_a_step()
+        models[way].fit(data[way], verbose=0, callbacks=[clock])
+        return batch_size / clock.seconds_of_a_step()
+
+    found: dict[str, Any] = {way: [] for way in models}
+    with _slowed(share if slow else 1):
+        for number in range(1 + rounds):
+            for way in list(models)[:: -1 if number % 2 else 1]:
+                speed = rows_per_second(way)
+                if number > 0:
+                    found[way].append(speed)
+    rows = size * batch_size
+    found["rows"] = {way: data[way].sharding.deal(rows).counts for way in ("fixed", "measured")}
+    sys.stdout.write(f"UNEQUAL {json.dumps(found)}\n")
+    sys.stdout.flush()
+
+
+def _model(alone: bool) -> Any:
+    """A small convolutional network, whose steps are computing rather than exchange."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = [
+        layer
+        for _ in range(3)
+        for layer in (keras.layers.Conv2D(CHANNELS, 3, activation="relu", padding="same"),)
+    ]
+    model = keras.Sequential(
+        [
+            keras.layers.Input((SIDE, SIDE, 3)),
+            *layers,
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+    optimizer = keras.optimizers.SGD(0.001)
+    model.compile(
+        optimizer if alone else hvd.DistributedOptimizer(optimizer),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def _clock() -> Any:
+    """A callback that notes when steps have ended."""
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ends: list[float] = []
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.ends.append(time.monotonic())
+
+        def seconds_of_a_step(self) -> float:
+            counted = self.ends[_LEFT_OUT - 1 :]
+            return (counted[-1] - counted[0]) / (len(counted) - 1)
+
+    return Clock()
+
+
+@contextlib.contextmanager
+def _slowed(share: float) -> Iterator[None]:
+    """While inside, this process runs for a share of the time."""
+    if share == 1:
+        yield
+        return
+    program = str(Path(__file__).with_name("slowed.py"))
+    command = [sys.executable, program, str(os.getpid()), str(share)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as helper:
+        yield
+        assert helper.stdin is not None
+        helper.stdin.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

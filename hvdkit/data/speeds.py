@@ -1,0 +1,112 @@
+"""How fast a rank is, what shares follow from it, and whether they are worth a change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from hvdkit.data.shares import apportioned
+from hvdkit.watch.moments import Moments, Span
+
+# Shares change if a step gets shorter by this: less is noise.
+LEAST_GAIN = 0.05
+# Ranks that are so many times faster than others have measured something else.
+_MOST_APART = 64.0
+
+
+def own_seconds(moments: Moments) -> float | None:
+    """How long the last step of this rank has computed, from its batch to its gradients.
+
+    Where it has waited for other ranks in between, as in `hvd.SyncBatchNormalization`, does not
+    count.
+
+    Args:
+        moments: as they are after the step.
+
+    Returns:
+        None if the step had no gradients that were exchanged, or its moments make no sense.
+    """
+    begin, end = moments.batch, moments.gradients
+    if not 0 < begin < end:
+        return None
+    seconds, covered = end - begin, begin
+    spans = [*moments.collectives, *moments.spans]
+    waits = sorted((span.begun, span.done) for span in spans if _waits(span))
+    for begun, done in waits:
+        begun, done = max(begun, covered), min(done, end)
+        if done > begun:
+            seconds -= done - begun
+            covered = done
+    return seconds if seconds > 0 else None
+
+
+def weights_worth_a_change(
+    speeds: Sequence[float], now: Sequence[float] | None, rows: int
+) -> tuple[float, ...] | None:
+    """The weights with which a step gets shorter.
+
+    The slowest rank decides how long a step takes; with rows in proportion to speeds all take as
+    long.
+
+    Args:
+        speeds: rows per second of each rank, of its own computing.
+        now: the weights that there are; None for equal shares.
+        rows: of a global batch.
+
+    Returns:
+        The same on every rank for the same arguments; None where the gain is small.
+    """
+    before = _seconds(apportioned(now or [1.0] * len(speeds), rows), speeds)
+    after = _seconds(apportioned(speeds, rows), speeds)
+    return tuple(speeds) if after < before * (1 - LEAST_GAIN) else None
+
+
+def problem_with(speeds: Mapping[int, float | None], what: str = "rank") -> str | None:
+    """Why nothing follows from speeds, in words.
+
+    Args:
+        speeds: rows per second of each rank; None where that could not be measured.
+        what: has the speeds.
+    """
+    known = {rank: speed for rank, speed in speeds.items() if is_speed(speed)}
+    if len(known) < len(speeds):
+        unknown = ", ".join(str(rank) for rank in speeds if rank not in known)
+        return f"no speed can be measured of the steps of {what} {unknown}"
+    numbers = [speed for speed in known.values() if speed is not None]
+    if max(numbers) > _MOST_APART * min(numbers):
+        listed = ", ".join(f"{speed:.3g} on {what} {rank}" for rank, speed in known.items())
+        return f"speeds so far apart can't be true ({listed}, in rows a second)"
+    return None
+
+
+def is_speed(speed: float | None) -> bool:
+    """Whether a number can be a speed."""
+    return speed is not None and math.isfinite(speed) and speed > 0
+
+
+def described(rows: Mapping[int, int], hosts: Mapping[int, str], what: str = "rank") -> str:
+    """How many rows each rank has, in words: "43 on rank 0 (host a), 21 on rank 1, 2 (host b)".
+
+    Args:
+        rows: of each rank.
+        hosts: that of each rank, which is named where there are several.
+        what: has the rows.
+    """
+    several = len(set(hosts.values())) > 1
+    holders: dict[tuple[int, str], list[int]] = {}
+    for rank, count in rows.items():
+        holders.setdefault((count, hosts[rank] if several else ""), []).append(rank)
+    return ", ".join(
+        f"{count} on {what} {', '.join(map(str, ranks))}{f' (host {host})' if host else ''}"
+        for (count, host), ranks in holders.items()
+    )
+
+
+def _seconds(rows: Sequence[int], speeds: Sequence[float]) -> float:
+    """How long a step takes, without what all ranks do alike."""
+    return max(count / speed for count, speed in zip(rows, speeds, strict=True))
+
+
+def _waits(span: Span) -> bool:
+    """Whether the step goes on only once the collective is done."""
+    return not span.beside and span.done >= span.begun and math.isfinite(span.done)
