@@ -1,0 +1,185 @@
+"""A script that `hvdkit scale` runs: some steps of its `fit` are measured, and then it ends.
+
+The script is the user's own, and runs as it is. Its first `fit` that makes enough steps is the one
+that counts. What it does after these steps is not done, and while they are made nothing is saved,
+nothing is restored and nothing is validated: a measurement may leave no checkpoint behind, and
+begins where a training does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import keras
+
+from hvdkit.callbacks.backup_and_restore import BackupAndRestore
+from hvdkit.callbacks.monitor import Monitor
+from hvdkit.data.sharded import ShardedData
+from hvdkit.engine import allgather_object, several_ranks, shutdown, topology
+from hvdkit.monitoring.measurement import Answer, Measurement
+from hvdkit.monitoring.sinks.json_lines import JsonLines
+from hvdkit.training.features import Call, Feature
+from hvdkit.training.measured_use import UseSince
+
+_DEFAULT_BATCH_SIZE = 32  # Keras's
+_NEVER = 10**9
+# They write files, resume, tell servers, or end a training before all steps are made.
+_LEFT_OUT = (
+    BackupAndRestore,
+    Monitor,
+    keras.callbacks.BackupAndRestore,
+    keras.callbacks.CSVLogger,
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)
+
+
+class Measured(Feature):
+    """In a job of `hvdkit scale`, a `fit` is measured, and is the last thing that its script does.
+
+    It comes before all other features: what it changes of the call is as if the user had given it.
+    """
+
+    def before(self, call: Call) -> None:
+        """Change the call as the measurement needs it."""
+        asked = Measurement.from_environ(os.environ)
+        if asked is None:
+            return
+        _divide(call, asked)
+        given = call.callbacks
+        left_out = [callback for callback in given if isinstance(callback, _LEFT_OUT)]
+        call.callbacks = [callback for callback in given if callback not in left_out]
+        call.arguments["validation_freq"] = _NEVER
+        if not isinstance(call.arguments["x"], Iterator):  # which is read once
+            enough = call.arguments["initial_epoch"] + asked.warm_up + asked.steps
+            call.arguments["epochs"] = max(call.arguments["epochs"], enough)
+        asked = replace(asked, every=_every(call, asked.every))
+        monitor = Monitor(every=asked.every, sinks=[JsonLines(asked.folder)])
+        names = list(dict.fromkeys(type(callback).__name__ for callback in left_out))
+        call.add_callback(monitor)
+        call.add_callback(_Window(asked, monitor, names))
+
+
+class _Window(keras.callbacks.Callback):
+    """Ends the process on all ranks once all steps are measured.
+
+    Args:
+        asked: what is to be measured.
+        monitor: what makes the samples; it stands before this one.
+        left_out: the user's callbacks that were left out.
+    """
+
+    def __init__(self, asked: Measurement, monitor: Monitor, left_out: list[str]) -> None:
+        super().__init__()
+        self._asked = asked
+        self._monitor = monitor
+        self._left_out = left_out
+        self._made = 0
+        self._in_epoch = 0
+        self._use: UseSince | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Count from the start of the epoch."""
+        self._in_epoch = 0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Begin after the warm-up, and end when all is measured."""
+        self._made += batch + 1 - self._in_epoch
+        self._in_epoch = batch + 1
+        if self._use is None and self._made >= self._asked.warm_up:
+            _wait_for(logs)
+            self._use = UseSince()
+        elif self._use is not None and self._made >= self._asked.warm_up + self._asked.steps:
+            _wait_for(logs)
+            self._finish(self._use)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """The data has ended before: the script goes on, to another `fit` maybe."""
+        if topology.rank() == 0:
+            Answer(made=self._made).write(Path(self._asked.folder))
+
+    def _finish(self, use: UseSince) -> NoReturn:
+        own = use.until_now()
+        everyone = allgather_object(own, name="hvdkit.measured") if several_ranks() else [own]
+        self._monitor.on_train_end()
+        _leave(self._asked, Answer(everyone, self._left_out))
+
+
+def _divide(call: Call, asked: Measurement) -> None:
+    """Give each rank fewer rows of a batch; where that can't be done, no rank goes on."""
+    if asked.divide == 1:
+        return
+    problem = _divided(call, asked.divide)
+    everyone = [problem]
+    if several_ranks():
+        everyone = allgather_object(problem, name="hvdkit.measured.divide")
+    refused = next(filter(None, everyone), None)
+    if refused is not None:
+        _leave(asked, Answer(refused=refused))
+
+
+def _divided(call: Call, by: int) -> str | None:
+    """Divide the batch of a rank; returns why that can't be done."""
+    arguments = call.arguments
+    data = arguments["x"]
+    if isinstance(data, ShardedData):
+        batching = getattr(data.source, "batching", None)
+        rows = data.sharding.batch_size or getattr(batching, "rows", None)
+        if rows is None:
+            return "hvd.shard got data that makes its batches itself"
+        if rows % by:
+            return f"the {rows} rows of a rank in a batch can't be divided by {by}"
+        sharding = replace(data.sharding, batch_size=rows // by)
+        of_a_step = data.source.place_after(sharding, 1)
+        if of_a_step != sharding.size * rows // by:
+            return "hvd.shard got data whose batches can't be cut, or that has fewer rows than one"
+        divided = ShardedData(data.source, sharding, data.process_set)
+        divided.epoch = data.epoch
+        arguments["x"] = divided
+        return None
+    if not keras.tree.flatten(data) or not all(
+        getattr(leaf, "shape", None) for leaf in keras.tree.flatten(data)
+    ):
+        return f"fit got data whose batches are made by the script ({type(data).__name__})"
+    rows = arguments["batch_size"] or _DEFAULT_BATCH_SIZE
+    if rows % by:
+        return f"fit's batch_size={rows} can't be divided by {by}"
+    arguments["batch_size"] = rows // by
+    return None
+
+
+def _every(call: Call, every: int) -> int:
+    """Steps of a sample: less than an epoch has, so that some hold no end of an epoch."""
+    steps = call.arguments["steps_per_epoch"]
+    data = call.arguments["x"]
+    if steps is None and isinstance(data, ShardedData):
+        steps = data.source.num_batches(data.sharding)
+    return every if steps is None else max(1, min(every, steps // 2))
+
+
+def _wait_for(logs: Mapping[str, Any] | None) -> None:
+    """Wait until a device has done what it was told to: these are numbers that come of it."""
+    for value in keras.tree.flatten(dict(logs or {})):
+        keras.ops.convert_to_numpy(value)
+
+
+def _leave(asked: Measurement, answer: Answer) -> NoReturn:
+    """End this process, as all ranks do now, and nothing more of the script.
+
+    Not by an exception: what the script does after an error, or at its exit, may be to save.
+    """
+    if topology.rank() == 0:
+        answer.write(Path(asked.folder))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All ranks end here: none is missed by the others.
+    shutdown()
+    os._exit(0)

@@ -1,0 +1,182 @@
+"""The figures of one start, from what its ranks have written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvdkit.monitoring.measurement import Answer, Use
+from hvdkit_cli.errors import CommandError
+
+# What a step consists of: figures of samples that add up to its seconds.
+PARTS: Mapping[str, str] = {
+    "compute": "compute_seconds",
+    "waiting for ranks": "waiting_for_ranks_seconds",
+    "exchange": "exchange_seconds",
+    "waiting for data": "waiting_for_data_seconds",
+    "rest": "rest_seconds",
+}
+_SAMPLES = "monitor.jsonl"
+_OF_A_SECOND = ("rows_per_second", "tokens_per_second", "model_flops_share", "watts")
+_OF_A_STEP = ("step_seconds", *PARTS.values(), "sent_bytes", "joules_per_step")
+_THE_MOST = ("host_memory_peak_bytes", "device_memory_peak_bytes")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured in one start.
+
+    Attributes:
+        ranks: how many.
+        values: figures of the job over the measured steps, by the names of samples; those that are
+            not known are left out.
+        uses: what each rank has used of its host.
+        left_out: callbacks of the script that were left out.
+        holds_ends: whether ends of epochs count, since no sample is without.
+    """
+
+    ranks: int
+    values: Mapping[str, float]
+    uses: Sequence[Use]
+    left_out: Sequence[str]
+    holds_ends: bool
+
+    @property
+    def speed(self) -> float:
+        """Rows a second."""
+        return self.values["rows_per_second"]
+
+    @property
+    def rows_of_a_step(self) -> float:
+        """Of all ranks."""
+        return self.speed * self.values["step_seconds"]
+
+    @property
+    def parts(self) -> dict[str, float] | None:
+        """Seconds of a step by what they go to; None where that is not known."""
+        if not all(name in self.values for name in PARTS.values()):
+            return None
+        return {part: self.values[name] for part, name in PARTS.items()}
+
+    @property
+    def cores(self) -> dict[str, float]:
+        """Cores of each host that its ranks may use at a time; a container may have half a one."""
+        found = {}
+        for host, uses in self._by_host().items():
+            cores = len({core for use in uses for core in use.cores})
+            found[host] = min([float(cores), *(use.quota for use in uses if use.quota)])
+        return found
+
+    @property
+    def cores_busy(self) -> float:
+        """The share of these cores' time that the ranks have used."""
+        used = sum(use.cpu_seconds / use.seconds for use in self.uses)
+        return used / sum(self.cores.values())
+
+    @property
+    def crowded(self) -> dict[str, int]:
+        """Hosts that have fewer cores than ranks, and how many ranks these are."""
+        cores = self.cores
+        counts = {host: len(uses) for host, uses in self._by_host().items()}
+        return {host: count for host, count in counts.items() if count > cores[host]}
+
+    @property
+    def hosts(self) -> int:
+        """How many."""
+        return len(self._by_host())
+
+    @property
+    def links(self) -> list[tuple[float, float | None]]:
+        """Bytes a second that each host has sent to others, and can send; of several hosts only."""
+        if self.hosts == 1:
+            return []
+        return [
+            (use.network.sent_bytes / use.seconds, use.network.bytes_per_second)
+            for use in self.uses
+            if use.network is not None
+        ]
+
+    def _by_host(self) -> dict[str, list[Use]]:
+        found: dict[str, list[Use]] = {}
+        for use in self.uses:
+            found.setdefault(use.host, []).append(use)
+        return found
+
+
+def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figures:
+    """The figures in the folder of a start.
+
+    Args:
+        ranks: how many.
+        folder: has the samples.
+        answer: what the ranks have said.
+        warm_up: steps that do not count.
+
+    Raises:
+        CommandError: there are no samples of the measured steps, or they do not tell how many rows
+            these had.
+    """
+    samples, holds_ends = _measured(_samples(folder), warm_up)
+    values = {
+        **{name: _mean(samples, name, _seconds) for name in _OF_A_SECOND},
+        **{name: _mean(samples, name, _steps) for name in _OF_A_STEP},
+        **{name: _most(samples, name) for name in _THE_MOST},
+    }
+    known = {name: value for name, value in values.items() if value is not None}
+    if "rows_per_second" not in known or "step_seconds" not in known:
+        raise CommandError(
+            f"The samples in {folder / _SAMPLES} do not tell how many rows a second were trained "
+            "on, so there is no speed to compare.",
+            "look at output.log beside it; data of hvd.shard, arrays and tf.data tell their rows",
+        )
+    return Figures(ranks, known, answer.uses, answer.left_out, holds_ends)
+
+
+def _samples(folder: Path) -> list[dict[str, Any]]:
+    """Those of the last `fit`, in their order."""
+    found: list[dict[str, Any]] = []
+    file = folder / _SAMPLES
+    for line in file.read_text().splitlines() if file.exists() else ():
+        each = json.loads(line)
+        if each["type"] == "job":
+            found = []
+        elif each["type"] == "sample" and each["steps"] > 0:
+            found.append(each)
+    return found
+
+
+def _measured(
+    samples: Sequence[Mapping[str, Any]], warm_up: int
+) -> tuple[list[Mapping[str, Any]], bool]:
+    """Samples of the measured steps without ends of epochs, if there are any; else with them."""
+    counted, pairs = [], []
+    for before, sample in zip([None, *samples], samples, strict=False):
+        # Steps are counted from the begin of the training, and so are those of this sample.
+        if sample["step"] - sample["steps"] >= warm_up:
+            counted.append(sample)
+            pairs.append((before, sample))
+    inside = [s for before, s in pairs if before is not None and before["epoch"] == s["epoch"]]
+    return (inside, False) if inside else (counted, bool(counted))
+
+
+def _seconds(sample: Mapping[str, Any]) -> float:
+    return float(sample["steps"] * sample["values"].get("step_seconds", 0.0))
+
+
+def _steps(sample: Mapping[str, Any]) -> float:
+    return float(sample["steps"])
+
+
+def _mean(samples: Sequence[Mapping[str, Any]], name: str, weight: Any) -> float | None:
+    pairs = [(weight(s), s["values"][name]) for s in samples if name in s["values"]]
+    total = sum(each for each, _ in pairs)
+    if len(pairs) < len(samples) or total <= 0:
+        return None
+    return float(sum(each * value for each, value in pairs) / total)
+
+
+def _most(samples: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    return max((s["values"][name] for s in samples if name in s["values"]), default=None)
