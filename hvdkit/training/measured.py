@@ -61,8 +61,7 @@ class Measured(Feature):
         if not isinstance(call.arguments["x"], Iterator):  # which is read once
             enough = call.arguments["initial_epoch"] + asked.warm_up + asked.steps
             call.arguments["epochs"] = max(call.arguments["epochs"], enough)
-        asked = replace(asked, every=_every(call, asked.every))
-        monitor = Monitor(every=asked.every, sinks=[JsonLines(asked.folder)])
+        monitor = Monitor(every=asked.every, sinks=[JsonLines(asked.folder)], alarms=[])
         names = list(dict.fromkeys(type(callback).__name__ for callback in left_out))
         call.add_callback(monitor)
         call.add_callback(_Window(asked, monitor, names))
@@ -110,6 +109,7 @@ class _Window(keras.callbacks.Callback):
         own = use.until_now()
         everyone = allgather_object(own, name="hvdkit.measured") if several_ranks() else [own]
         self._monitor.on_train_end()
+        self._monitor.end_measuring()
         _leave(self._asked, Answer(everyone, self._left_out))
 
 
@@ -154,15 +154,6 @@ def _divided(call: Call, by: int) -> str | None:
         return f"fit's batch_size={rows} can't be divided by {by}"
     arguments["batch_size"] = rows // by
     return None
-
-
-def _every(call: Call, every: int) -> int:
-    """Steps of a sample: less than an epoch has, so that some hold no end of an epoch."""
-    steps = call.arguments["steps_per_epoch"]
-    data = call.arguments["x"]
-    if steps is None and isinstance(data, ShardedData):
-        steps = data.source.num_batches(data.sharding)
-    return every if steps is None else max(1, min(every, steps // 2))
 
 
 def _wait_for(logs: Mapping[str, Any] | None) -> None:

@@ -28,9 +28,7 @@ _WHERE = (
         show_default=True,
         help="How ranks are bound to cores.",
     ),
-    click.option(
-        "-x", "variables", metavar="NAME[=VALUE]", multiple=True, help="For the ranks."
-    ),
+    click.option("-x", "variables", metavar="NAME[=VALUE]", multiple=True, help="For the ranks."),
     click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots."),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from hvdkit_cli.scale.tables import grids, rich_table
 from hvdkit_cli.scale.words import sentences
 
 _DEFAULT_FOLDER = Path("hvdkit-scale")
+_COLUMNS = 160
 _BY_ITSELF = (
     "The script divides its batch by the ranks itself, so what it does as it is is strong scaling."
 )
@@ -158,23 +159,16 @@ class _Measured:
                 f"Left out of the measured fit: {', '.join(left_out)}. What they cost is not "
                 "in these figures."
             )
-        if any(each.holds_ends for each in starts):
-            found.append(
-                "Epochs are so short that every sample holds an end of one: what happens between "
-                "epochs counts as rest."
-            )
         return found
 
-    def _rounds(self, *, divided: bool) -> list[Mapping[int, Figures]]:
+    def _rounds(self, *, divided: bool) -> list[dict[int, Figures]]:
+        """The starts of one kind; those of the fewest ranks are of both."""
         fewest = self._options.sizes[0]
-        return [
-            {
-                start.ranks: figures
-                for start, figures in self._found.items()
-                if start.round == number and (start.ranks == fewest or divided == (start.divide > 1))
-            }
-            for number in range(1, self._options.rounds + 1)
-        ]
+        rounds: list[dict[int, Figures]] = [{} for _ in range(self._options.rounds)]
+        for start, figures in self._found.items():
+            if start.ranks == fewest or divided == (start.divide > 1):
+                rounds[start.round - 1][start.ranks] = figures
+        return rounds
 
     def _divides_by_itself(self) -> bool:
         rows = {s.ranks: f.rows_of_a_step for s, f in self._found.items() if s.divide == 1}
@@ -216,15 +210,17 @@ def _new_folder(output: Path | None) -> Path:
 
 
 def _report(result: Result, folder: Path, *, prints_json: bool) -> None:
+    (folder / "scaling.json").write_text(as_json(result) + "\n")
     picture = folder / "scaling.png" if can_draw() else None
     if picture is not None:
         draw(result, picture)
     (folder / "scaling.html").write_text(page(result, picture))
-    (folder / "scaling.json").write_text(as_json(result) + "\n")
     if prints_json:
         click.echo(as_json(result))
         return
     console = Console()
+    if not console.is_terminal:  # a file has room for a whole row
+        console = Console(width=_COLUMNS, soft_wrap=True)
     for series in result.series:
         for grid in grids(series):
             console.print(rich_table(grid))

@@ -35,14 +35,12 @@ class Figures:
             not known are left out.
         uses: what each rank has used of its host.
         left_out: callbacks of the script that were left out.
-        holds_ends: whether ends of epochs count, since no sample is without.
     """
 
     ranks: int
     values: Mapping[str, float]
     uses: Sequence[Use]
     left_out: Sequence[str]
-    holds_ends: bool
 
     @property
     def speed(self) -> float:
@@ -119,7 +117,7 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
         CommandError: there are no samples of the measured steps, or they do not tell how many rows
             these had.
     """
-    samples, holds_ends = _measured(_samples(folder), warm_up)
+    samples = _measured_samples(folder, warm_up)
     values = {
         **{name: _mean(samples, name, _seconds) for name in _OF_A_SECOND},
         **{name: _mean(samples, name, _steps) for name in _OF_A_STEP},
@@ -132,34 +130,21 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
             "on, so there is no speed to compare.",
             "look at output.log beside it; data of hvd.shard, arrays and tf.data tell their rows",
         )
-    return Figures(ranks, known, answer.uses, answer.left_out, holds_ends)
+    return Figures(ranks, known, answer.uses, answer.left_out)
 
 
-def _samples(folder: Path) -> list[dict[str, Any]]:
-    """Those of the last `fit`, in their order."""
+def _measured_samples(folder: Path, warm_up: int) -> list[dict[str, Any]]:
+    """Those of the last `fit` that hold no step of the warm-up, in their order."""
     found: list[dict[str, Any]] = []
+    first = warm_up
     file = folder / _SAMPLES
     for line in file.read_text().splitlines() if file.exists() else ():
         each = json.loads(line)
         if each["type"] == "job":
-            found = []
-        elif each["type"] == "sample" and each["steps"] > 0:
+            found, first = [], each["resumed_at"] + warm_up
+        elif each["type"] == "sample" and each["steps"] and each["step"] - each["steps"] >= first:
             found.append(each)
     return found
-
-
-def _measured(
-    samples: Sequence[Mapping[str, Any]], warm_up: int
-) -> tuple[list[Mapping[str, Any]], bool]:
-    """Samples of the measured steps without ends of epochs, if there are any; else with them."""
-    counted, pairs = [], []
-    for before, sample in zip([None, *samples], samples, strict=False):
-        # Steps are counted from the begin of the training, and so are those of this sample.
-        if sample["step"] - sample["steps"] >= warm_up:
-            counted.append(sample)
-            pairs.append((before, sample))
-    inside = [s for before, s in pairs if before is not None and before["epoch"] == s["epoch"]]
-    return (inside, False) if inside else (counted, bool(counted))
 
 
 def _seconds(sample: Mapping[str, Any]) -> float:

@@ -42,8 +42,7 @@ def limit_of(own: Figures, fewest: Figures, *, strong: bool) -> str:
         factor = parts["compute"] * ratio / first["compute"]
         return (
             f"compute: the same rows take {factor:.2g} times as long as on {_ranks(fewest.ranks)}: "
-            "the ranks share caches, memory or cores"
-            + (", or a smaller batch fills them less" if strong else "")
+            + _slower(own, fewest, strong=strong)
         )
     return _part(most, parts[most] / step, own.ranks)
 
@@ -52,9 +51,23 @@ def _crowded(own: Figures) -> str:
     host, ranks = next(iter(own.crowded.items()))
     cores = own.cores[host]
     return (
-        f"cores: {ranks} ranks share the {cores:g} core{'' if cores == 1 else 's'} of host {host}, "
+        f"cores: {ranks} ranks share the {_cores(cores)} of host {host}, "
         f"so this says nothing about {_ranks(own.ranks)} that have cores of their own"
     )
+
+
+def _slower(own: Figures, fewest: Figures, *, strong: bool) -> str:
+    """Why the same rows may take longer."""
+    cores, before = (sum(each.cores.values()) / each.ranks for each in (own, fewest))
+    if cores < before:
+        return f"a rank has {_cores(cores)} here, and {_cores(before)} there"
+    if strong:
+        return "a smaller batch fills a rank less, and the ranks share caches and memory"
+    return "the ranks share caches and memory"
+
+
+def _cores(count: float) -> str:
+    return f"{count:.3g} core{'' if count == 1 else 's'}"
 
 
 def _of_step(parts: Mapping[str, float], step: float, ranks: int) -> str:

@@ -14,7 +14,8 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em;
        color: #222; background: #fff }
 table { border-collapse: collapse; margin: 0 0 1.5em }
-th, td { text-align: right; padding: .25em .7em; border-bottom: 1px solid #ddd; white-space: nowrap }
+th, td { text-align: right; padding: .25em .7em; border-bottom: 1px solid #ddd;
+         white-space: nowrap }
 h2 { font-size: 1.1em; margin: 1.5em 0 .4em }
 img { max-width: 100% }
 code { background: #f3f3f3; padding: .1em .3em }

@@ -41,7 +41,7 @@ def draw(result: Result, file: Path) -> None:
 def _draw_speed_ups(axis: Any, result: Result) -> None:
     sizes = result.series[0].sizes
     fewest, most = sizes[0].ranks, 2 * sizes[-1].ranks
-    axis.plot([fewest, most], [1, most / fewest], ":", color="#999999", label="as many times")
+    axis.plot([fewest, most], [1, most / fewest], ":", color="#999999", label="ideal")
     for series in result.series:
         color = _COLORS.get(series.kind, _OTHER)
         ups = [size.speed_up for size in series.sizes]
@@ -74,9 +74,7 @@ def _draw_law(axis: Any, series: Series, color: str) -> None:
     assert fit is not None
     step = (fit.twice - fit.fewest) / _POINTS_OF_A_CURVE
     ranks = [fit.fewest + step * i for i in range(_POINTS_OF_A_CURVE + 1)]
-    axis.plot(
-        ranks, [fit.speed_up(each) for each in ranks], "--", color=color, label=fit.law.name
-    )
+    axis.plot(ranks, [fit.speed_up(each) for each in ranks], "--", color=color, label=fit.law.name)
     expected = fit.expected
     if expected.low is not None:
         axis.vlines(fit.twice, expected.low, expected.high, color=color, alpha=0.4, linewidth=5)

@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +83,14 @@ class Starter:
     def _run(self, start: Start, folder: Path, asked: Measurement) -> int | None:
         """The exit status; None if its time was up."""
         command = filled(self.request.command, start, self.batch)
-        run = [*_RUN, "-np", str(start.ranks), "--log-dir", str(folder / "logs"), *_options(self.request)]
+        run = [
+            *_RUN,
+            "-np",
+            str(start.ranks),
+            "--log-dir",
+            str(folder / "logs"),
+            *_options(self.request),
+        ]
         with (folder / _OUTPUT).open("wb") as output:
             process = subprocess.Popen(
                 [*run, "--", *command],

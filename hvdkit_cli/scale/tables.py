@@ -28,16 +28,19 @@ class Grid:
 
 def grids(series: Series) -> list[Grid]:
     """The tables of a series: how fast it is, and where the time goes."""
-    speeds = _grid(title_of(series), [_speed_row(size) for size in series.sizes])
+    speeds = [_speed_row(size, is_first=i == 0) for i, size in enumerate(series.sizes)]
+    found = [_grid(title_of(series), speeds)]
     parts = [_part_row(size) for size in series.sizes if size.parts is not None]
-    return [speeds, _grid(f"{series.kind.capitalize()}: where a step goes", parts)][: 1 + bool(parts)]
+    if parts:
+        found.append(_grid(f"{series.kind.capitalize()}: where a step goes", parts))
+    return found
 
 
 def rich_table(grid: Grid) -> Table:
     """The same for a terminal."""
     table = Table(title=grid.title, title_justify="left")
     for column in grid.columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in grid.rows:
         table.add_row(*row)
     return table
@@ -49,7 +52,7 @@ def _grid(title: str, rows: Sequence[dict[str, str]]) -> Grid:
     return Grid(title, names, [[row[name] for name in names] for row in rows])
 
 
-def _speed_row(size: Size) -> dict[str, str]:
+def _speed_row(size: Size, *, is_first: bool) -> dict[str, str]:
     return {
         "ranks": str(size.ranks),
         "hosts": str(size.hosts) if size.hosts > 1 else "",
@@ -57,7 +60,7 @@ def _speed_row(size: Size) -> dict[str, str]:
         "ms/step": f"{1000 * size.step_seconds:.3g}",
         "rows/s": f"{size.speed.value:,.0f}",
         "tokens/s": "" if size.tokens is None else f"{size.tokens.value:,.0f}",
-        "speed-up": ranged(size.speed_up, times),
+        "speed-up": times(1) if is_first else ranged(size.speed_up, times),
         "efficiency": percent(size.efficiency.value),
         "cores busy": f"{percent(size.cores_busy)} of {size.cores:g}",
         "of peak": "" if size.model_flops_share is None else percent(size.model_flops_share),
