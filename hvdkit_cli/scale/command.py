@@ -227,5 +227,6 @@ def _report(result: Result, folder: Path, *, prints_json: bool) -> None:
     for sentence in sentences(result):
         console.print(f"- {sentence}", markup=False, highlight=False)
     if picture is None:
-        console.print("- No picture: it needs matplotlib (pip install 'hvdkit[plot]').")
+        said = "- No picture: it needs matplotlib (pip install 'hvdkit[plot]')."
+        console.print(said, markup=False, highlight=False)
     console.print(f"The report: {folder / 'scaling.html'}", markup=False, highlight=False)

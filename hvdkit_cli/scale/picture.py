@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,11 @@ _POINTS_OF_A_CURVE = 60
 
 def can_draw() -> bool:
     """Whether matplotlib is there."""
-    return importlib.util.find_spec("matplotlib") is not None
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    return bool(matplotlib)
 
 
 def draw(result: Result, file: Path) -> None:
