@@ -16,6 +16,8 @@ import click
 import psutil
 import pytest
 from launch import LIKE_A_USER, ROOT, Finished, run_command
+from rank_checks import Check
+from rank_pool import RankPools
 from scaled_script import write
 
 from hvdkit.monitoring.measurement import Answer, Measurement, Network, Use
@@ -29,8 +31,15 @@ from hvdkit_cli.scale.plan import Plan
 from hvdkit_cli.scale.result import Result, series_of
 from hvdkit_cli.scale.words import sentences
 
+JOBS = [("measured", "mpi", 2)]
+LONG_JOBS = [("measured", "gloo", 3)]
+
 HVDKIT = f"{sysconfig.get_path('scripts')}/hvdkit"
 SCRIPT = [sys.executable, str(ROOT / "tests/scaled_script.py")]
+
+
+def test_on_ranks(pools: RankPools, check: Check) -> None:
+    pools.require(check)
 
 
 def scale(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,14 +18,13 @@ import keras
 
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.callbacks.monitor import Monitor
-from hvdkit.data.sharded import ShardedData
 from hvdkit.engine import allgather_object, several_ranks, shutdown, topology
 from hvdkit.monitoring.measurement import Answer, Measurement
 from hvdkit.monitoring.sinks.json_lines import JsonLines
+from hvdkit.training.divided_batch import divide_batch
 from hvdkit.training.features import Call, Feature
 from hvdkit.training.measured_use import UseSince
 
-_DEFAULT_BATCH_SIZE = 32  # Keras's
 _NEVER = 10**9
 # They write files, resume, tell servers, or end a training before all steps are made.
 _LEFT_OUT = (
@@ -117,43 +115,13 @@ def _divide(call: Call, asked: Measurement) -> None:
     """Give each rank fewer rows of a batch; where that can't be done, no rank goes on."""
     if asked.divide == 1:
         return
-    problem = _divided(call, asked.divide)
+    problem = divide_batch(call, asked.divide)
     everyone = [problem]
     if several_ranks():
         everyone = allgather_object(problem, name="hvdkit.measured.divide")
     refused = next(filter(None, everyone), None)
     if refused is not None:
         _leave(asked, Answer(refused=refused))
-
-
-def _divided(call: Call, by: int) -> str | None:
-    """Divide the batch of a rank; returns why that can't be done."""
-    arguments = call.arguments
-    data = arguments["x"]
-    if isinstance(data, ShardedData):
-        batching = getattr(data.source, "batching", None)
-        rows = data.sharding.batch_size or getattr(batching, "rows", None)
-        if rows is None:
-            return "hvd.shard got data that makes its batches itself"
-        if rows % by:
-            return f"the {rows} rows of a rank in a batch can't be divided by {by}"
-        sharding = replace(data.sharding, batch_size=rows // by)
-        of_a_step = data.source.place_after(sharding, 1)
-        if of_a_step != sharding.size * rows // by:
-            return "hvd.shard got data whose batches can't be cut, or that has fewer rows than one"
-        divided = ShardedData(data.source, sharding, data.process_set)
-        divided.epoch = data.epoch
-        arguments["x"] = divided
-        return None
-    if not keras.tree.flatten(data) or not all(
-        getattr(leaf, "shape", None) for leaf in keras.tree.flatten(data)
-    ):
-        return f"fit got data whose batches are made by the script ({type(data).__name__})"
-    rows = arguments["batch_size"] or _DEFAULT_BATCH_SIZE
-    if rows % by:
-        return f"fit's batch_size={rows} can't be divided by {by}"
-    arguments["batch_size"] = rows // by
-    return None
 
 
 def _wait_for(logs: Mapping[str, Any] | None) -> None:
