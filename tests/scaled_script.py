@@ -8,13 +8,14 @@ has ROWS in a batch, which are divided where `hvdkit scale` asks for it.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from hvdkit.monitoring.measurement import Answer, Measurement, Use
+from hvdkit.monitoring.sample import Job, Sample
+from hvdkit.monitoring.sinks.json_lines import JsonLines
 from hvdkit_cli.launched import rank_of
 
 ROWS, SECONDS = 64, 0.1
@@ -46,7 +47,8 @@ def write(folder: Path, ranks: int, rows: int, seconds: float, exchange: float) 
         seconds: of a step, but for the warm-up.
         exchange: seconds of a step that this takes.
     """
-    lines = [{"type": "job", "ranks": ranks, "hosts": ["here"] * ranks, "resumed_at": 0}]
+    file = JsonLines(folder)
+    file.begin(Job(ranks, ["here"] * ranks, {}))
     for number in range(SAMPLES):
         step = 7 * seconds if number < 2 else seconds
         values = {
@@ -59,10 +61,8 @@ def write(folder: Path, ranks: int, rows: int, seconds: float, exchange: float) 
             "rest_seconds": 0.0,
             "sent_bytes": 1e6 if ranks > 1 else 0.0,
         }
-        at = {"step": 1 + STEPS * (number + 1), "epoch": 1, "steps": STEPS}
-        lines.append({"type": "sample", "values": values, **at})
-    lines.append({"type": "end"})
-    (folder / "monitor.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        file.log(Sample(1 + STEPS * (number + 1), 1, STEPS, 0.0, values))
+    file.end()
     use = Use(0, "here", 1.0, 0.5, [0], None, None)
     uses = [replace(use, rank=rank, cores=[rank]) for rank in range(ranks)]
     Answer(uses, ["ModelCheckpoint"]).write(folder)

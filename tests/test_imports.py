@@ -33,6 +33,7 @@ LAZY = (
     "hvdkit.callbacks",
     "hvdkit.checkpoint",
     "hvdkit.elastic",
+    "hvdkit.monitoring",
     "hvdkit.parallel",
     "hvdkit.ray",
     "hvdkit.spark",
@@ -129,10 +130,10 @@ def test_the_command_needs_nothing_that_it_mends() -> None:
         found = {each.imported for each in imports_in(path.name, ast.parse(path.read_text()))}
         # horovodrun is Horovod's, started through hvdkit's command.
         found -= {"horovod.runner"} if path.name == "horovodrun.py" else set()
-        # It measures a training, so what is mended has been: it reads what the ranks have written.
-        if path.parent.name == "scale":
-            found = {each for each in found if not of(each, "hvdkit.monitoring")}
-            found -= {"hvdkit.planner.scaling"}
+        # A job's figures are read by what has written them, which loads nothing of these.
+        figures = ("hvdkit.monitoring.sinks", "hvdkit.monitoring.sample")
+        scaling = ("hvdkit.monitoring.measurement", "hvdkit.planner.scaling")
+        found -= {each for each in found for room in (*figures, *scaling) if of(each, room)}
         assert not [each for each in found for package in mended if of(each, package)], path
 
 
@@ -193,7 +194,7 @@ PURE = """
 import sys
 import hvdkit as hvd
 import hvdkit.errors, hvdkit.watch.judge
-from hvdkit import callbacks, checkpoint, elastic, parallel
+from hvdkit import callbacks, checkpoint, elastic, monitoring, parallel
 from hvdkit.schedules.simulation import simulate
 
 plan = hvd.parallel.schedules.OneForwardOneBackward().plan(stages=4, micro_batches=8)
@@ -204,6 +205,7 @@ try:
     hvd.checkpoint.verify("nowhere")
 except checkpoint.CheckpointError as error:
     assert isinstance(error, hvd.HvdkitError)
+[getattr(monitoring, name) for name in monitoring.__all__]
 loaded = {"tensorflow", "keras", "horovod", "mpi4py"} & sys.modules.keys()
 assert not loaded, loaded
 assert set(hvd.__all__) <= set(dir(hvd))

@@ -151,7 +151,7 @@ def test_a_measurement_and_its_answer_come_back_as_they_were(tmp_path: Path) -> 
 
 
 def figures(folder: Path, ranks: int, rows: int, seconds: float, exchange: float = 0) -> Figures:
-    """What is read of a recorded job."""
+    """What is read of a recorded job; those in the file before do not count."""
     write(folder, ranks, rows, seconds, exchange)
     answer = Answer.read(folder)
     assert answer is not None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hvdkit.monitoring.measurement import Answer, Use
+from hvdkit.monitoring.sample import Job, Sample
+from hvdkit.monitoring.sinks.lines import read_lines
 from hvdkit_cli.errors import CommandError
 
 # What a step consists of: figures of samples that add up to its seconds.
@@ -19,7 +20,6 @@ PARTS: Mapping[str, str] = {
     "waiting for data": "waiting_for_data_seconds",
     "rest": "rest_seconds",
 }
-_SAMPLES = "monitor.jsonl"
 _OF_A_SECOND = ("rows_per_second", "tokens_per_second", "model_flops_share", "watts")
 _OF_A_STEP = ("step_seconds", *PARTS.values(), "sent_bytes", "joules_per_step")
 _THE_MOST = ("host_memory_peak_bytes", "device_memory_peak_bytes")
@@ -126,42 +126,41 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
     known = {name: value for name, value in values.items() if value is not None}
     if "rows_per_second" not in known or "step_seconds" not in known:
         raise CommandError(
-            f"The samples in {folder / _SAMPLES} do not tell how many rows a second were trained "
+            f"The samples in {folder} do not tell how many rows a second were trained "
             "on, so there is no speed to compare.",
-            "look at output.log beside it; data of hvd.shard, arrays and tf.data tell their rows",
+            "look at its output.log; data of hvd.shard, arrays and tf.data tell their rows",
         )
     return Figures(ranks, known, answer.uses, answer.left_out)
 
 
-def _measured_samples(folder: Path, warm_up: int) -> list[dict[str, Any]]:
+def _measured_samples(folder: Path, warm_up: int) -> list[Sample]:
     """Those of the last `fit` that hold no step of the warm-up, in their order."""
-    found: list[dict[str, Any]] = []
+    found: list[Sample] = []
     first = warm_up
-    file = folder / _SAMPLES
-    for line in file.read_text().splitlines() if file.exists() else ():
-        each = json.loads(line)
-        if each["type"] == "job":
-            found, first = [], each["resumed_at"] + warm_up
-        elif each["type"] == "sample" and each["steps"] and each["step"] - each["steps"] >= first:
+    for each in read_lines(folder):
+        if isinstance(each, Job):
+            found, first = [], each.resumed_at + warm_up
+        elif isinstance(each, Sample) and each.steps and each.step - each.steps >= first:
             found.append(each)
     return found
 
 
-def _seconds(sample: Mapping[str, Any]) -> float:
-    return float(sample["steps"] * sample["values"].get("step_seconds", 0.0))
+def _seconds(sample: Sample) -> float:
+    return sample.steps * sample.values.get("step_seconds", 0.0)
 
 
-def _steps(sample: Mapping[str, Any]) -> float:
-    return float(sample["steps"])
+def _steps(sample: Sample) -> float:
+    return sample.steps
 
 
-def _mean(samples: Sequence[Mapping[str, Any]], name: str, weight: Any) -> float | None:
-    pairs = [(weight(s), s["values"][name]) for s in samples if name in s["values"]]
+def _mean(samples: Sequence[Sample], name: str, weight: Callable[[Sample], float]) -> float | None:
+    pairs = [(weight(s), s.values[name]) for s in samples if name in s.values]
     total = sum(each for each, _ in pairs)
-    if len(pairs) < len(samples) or total <= 0:
+    if len(pairs) < len(samples) or not total > 0:
         return None
-    return float(sum(each * value for each, value in pairs) / total)
+    mean = sum(each * value for each, value in pairs) / total
+    return mean if math.isfinite(mean) else None
 
 
-def _most(samples: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    return max((s["values"][name] for s in samples if name in s["values"]), default=None)
+def _most(samples: Sequence[Sample], name: str) -> float | None:
+    return max((s.values[name] for s in samples if name in s.values), default=None)
