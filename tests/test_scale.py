@@ -1,10 +1,8 @@
-"""`hvdkit scale`: laws, report and bad input; scripts whose speed is known, and a real one."""
+"""`hvdkit scale` on ranks: bad input, scripts whose speed is known, and real ones."""
 
 from __future__ import annotations
 
 import json
-import math
-import random
 import re
 import sys
 import sysconfig
@@ -18,18 +16,9 @@ import pytest
 from launch import LIKE_A_USER, ROOT, Finished, run_command
 from rank_checks import Check
 from rank_pool import RankPools
-from scaled_script import write
 
-from hvdkit.monitoring.measurement import Answer, Measurement, Network, Use
-from hvdkit.planner.scaling import AMDAHL, GUSTAFSON, Law, Round, fit_law
 from hvdkit_cli.errors import CommandError
 from hvdkit_cli.main import cli
-from hvdkit_cli.scale.figures import Figures, figures_of
-from hvdkit_cli.scale.limits import limit_of
-from hvdkit_cli.scale.page import page
-from hvdkit_cli.scale.plan import Plan
-from hvdkit_cli.scale.result import Result, series_of
-from hvdkit_cli.scale.words import sentences
 
 JOBS = [("measured", "mpi", 2)]
 LONG_JOBS = [("measured", "gloo", 3)]
@@ -47,196 +36,6 @@ def scale(
 ) -> Finished:
     command = [HVDKIT, "scale", "--output", str(output), *arguments]
     return run_command(command, timeout=timeout, env=env)
-
-
-def noisy(law: Law, serial: float, sizes: tuple[int, ...], rounds: int, seed: int) -> list[Round]:
-    """Speeds by a law, on a machine whose speed drifts from round to round."""
-    draw = random.Random(seed)
-    return [
-        {
-            ranks: drift * law.speed_up(serial, ranks / sizes[0]) * math.exp(draw.gauss(0, 0.02))
-            for ranks in sizes
-        }
-        for drift in (math.exp(draw.gauss(0, 0.2)) for _ in range(rounds))
-    ]
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("serial", [0.0, 0.02, 0.3, 0.95])
-@pytest.mark.parametrize("law", [AMDAHL, GUSTAFSON], ids=lambda law: law.name)
-def test_what_is_true_lies_in_the_ranges(law: Law, serial: float) -> None:
-    fits = [fit_law(law, noisy(law, serial, (2, 4, 8), 4, seed)) for seed in range(300)]
-    assert {(fit.fewest, fit.twice) for fit in fits} == {(2, 16)}
-    checks = [fit.check for fit in fits if fit.check is not None]
-    found = {
-        "serial": sum(fit.serial.holds(serial) for fit in fits),
-        "expected": sum(fit.expected.holds(law.speed_up(serial, 8)) for fit in fits),
-        "checked": sum(check.predicted.holds(law.speed_up(serial, 4)) for check in checks),
-    }
-    assert {name for name, count in found.items() if count < 0.92 * len(fits)} == set(), found
-    # Ranges that hold everything would say nothing.
-    widths = sorted(fit.expected.high / fit.expected.low for fit in fits)  # type: ignore[operator]
-    assert widths[len(widths) // 2] < 1.35
-
-
-@pytest.mark.quick
-def test_exact_speeds_give_the_exact_law() -> None:
-    fit = fit_law(AMDAHL, [{1: 100.0, 2: 100 / 0.55, 4: 100 / 0.325}] * 2)
-    assert fit.serial.value == pytest.approx(0.1)
-    assert fit.expected.value == pytest.approx(1 / (0.1 + 0.9 / 8))
-    assert fit.check is not None
-    assert fit.check.miss == pytest.approx(0.0, abs=1e-9)
-
-
-@pytest.mark.quick
-def test_a_law_that_does_not_hold_is_found_out() -> None:
-    """Each rank costs more than the one before: nothing that Amdahl knows of."""
-
-    def speed(ranks: int) -> float:
-        return 1 / (1 / ranks + 0.02 * (ranks - 1) ** 1.5)
-
-    rounds = [{n: speed(n) * (1 + 0.01 * (i - 1)) for n in (1, 2, 4)} for i in range(3)]
-    fit = fit_law(AMDAHL, rounds)
-    assert fit.check is not None
-    assert fit.check.miss > 0.1
-    assert not fit.check.predicted.holds(speed(4) / speed(1))
-    bare = fit_law(AMDAHL, [{n: r[n] for n in (2, 4)} for r in rounds]).expected
-    assert bare.low is not None
-    assert fit.expected.low is not None
-    assert fit.expected.value / fit.expected.low >= 1 + fit.check.miss
-    assert bare.value / bare.low < 1 + fit.check.miss
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize(
-    "rounds", [[], [{1: 1.0}], [{1: 1.0, 2: 2.0}, {1: 1.0}], [{1: 1.0, 2: 0.0}]]
-)
-def test_speeds_that_no_law_goes_through(rounds: list[Round]) -> None:
-    with pytest.raises(ValueError, match=r"numbers of ranks|positive numbers"):
-        fit_law(AMDAHL, rounds)
-
-
-@pytest.mark.quick
-def test_slower_with_more_ranks() -> None:
-    fit = fit_law(AMDAHL, [{1: 1.0, 2: 0.8, 4: 0.5}, {1: 1.0, 2: 0.81, 4: 0.5}])
-    assert fit.serial.value == 1
-    assert fit.expected.value == 1
-    faster = fit_law(GUSTAFSON, [{1: 1.0, 2: 2.4, 4: 5.5}, {1: 1.0, 2: 2.41, 4: 5.5}])
-    assert faster.serial.value == 0
-    assert faster.expected.value == 8
-
-
-@pytest.mark.quick
-def test_in_turns_up_and_down() -> None:
-    starts = list(Plan([2, 4, 8], 2, weak=True, strong=True).starts())
-    found = [(start.ranks, start.divide) for start in starts]
-    assert found == [
-        *((2, 1), (4, 1), (4, 2), (8, 1), (8, 4)),
-        *((8, 1), (8, 4), (4, 1), (4, 2), (2, 1)),
-    ]
-    only_strong = [(s.ranks, s.divide) for s in Plan([1, 2], 1, weak=False, strong=True).starts()]
-    assert only_strong == [(1, 1), (2, 2)]
-
-
-@pytest.mark.quick
-def test_a_measurement_and_its_answer_come_back_as_they_were(tmp_path: Path) -> None:
-    asked = Measurement("/a folder/with 'quotes'", 10, 50, 5, 2)
-    assert Measurement.from_environ({"HVDKIT_MEASURE": asked.as_text()}) == asked
-    assert Measurement.from_environ({}) is None
-    assert Answer.read(tmp_path) is None
-    network = Network("eth0", 1000, None)
-    answer = Answer([Use(0, "h", 1.0, 0.5, [0, 1], None, network)], ["CSVLogger"])
-    answer.write(tmp_path)
-    assert Answer.read(tmp_path) == answer
-
-
-def figures(folder: Path, ranks: int, rows: int, seconds: float, exchange: float = 0) -> Figures:
-    """What is read of a recorded job; those in the file before do not count."""
-    write(folder, ranks, rows, seconds, exchange)
-    answer = Answer.read(folder)
-    assert answer is not None
-    return figures_of(ranks, folder, answer, 10)
-
-
-@pytest.mark.quick
-def test_figures_of_recorded_samples(tmp_path: Path) -> None:
-    found = figures(tmp_path, 4, 64, 0.1, 0.03)
-    assert found.values["step_seconds"] == pytest.approx(0.1), "the warm-up counts"
-    assert found.speed == pytest.approx(2560)
-    assert found.rows_of_a_step == pytest.approx(256)
-    assert found.parts is not None
-    assert found.parts["exchange"] == pytest.approx(0.03)
-    assert found.cores_busy == pytest.approx(0.5)
-    assert (found.hosts, found.crowded, found.links) == (1, {}, [])
-    # A job that had trained before counts its steps from there.
-    file = tmp_path / "monitor.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    later = [{**line, "step": line["step"] + 1000} if "step" in line else line for line in lines]
-    later[0]["resumed_at"] = 1000
-    # A `fit` before it does not count.
-    file.write_text("".join(json.dumps(line) + "\n" for line in [*lines[:5], *later]))
-    answer = Answer.read(tmp_path)
-    assert answer is not None
-    assert figures_of(4, tmp_path, answer, 10) == found
-
-
-def result_of(folder: Path, rounds: list[dict[int, Figures]]) -> Result:
-    return Result("python train.py <&>", len(rounds), 50, 10, [series_of(rounds)], ["A note."])
-
-
-@pytest.mark.quick
-def test_weak_and_strong_are_told_by_rows(tmp_path: Path) -> None:
-    weak = [{n: figures(tmp_path, n, 64, 0.1 + 0.01 * n) for n in (1, 2, 4)}] * 2
-    strong = [{n: figures(tmp_path, n, 64 // n, 0.1 / n + 0.01) for n in (1, 2, 4)}] * 2
-    neither = [{n: figures(tmp_path, n, 64 // n + 20, 0.1) for n in (1, 2, 4)}] * 2
-    kinds = [series_of(rounds) for rounds in (weak, strong, neither)]
-    assert [each.kind for each in kinds] == ["weak", "strong", "as it is"]
-    laws = [each.fit.law.name if each.fit else None for each in kinds]
-    assert laws == ["Gustafson", "Amdahl", None]
-    size = kinds[1].sizes[-1]
-    assert size.speed_up.value == pytest.approx(0.11 / 0.035)
-    assert size.efficiency.value == pytest.approx(0.11 / 0.035 / 4)
-    assert "a step has 84, 104, 144 rows" in sentences(result_of(tmp_path, neither))[1]
-
-
-@pytest.mark.quick
-def test_what_limits(tmp_path: Path) -> None:
-    one, four = figures(tmp_path, 1, 64, 0.1), figures(tmp_path, 4, 64, 0.15, 0.05)
-    assert limit_of(one, one, strong=False).startswith("waiting for data: 10 % of a step at 1 rank")
-    assert limit_of(four, one, strong=False).startswith("exchange: 33 % of a step at 4 ranks")
-    slower = figures(tmp_path, 4, 64, 0.2)
-    assert "the same rows take 2 times as long as on 1 rank" in limit_of(slower, one, strong=False)
-    assert limit_of(figures(tmp_path, 4, 64, 0.1), one, strong=False).startswith("nothing")
-    smaller = figures(tmp_path, 4, 16, 0.05)
-    assert "take 2 times as long" in limit_of(smaller, one, strong=True)
-    shared = Figures(
-        4, four.values, [Use(r, "h", 1.0, 0.5, [0, 1], None, None) for r in range(4)], []
-    )
-    assert limit_of(shared, one, strong=False) == (
-        "cores: 4 ranks share the 2 cores of host h, so this says nothing about 4 ranks that have "
-        "cores of their own"
-    )
-    half = Figures(1, one.values, [Use(0, "h", 1.0, 0.5, [0, 1], 0.5, None)], [])
-    assert half.crowded == {"h": 1}
-    two = [Use(r, f"h{r}", 2.0, 1.0, [0], None, Network("eth0", 10, 50.0)) for r in range(2)]
-    assert Figures(2, one.values, two, []).links == [(5.0, 50.0)] * 2
-    bare = Figures(4, {k: v for k, v in four.values.items() if "seconds" not in k}, two, [])
-    assert limit_of(bare, bare, strong=False).startswith("not known")
-
-
-@pytest.mark.quick
-def test_the_page_is_whole_and_quotes_what_it_shows(tmp_path: Path) -> None:
-    rounds = [{n: figures(tmp_path, n, 64, 0.1 + 0.01 * n) for n in (1, 2)}]
-    picture = tmp_path / "some.png"
-    picture.write_bytes(b"\x89PNG")
-    text = page(result_of(tmp_path, rounds), picture)
-    assert "python train.py &lt;&amp;&gt;" in text
-    assert "data:image/png;base64,iVBORw==" in text
-    assert re.findall(r"(?:src|href)=\"(?!data:)", text) == []
-    said = sentences(result_of(tmp_path, rounds))
-    assert any("goes exactly, so nothing checks it" in each for each in said)
-    assert any("--rounds 3" in each for each in said)
-    assert said[-1] == "A note."
 
 
 @pytest.mark.quick
@@ -298,6 +97,105 @@ def test_a_script_whose_law_is_known(tmp_path: Path) -> None:
     assert "data:image/png;base64," in (tmp_path / "scaling.html").read_text()
     again = scale(*options, *command, output=tmp_path)
     assert "holds a measurement already" in again.output, again.describe()
+
+
+TRAINING = """
+import pathlib, sys
+import keras, numpy as np
+import hvdkit as hvd
+
+hvd.init()
+keras.utils.set_random_seed(hvd.rank())
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(400, 8)).astype("float32"), rng.normal(size=(400, 1)).astype("float32")
+layers = [keras.layers.Input((8,)), keras.layers.Dense(64), keras.layers.Dense(1)]
+model = keras.Sequential(layers)
+OPTIONS
+model.compile(hvd.DistributedOptimizer("sgd"), "mse", **compile)
+try:
+    model.fit(data, epochs=1, verbose=0, **fit)
+    print("after fit")
+finally:
+    pathlib.Path("spoiled").touch()
+"""
+OPTIONS = """
+data, compile = hvd.shard((x, y), 16, seed=1), {}
+fit = dict(
+    validation_data=hvd.shard((x, y), 10),
+    callbacks=[
+        keras.callbacks.CSVLogger("spoiled.csv"),
+        hvd.callbacks.BackupAndRestore("spoiled"),
+        keras.callbacks.EarlyStopping("val_loss", patience=0),
+        hvd.callbacks.BroadcastGlobalVariablesCallback(0),
+    ],
+)
+"""
+
+
+def train(*arguments: str, options: str, folder: Path) -> Finished:
+    """`hvdkit scale` of a real training, in a folder that it must not spoil."""
+    script = folder / "train.py"
+    script.write_text(TRAINING.replace("OPTIONS", options))
+    few = ["--rounds", "1", "--warm-up", "4", "--steps", "40", "--output", "out"]
+    command = [HVDKIT, "scale", *few, *arguments, "--", sys.executable, str(script)]
+    return run_command(command, timeout=200, cwd=folder)
+
+
+def test_a_real_training(tmp_path: Path) -> None:
+    """Of 25 steps a rank, an epoch as it is and two with half of the batch."""
+    options = ["--ranks", "1,2", "--scaling", "strong"]
+    job = train(*options, options=OPTIONS, folder=tmp_path).require_success()
+    (strong,) = found_in(tmp_path / "out")["series"]
+    assert strong["kind"] == "strong"
+    one, two = strong["sizes"]
+    assert one["rows_of_a_step"] == pytest.approx(16, rel=0.02)
+    assert two["rows_of_a_step"] == pytest.approx(16, rel=0.02)
+    assert not one["sent"]
+    assert two["sent"] > 0
+    for size in (one, two):
+        assert size["speed"]["value"] > 0
+        assert sum(size["parts"].values()) == pytest.approx(size["step_seconds"], rel=0.3)
+        assert size["cores_busy"] > 0
+        assert size["limit"]
+    assert two["parts"]["exchange"] > 0
+    assert "Left out of the measured fit: CSVLogger, BackupAndRestore, EarlyStopping." in job.output
+    require_unspoiled(tmp_path)
+
+
+def require_unspoiled(folder: Path) -> None:
+    """Assert that nothing was done but to train."""
+    assert {each.name for each in folder.iterdir()} == {"train.py", "out"}
+    for log in folder.rglob("rank*.log"):
+        assert "after fit" not in log.read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["mpirun", "gloo"])
+def test_a_training_whose_batches_can_not_be_divided(launcher: str, tmp_path: Path) -> None:
+    options = """
+import tensorflow as tf
+data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+compile, fit = dict(steps_per_execution=2), {}
+"""
+    arguments = ["--ranks", "1,2", "--launcher", launcher]
+    job = train(*arguments, options=options, folder=tmp_path).require_success()
+    (weak,) = found_in(tmp_path / "out")["series"]
+    assert weak["kind"] == "weak"
+    assert "Strong scaling is left out: fit got data whose batches the script makes" in job.output
+    assert "--batch 64 -- python train.py --batch-size {batch}" in job.output
+    assert weak["sizes"][1]["parts"] is None
+    assert weak["sizes"][1]["limit"].startswith("not known")
+    require_unspoiled(tmp_path)
+
+
+@pytest.mark.long
+def test_a_training_whose_data_ends(tmp_path: Path) -> None:
+    options = "data, compile, fit = ((x[:8], y[:8]) for _ in range(30)), {}, {}"
+    job = train("--ranks", "1,2", "--scaling", "weak", options=options, folder=tmp_path)
+    assert job.status == 1, job.describe()
+    said = " ".join(job.output.split())
+    assert "before 4 + 40 steps of fit were measured: its last fit came to the end" in said
+    assert "after 30." in said
 
 
 @pytest.mark.long

@@ -117,7 +117,12 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
         CommandError: there are no samples of the measured steps, or they do not tell how many rows
             these had.
     """
-    samples = _measured_samples(folder, warm_up)
+    try:
+        samples = _measured_samples(folder, warm_up)
+    except OSError as error:
+        raise CommandError(
+            f"The samples in {folder} can't be read: {error.strerror}.", "look at its output.log"
+        ) from error
     values = {
         **{name: _mean(samples, name, _seconds) for name in _OF_A_SECOND},
         **{name: _mean(samples, name, _steps) for name in _OF_A_STEP},
