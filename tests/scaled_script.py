@@ -63,7 +63,7 @@ def write(folder: Path, ranks: int, rows: int, seconds: float, exchange: float) 
         }
         file.log(Sample(1 + STEPS * (number + 1), 1, STEPS, 0.0, values))
     file.end()
-    use = Use(0, "here", 1.0, 0.5, [0], None, None)
+    use = Use(0, "here", 1.0, 0.5, [0], None, [], None, None)
     uses = [replace(use, rank=rank, cores=[rank]) for rank in range(ranks)]
     Answer(uses, ["ModelCheckpoint"]).write(folder)
 

@@ -112,7 +112,7 @@ def test_a_measurement_and_its_answer_come_back_as_they_were(tmp_path: Path) -> 
     assert Measurement.from_environ({}) is None
     assert Answer.read(tmp_path) is None
     network = Network("eth0", 1000, None)
-    answer = Answer([Use(0, "h", 1.0, 0.5, [0, 1], None, network)], ["CSVLogger"])
+    answer = Answer([Use(0, "h", 1.0, 0.5, [0, 1], None, [0], 0.9, network)], ["CSVLogger"])
     answer.write(tmp_path)
     assert Answer.read(tmp_path) == answer
 
@@ -133,7 +133,7 @@ def test_figures_of_recorded_samples(tmp_path: Path) -> None:
     assert found.parts is not None
     assert found.parts["exchange"] == pytest.approx(0.03)
     assert found.cores_busy == pytest.approx(0.5)
-    assert (found.hosts, found.crowded, found.links) == (1, {}, [])
+    assert (found.hosts, found.crowded, found.links) == (1, None, [])
     # A job that had trained before counts its steps from there.
     file = tmp_path / "monitor.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -174,15 +174,22 @@ def test_what_limits(tmp_path: Path) -> None:
     smaller = figures(tmp_path, 4, 16, 0.05)
     assert "take 2 times as long" in limit_of(smaller, one, strong=True)
     shared = Figures(
-        4, four.values, [Use(r, "h", 1.0, 0.5, [0, 1], None, None) for r in range(4)], []
+        4, four.values, [Use(r, "h", 1.0, 0.5, [0, 1], None, [], None, None) for r in range(4)], []
     )
     assert limit_of(shared, one, strong=False) == (
-        "cores: 4 ranks share the 2 cores of host h, so this says nothing about 4 ranks that have "
-        "cores of their own"
+        "the machine: 4 ranks share the 2 cores of host h, so this says nothing about 4 ranks that "
+        "have their own"
     )
-    half = Figures(1, one.values, [Use(0, "h", 1.0, 0.5, [0, 1], 0.5, None)], [])
-    assert half.crowded == {"h": 1}
-    two = [Use(r, f"h{r}", 2.0, 1.0, [0], None, Network("eth0", 10, 50.0)) for r in range(2)]
+    half = Figures(1, one.values, [Use(0, "h", 1.0, 0.5, [0, 1], 0.5, [], None, None)], [])
+    assert half.crowded is None, "there is nobody to share with"
+    on_gpus = [Use(r, "h", 1.0, 0.5, list(range(8)), None, [r % 2], 0.5, None) for r in range(4)]
+    both = Figures(4, four.values, on_gpus, [])
+    assert both.crowded == "4 ranks share the 2 GPUs of host h"
+    assert both.devices_busy == 0.5
+    assert Figures(2, four.values, on_gpus[:2], []).crowded is None
+    two = [
+        Use(r, f"h{r}", 2.0, 1.0, [0], None, [], None, Network("eth0", 10, 50.0)) for r in range(2)
+    ]
     assert Figures(2, one.values, two, []).links == [(5.0, 50.0)] * 2
     bare = Figures(4, {k: v for k, v in four.values.items() if "seconds" not in k}, two, [])
     assert limit_of(bare, bare, strong=False).startswith("not known")

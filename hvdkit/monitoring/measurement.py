@@ -53,6 +53,8 @@ class Use:
         cpu_seconds: of its process and those it has started.
         cores: numbers of the cores that it may run on.
         quota: how many of them the container may use at a time; None without a limit.
+        devices: numbers of the GPUs that it trains on.
+        devices_busy: the share of time in which these were; None where they do not tell.
         network: what the host has sent by its busiest network interface; None where another rank
             tells, and where there is none.
     """
@@ -63,6 +65,8 @@ class Use:
     cpu_seconds: float
     cores: list[int]
     quota: float | None
+    devices: list[int]
+    devices_busy: float | None
     network: Network | None
 
 

@@ -94,9 +94,11 @@ class _Window(keras.callbacks.Callback):
         if self._use is None and self._made >= self._asked.warm_up:
             _wait_for(logs)
             self._use = UseSince()
-        elif self._use is not None and self._made >= self._asked.warm_up + self._asked.steps:
-            _wait_for(logs)
-            self._finish(self._use)
+        elif self._use is not None:
+            self._use.look()
+            if self._made >= self._asked.warm_up + self._asked.steps:
+                _wait_for(logs)
+                self._finish(self._use)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """The data has ended before: the script goes on, to another `fit` maybe."""

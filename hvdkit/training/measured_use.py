@@ -1,4 +1,4 @@
-"""What the ranks of a host use of it: time on its cores, and bytes over its network."""
+"""What the ranks of a host use of it: its cores, its GPUs and its network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import psutil
 from hvdkit.engine import topology
 from hvdkit.engine.cores import affinity, cgroup_quota
 from hvdkit.monitoring.measurement import Network, Use
+from hvdkit.monitoring.readings.busy import GpuLoad
+from hvdkit.monitoring.readings.nvml import visible_gpus
 
 _BITS_OF_A_MEGABIT = 10**6
 
@@ -19,9 +21,16 @@ class UseSince:
     """What this rank uses from now on."""
 
     def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._cpu = _cpu_seconds()
+        self._devices = visible_gpus()
+        self._load = GpuLoad.open(self._devices)
         self._sent = _sent_bytes()
+        self._cpu = _cpu_seconds()
+        self._started = time.perf_counter()
+
+    def look(self) -> None:
+        """A step has been made: look at what does not count by itself."""
+        if self._load is not None:
+            self._load.look()
 
     def until_now(self) -> Use:
         """What it has used."""
@@ -35,12 +44,14 @@ class UseSince:
             cpu_seconds=cpu,
             cores=sorted(affinity()),
             quota=cgroup_quota(),
+            devices=self._devices,
+            devices_busy=None if self._load is None else self._load.share,
             network=self._network() if topology.local_rank() == 0 else None,
         )
 
     def _network(self) -> Network | None:
         sent = {name: count - self._sent.get(name, count) for name, count in _sent_bytes().items()}
-        if not sent:
+        if not any(sent.values()):
             return None
         busiest = max(sent, key=lambda name: sent[name])
         megabits = psutil.net_if_stats()[busiest].speed

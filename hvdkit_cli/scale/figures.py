@@ -75,11 +75,23 @@ class Figures:
         return used / sum(self.cores.values())
 
     @property
-    def crowded(self) -> dict[str, int]:
-        """Hosts that have fewer cores than ranks, and how many ranks these are."""
+    def devices_busy(self) -> float | None:
+        """The share of time in which the GPUs were busy; None where one does not tell."""
+        shares = [use.devices_busy for use in self.uses if use.devices_busy is not None]
+        return sum(shares) / len(shares) if len(shares) == len(self.uses) else None
+
+    @property
+    def crowded(self) -> str | None:
+        """What ranks of a host share, that would be each one's own elsewhere; None for nothing."""
         cores = self.cores
-        counts = {host: len(uses) for host, uses in self._by_host().items()}
-        return {host: count for host, count in counts.items() if count > cores[host]}
+        for host, uses in self._by_host().items():
+            devices = [device for use in uses for device in use.devices]
+            if len(set(devices)) < len(devices):
+                count = len(set(devices))
+                return f"{len(uses)} ranks share the {count} GPU{'s' * (count > 1)} of host {host}"
+            if len(uses) > max(1, cores[host]):
+                return f"{len(uses)} ranks share the {in_cores(cores[host])} of host {host}"
+        return None
 
     @property
     def hosts(self) -> int:
@@ -102,6 +114,11 @@ class Figures:
         for use in self.uses:
             found.setdefault(use.host, []).append(use)
         return found
+
+
+def in_cores(count: float) -> str:
+    """A number of cores in words."""
+    return f"{count:.3g} core{'' if count == 1 else 's'}"
 
 
 def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figures:

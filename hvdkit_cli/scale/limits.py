@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hvdkit_cli.scale.figures import Figures
+from hvdkit_cli.scale.figures import Figures, in_cores
 
 # Less is not worth a word: it is within what measuring again would change.
 _WORTH = 0.05
@@ -25,8 +25,11 @@ def limit_of(own: Figures, fewest: Figures, *, strong: bool) -> str:
         fewest: those of the fewest ranks, which nothing is lost to by definition.
         strong: whether the batch stays as it is, so that a step should take less time.
     """
-    if own.crowded:
-        return _crowded(own)
+    if own.crowded is not None:
+        return (
+            f"the machine: {own.crowded}, so this says nothing about {_ranks(own.ranks)} that "
+            "have their own"
+        )
     parts, first = own.parts, fewest.parts
     if parts is None or first is None:
         return "not known: a step that XLA compiles as a whole does not tell where its time goes"
@@ -47,27 +50,14 @@ def limit_of(own: Figures, fewest: Figures, *, strong: bool) -> str:
     return _part(most, parts[most] / step, own.ranks)
 
 
-def _crowded(own: Figures) -> str:
-    host, ranks = next(iter(own.crowded.items()))
-    cores = own.cores[host]
-    return (
-        f"cores: {ranks} ranks share the {_cores(cores)} of host {host}, "
-        f"so this says nothing about {_ranks(own.ranks)} that have cores of their own"
-    )
-
-
 def _slower(own: Figures, fewest: Figures, *, strong: bool) -> str:
     """Why the same rows may take longer."""
     cores, before = (sum(each.cores.values()) / each.ranks for each in (own, fewest))
     if cores < before:
-        return f"a rank has {_cores(cores)} here, and {_cores(before)} there"
+        return f"a rank has {in_cores(cores)} here, and {in_cores(before)} there"
     if strong:
         return "a smaller batch fills a rank less, and the ranks share caches and memory"
     return "the ranks share caches and memory"
-
-
-def _cores(count: float) -> str:
-    return f"{count:.3g} core{'' if count == 1 else 's'}"
 
 
 def _of_step(parts: Mapping[str, float], step: float, ranks: int) -> str:

@@ -43,6 +43,7 @@ class Size:
         parts: seconds of a step by what they go to; None where that is not known.
         cores: cores of all hosts that the ranks may use.
         cores_busy: the share of their time that the ranks have used.
+        devices_busy: the share of time in which GPUs were busy; None where they do not tell.
         model_flops_share: what devices make of their peak; None where that is not known.
         device_memory: the most bytes of a rank on its devices; None without one.
         sent: bytes a second that a rank gives to collectives.
@@ -63,6 +64,7 @@ class Size:
     parts: Mapping[str, float] | None
     cores: float
     cores_busy: float
+    devices_busy: float | None
     model_flops_share: float | None
     device_memory: float | None
     sent: float | None
@@ -162,6 +164,7 @@ def _size(own: Sequence[Figures], first: Sequence[Figures], *, strong: bool) -> 
         parts=None if None in parts else {p: _part(own, p) for p in PARTS},
         cores=sum(own[0].cores.values()),
         cores_busy=_mean(own, lambda each: each.cores_busy),
+        devices_busy=_mean_of_known([each.devices_busy for each in own]),
         model_flops_share=_known(own, "model_flops_share"),
         device_memory=_known(own, "device_memory_peak_bytes"),
         sent=None if sent is None else sent / step,
@@ -181,10 +184,13 @@ def _mean(starts: Sequence[Figures], of: Callable[[Figures], float]) -> float:
 
 
 def _known(starts: Sequence[Figures], name: str) -> float | None:
-    """The mean of a figure; None where a start does not have it."""
-    if not all(name in each.values for each in starts):
-        return None
-    return _mean(starts, lambda each: each.values[name])
+    return _mean_of_known([each.values.get(name) for each in starts])
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean; None where one is not known."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def _part(starts: Sequence[Figures], part: str) -> float:

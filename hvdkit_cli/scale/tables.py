@@ -63,6 +63,7 @@ def _speed_row(size: Size, *, is_first: bool) -> dict[str, str]:
         "speed-up": times(1) if is_first else ranged(size.speed_up, times),
         "efficiency": percent(size.efficiency.value),
         "cores busy": f"{percent(size.cores_busy)} of {size.cores:g}",
+        "GPUs busy": "" if size.devices_busy is None else percent(size.devices_busy),
         "of peak": "" if size.model_flops_share is None else percent(size.model_flops_share),
         "device memory": "" if size.device_memory is None else _bytes(size.device_memory),
         "sent/s": "" if not size.sent else _bytes(size.sent),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -15,9 +17,11 @@ from checks.sharding.reference import Batches
 
 import hvdkit as hvd
 from hvdkit.monitoring.measurement import VARIABLE, Measurement
+from hvdkit.monitoring.readings.busy import GpuLoad
 from hvdkit.training.divided_batch import divide_batch
 from hvdkit.training.features import Call
 from hvdkit.training.measured import Measured
+from hvdkit.training.measured_use import UseSince
 
 HALF = BATCH // 2
 
@@ -137,3 +141,40 @@ def check_other_jobs_are_not_measured() -> None:
     before = dict(call.arguments)
     Measured().before(call)
     assert call.arguments == before
+
+
+class _StandIn:
+    """Of pynvml: a GPU that is busy for 80 and 40 % of the time, in turns."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> SimpleNamespace:
+        assert handle == "gpu"
+        self.looks += 1
+        return SimpleNamespace(gpu=80 if self.looks % 2 else 40)
+
+
+def check_gpus_are_looked_at_now_and_then() -> None:
+    nvml, times = _StandIn(), iter([0.0, 0.1, 0.3, 0.35])
+    load = GpuLoad(nvml, ["gpu"], lambda: next(times))
+    assert load.share is None
+    for _ in range(4):
+        load.look()
+    assert nvml.looks == 2
+    assert load.share is not None
+    assert abs(load.share - 0.6) < 1e-9
+    assert GpuLoad.open([]) is None
+
+
+def check_what_a_rank_uses_of_its_host() -> None:
+    use = UseSince()
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        use.look()
+    found = use.until_now()
+    assert found.rank == hvd.rank()
+    assert 0.25 < found.cpu_seconds
+    assert found.seconds > 0.25
+    assert found.cores == sorted(os.sched_getaffinity(0))
+    assert (found.devices, found.devices_busy) == ([], None)
