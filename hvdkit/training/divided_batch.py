@@ -50,6 +50,10 @@ def _divided(data: ShardedData, by: int) -> ShardedData | str:
     if rows % by:
         return f"the {rows} rows of a rank in a batch can't be divided by {by}"
     sharding = replace(data.sharding, batch_size=rows // by)
+    try:
+        source.check(sharding)
+    except ValueError as error:
+        return str(error)
     if source.place_after(sharding, 1) != sharding.size * rows // by:
         return "hvd.shard got batches that can't be cut, or fewer rows than a batch has"
     divided = ShardedData(source, sharding, data.process_set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import time
@@ -27,6 +28,7 @@ from hvdkit_cli.scale.words import sentences
 
 _DEFAULT_FOLDER = Path("hvdkit-scale")
 _COLUMNS = 160
+_SHORT_SECONDS = 2.0
 _BY_ITSELF = (
     "The script divides its batch by the ranks itself, so what it does as it is is strong scaling."
 )
@@ -158,6 +160,13 @@ class _Measured:
             found.append(
                 f"Left out of the measured fit: {', '.join(left_out)}. What they cost is not "
                 "in these figures."
+            )
+        shortest = min(each.seconds for each in starts)
+        if shortest < _SHORT_SECONDS:
+            found.append(
+                f"The measured steps of a start took only {shortest:.2g} s, in which much happens "
+                f"by chance: --steps {math.ceil(self._options.steps * _SHORT_SECONDS / shortest)} "
+                "would say more."
             )
         return found
 

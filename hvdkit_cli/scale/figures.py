@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hvdkit.monitoring.measurement import Answer, Use
@@ -46,6 +47,11 @@ class Figures:
     def speed(self) -> float:
         """Rows a second."""
         return self.values["rows_per_second"]
+
+    @property
+    def seconds(self) -> float:
+        """How long the measured steps took."""
+        return max(use.seconds for use in self.uses)
 
     @property
     def rows_of_a_step(self) -> float:
@@ -114,6 +120,13 @@ class Figures:
         for use in self.uses:
             found.setdefault(use.host, []).append(use)
         return found
+
+
+def averaged(starts: Sequence[Figures]) -> Figures:
+    """The means of several starts with the same ranks."""
+    names = set.intersection(*(set(each.values) for each in starts))
+    values = {name: statistics.fmean(each.values[name] for each in starts) for name in names}
+    return replace(starts[0], values=values)
 
 
 def in_cores(count: float) -> str:

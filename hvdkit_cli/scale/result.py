@@ -16,7 +16,7 @@ from hvdkit.planner.scaling import (
     mean,
     ratio_mean,
 )
-from hvdkit_cli.scale.figures import PARTS, Figures
+from hvdkit_cli.scale.figures import Figures, averaged
 from hvdkit_cli.scale.limits import limit_of
 
 Rounds = Sequence[Mapping[int, Figures]]
@@ -145,13 +145,9 @@ def _size(own: Sequence[Figures], first: Sequence[Figures], *, strong: bool) -> 
     ratio = own[0].ranks / first[0].ranks
     speed_up = ratio_mean([a.speed / b.speed for a, b in zip(own, first, strict=True)])
     tokens = [each.values.get("tokens_per_second") for each in own]
-    parts = [each.parts for each in own]
-    sent = _known(own, "sent_bytes")
-    step = _mean(own, lambda each: each.values["step_seconds"])
     links = [link for each in own for link in each.links]
-    shares = [bytes_ / most for bytes_, most in links if most is not None]
-    # A start in the middle speaks for all.
-    middle = sorted(range(len(own)), key=lambda i: own[i].speed / first[i].speed)[len(own) // 2]
+    figures = averaged(own)
+    values, step = figures.values, figures.values["step_seconds"]
     return Size(
         ranks=own[0].ranks,
         hosts=own[0].hosts,
@@ -161,17 +157,17 @@ def _size(own: Sequence[Figures], first: Sequence[Figures], *, strong: bool) -> 
         tokens=None if None in tokens else mean([each for each in tokens if each is not None]),
         speed_up=speed_up,
         efficiency=speed_up.mapped(lambda value: value / ratio),
-        parts=None if None in parts else {p: _part(own, p) for p in PARTS},
+        parts=figures.parts,
         cores=sum(own[0].cores.values()),
         cores_busy=_mean(own, lambda each: each.cores_busy),
         devices_busy=_mean_of_known([each.devices_busy for each in own]),
-        model_flops_share=_known(own, "model_flops_share"),
-        device_memory=_known(own, "device_memory_peak_bytes"),
-        sent=None if sent is None else sent / step,
-        link=statistics.fmean(bytes_ for bytes_, _ in links) if links else None,
-        link_share=max(shares, default=None),
-        joules=_known(own, "joules_per_step"),
-        limit=limit_of(own[middle], first[middle], strong=strong),
+        model_flops_share=values.get("model_flops_share"),
+        device_memory=values.get("device_memory_peak_bytes"),
+        sent=values["sent_bytes"] / step if "sent_bytes" in values else None,
+        link=_mean_of_known([sent for sent, _ in links]),
+        link_share=max((sent / most for sent, most in links if most is not None), default=None),
+        joules=values.get("joules_per_step"),
+        limit=limit_of(figures, averaged(first), strong=strong),
     )
 
 
@@ -183,15 +179,7 @@ def _mean(starts: Sequence[Figures], of: Callable[[Figures], float]) -> float:
     return statistics.fmean(map(of, starts))
 
 
-def _known(starts: Sequence[Figures], name: str) -> float | None:
-    return _mean_of_known([each.values.get(name) for each in starts])
-
-
 def _mean_of_known(values: Sequence[float | None]) -> float | None:
-    """The mean; None where one is not known."""
+    """The mean; None where one is not known, or there is none."""
     known = [value for value in values if value is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None
-
-
-def _part(starts: Sequence[Figures], part: str) -> float:
-    return _mean(starts, lambda each: (each.parts or {})[part])
+    return statistics.fmean(known) if known and len(known) == len(values) else None
