@@ -29,7 +29,6 @@ _NEVER = 10**9
 # They write files, resume, tell servers, or end a training before all steps are made.
 _LEFT_OUT = (
     BackupAndRestore,
-    Monitor,
     keras.callbacks.BackupAndRestore,
     keras.callbacks.CSVLogger,
     keras.callbacks.EarlyStopping,
@@ -53,7 +52,7 @@ class Measured(Feature):
             return
         _divide(call, asked)
         given = call.callbacks
-        left_out = [callback for callback in given if isinstance(callback, _LEFT_OUT)]
+        left_out = [callback for callback in given if _is_left_out(callback)]
         call.callbacks = [callback for callback in given if callback not in left_out]
         call.arguments["validation_freq"] = _NEVER
         if not isinstance(call.arguments["x"], Iterator):  # which is read once
@@ -111,6 +110,11 @@ class _Window(keras.callbacks.Callback):
         self._monitor.on_train_end()
         self._monitor.end_measuring()
         _leave(self._asked, Answer(everyone, self._left_out))
+
+
+def _is_left_out(callback: Any) -> bool:
+    # What measures steps beside it would be measured, too.
+    return isinstance(callback, _LEFT_OUT) or getattr(callback, "measures_steps", False)
 
 
 def _divide(call: Call, asked: Measurement) -> None:

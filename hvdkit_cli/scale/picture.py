@@ -62,6 +62,9 @@ def _draw_speed_ups(axis: Any, result: Result) -> None:
         )
         if series.fit is not None:
             _draw_law(axis, series, color)
+    # Ranges of few rounds are wide: what was measured is what is to be seen.
+    lowest = min(size.speed_up.value for series in result.series for size in series.sizes)
+    axis.set_ylim(lowest / 1.3, 1.3 * most / fewest)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log", base=2)
     ticks = sorted({*(size.ranks for size in sizes), most})
@@ -69,7 +72,7 @@ def _draw_speed_ups(axis: Any, result: Result) -> None:
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xlabel("ranks")
     axis.set_ylabel(f"speed-up over {fewest} rank{'' if fewest == 1 else 's'}")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left")
 
 
 def _draw_law(axis: Any, series: Series, color: str) -> None:
