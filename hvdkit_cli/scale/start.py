@@ -117,7 +117,8 @@ class Starter:
         )
 
     def _failed(self, start: Start, folder: Path, status: int) -> CommandError:
-        remedy = f"try it alone: hvdkit run -np {start.ranks} -- {shlex.join(self.request.command)}"
+        command = shlex.join(filled(self.request.command, start, self.batch))
+        remedy = f"try it alone: hvdkit run -np {start.ranks} -- {command}"
         if start.divide > 1:
             remedy = "measure it without dividing its batch: --scaling weak"
         return CommandError(
@@ -128,8 +129,8 @@ class Starter:
         asked = f"{self.warm_up} + {self.steps} steps of fit"
         if answer is not None:
             return CommandError(
-                f"With {start}, the script ended before {asked} were measured: its last fit came "
-                f"to the end of its data after {answer.made}.{_tail(folder)}",
+                f"With {start}, the script ended before {asked} were measured: its last fit made "
+                f"{answer.made}, and then had no more data, or was stopped.{_tail(folder)}",
                 "measure fewer steps: --steps N, --warm-up N",
             )
         return CommandError(
