@@ -13,6 +13,7 @@ from scaled_script import write
 
 from hvdkit.monitoring.measurement import Answer, Measurement, Network, Use
 from hvdkit.planner.scaling import AMDAHL, GUSTAFSON, Law, Round, fit_law
+from hvdkit_cli.errors import CommandError
 from hvdkit_cli.scale.figures import Figures, figures_of
 from hvdkit_cli.scale.limits import limit_of
 from hvdkit_cli.scale.page import page
@@ -146,6 +147,13 @@ def test_figures_of_recorded_samples(tmp_path: Path) -> None:
     assert figures_of(4, tmp_path, answer, 10) == found
 
 
+def test_ranks_that_do_not_train_together_are_no_speed(tmp_path: Path) -> None:
+    """As with an optimizer that is not distributed: rank 0 tells its own rows."""
+    figures(tmp_path, 1, 64, 0.1)
+    with pytest.raises(CommandError, match="With 2 ranks, only 1 trained the model"):
+        figures_of(2, tmp_path, Answer(), 10)
+
+
 def result_of(folder: Path, rounds: list[dict[int, Figures]]) -> Result:
     return Result("python train.py <&>", len(rounds), 50, 10, [series_of(rounds)], ["A note."])
 
@@ -162,6 +170,17 @@ def test_weak_and_strong_are_told_by_rows(tmp_path: Path) -> None:
     assert size.speed_up.value == pytest.approx(0.11 / 0.035)
     assert size.efficiency.value == pytest.approx(0.11 / 0.035 / 4)
     assert "a step has 84, 104, 144 rows" in sentences(result_of(tmp_path, neither))[1]
+
+
+def test_a_law_that_misses_is_said_to(tmp_path: Path) -> None:
+    def rounds(exchange: float) -> list[dict[int, Figures]]:
+        by_ranks = {n: 0.1 / n + exchange * (n - 1) ** 2 for n in (1, 2, 4)}
+        return [{n: figures(tmp_path, n, 64 // n, s) for n, s in by_ranks.items()}] * 2
+
+    fine, far = (" ".join(sentences(result_of(tmp_path, rounds(e)))) for e in (0, 0.01))
+    assert "Without its 4 ranks Amdahl's law says 4.00 (4.00 to 4.00) there" in fine
+    assert "does not hold" not in fine
+    assert "So Amdahl's law does not hold here: what it says about 8 ranks" in far
 
 
 def test_what_limits(tmp_path: Path) -> None:

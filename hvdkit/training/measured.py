@@ -19,8 +19,11 @@ import keras
 from hvdkit.callbacks.backup_and_restore import BackupAndRestore
 from hvdkit.callbacks.monitor import Monitor
 from hvdkit.engine import allgather_object, several_ranks, shutdown, topology
+from hvdkit.exchange.abilities import OutOfStep
 from hvdkit.monitoring.measurement import Answer, Measurement
 from hvdkit.monitoring.sinks.json_lines import JsonLines
+from hvdkit.optimizers.composition import chains, leaves
+from hvdkit.state.reachable import optimizers_of
 from hvdkit.training.divided_batch import divide_batch
 from hvdkit.training.features import Call, Feature
 from hvdkit.training.measured_use import UseSince
@@ -46,10 +49,15 @@ class Measured(Feature):
     """
 
     def before(self, call: Call) -> None:
-        """Change the call as the measurement needs it."""
+        """Change the call as the measurement needs it.
+
+        Raises:
+            NotImplementedError: on every rank: ranks do not make their steps together.
+        """
         asked = Measurement.from_environ(os.environ)
         if asked is None:
             return
+        _require_in_step(call.model)
         _divide(call, asked)
         given = call.callbacks
         left_out = [callback for callback in given if _is_left_out(callback)]
@@ -110,6 +118,17 @@ class _Window(keras.callbacks.Callback):
         self._monitor.on_train_end()
         self._monitor.end_measuring()
         _leave(self._asked, Answer(everyone, self._left_out))
+
+
+def _require_in_step(model: Any) -> None:
+    optimizers = [leaf for one in optimizers_of(model) for leaf in leaves(one.optimizer)]
+    for chain in (chain for optimizer in optimizers for chain in chains(optimizer)):
+        if isinstance(chain.exchange, OutOfStep):
+            raise NotImplementedError(
+                "hvdkit scale measures ranks that make their steps together, and those of "
+                f"hvd.exchange.{type(chain.exchange).__name__} do not. hvd.callbacks.Monitor says "
+                "what one of them does."
+            )
 
 
 def _is_left_out(callback: Any) -> bool:

@@ -144,15 +144,20 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
         warm_up: steps that do not count.
 
     Raises:
-        CommandError: there are no samples of the measured steps, or they do not tell how many rows
-            these had.
+        CommandError: there are no samples of the measured steps, they do not tell how many rows
+            these had, or they are not of all ranks.
     """
     try:
-        samples = _measured_samples(folder, warm_up)
+        job, samples = _measured_samples(folder, warm_up)
     except OSError as error:
         raise CommandError(
             f"The samples in {folder} can't be read: {error.strerror}.", "look at its output.log"
         ) from error
+    if job is not None and job.ranks != ranks:
+        raise CommandError(
+            f"With {ranks} ranks, only {job.ranks} trained the model that was measured.",
+            "let all ranks train it together: hvd.DistributedOptimizer(...)",
+        )
     values = {
         **{name: _mean(samples, name, _seconds) for name in _OF_A_SECOND},
         **{name: _mean(samples, name, _steps) for name in _OF_A_STEP},
@@ -168,16 +173,16 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
     return Figures(ranks, known, answer.uses, answer.left_out)
 
 
-def _measured_samples(folder: Path, warm_up: int) -> list[Sample]:
-    """Those of the last `fit` that hold no step of the warm-up, in their order."""
+def _measured_samples(folder: Path, warm_up: int) -> tuple[Job | None, list[Sample]]:
+    """The last `fit`, and its samples that hold no step of the warm-up, in their order."""
     found: list[Sample] = []
-    first = warm_up
+    job, first = None, warm_up
     for each in read_lines(folder):
         if isinstance(each, Job):
-            found, first = [], each.resumed_at + warm_up
+            found, job, first = [], each, each.resumed_at + warm_up
         elif isinstance(each, Sample) and each.steps and each.step - each.steps >= first:
             found.append(each)
-    return found
+    return job, found
 
 
 def _seconds(sample: Sample) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from hvdkit.planner.scaling import Estimate, Fit
 from hvdkit_cli.scale.result import STRONG, WEAK, Result, Series
 
+# A law that misses by more is of no use, however wide the ranges are.
+_FAR = 0.25
 _LAWS = {"Amdahl": "Amdahl's law", "Gustafson": "Gustafson's law"}
 TITLES = {
     WEAK: "Weak scaling: each rank has the same rows in a step",
@@ -72,7 +74,7 @@ def _about(fit: Fit) -> list[str]:
         f"Without its {check.ranks} ranks {law} says {ranged(check.predicted, times)} there, "
         f"measured are {ranged(check.measured, times)}: {percent(abs(check.miss))} too {how}."
     )
-    if _disagrees(check.predicted, check.measured):
+    if abs(check.miss) > _FAR or _disagrees(check.predicted, check.measured):
         found.append(
             f"So {law} does not hold here: what it says about {fit.twice} ranks is no more than a "
             "guess."

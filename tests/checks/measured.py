@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from checks.reference import BATCH, data, mlp
 from checks.sharding.reference import Batches
@@ -126,6 +127,7 @@ def check_nothing_is_saved_or_resumed_while_it_is_measured() -> None:
         call.model = mlp(0)
         Measured().before(call)
         once = call_with(iter([(x, y)]))
+        once.model = mlp(0)
         Measured().before(once)
     assert [type(each).__name__ for each in call.callbacks] == ["_Own", "Monitor", "_Window"]
     assert call.callbacks[0] is own
@@ -133,6 +135,20 @@ def check_nothing_is_saved_or_resumed_while_it_is_measured() -> None:
     assert call.arguments["epochs"] == 40
     assert call.arguments["validation_freq"] > 10**6
     assert once.arguments["epochs"] == 2, "it has nothing to read a second time"
+
+
+def check_ranks_out_of_step_are_refused() -> None:
+    model = mlp(0)
+    servers = hvd.exchange.ParameterServer(servers=1)
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.1), exchange=servers), "mse")
+    x, y = data(8)
+    call = call_with(x, y=y)
+    call.model = model
+    with (
+        measured(),
+        pytest.raises(NotImplementedError, match="hvd.exchange.ParameterServer do not"),
+    ):
+        Measured().before(call)
 
 
 def check_other_jobs_are_not_measured() -> None:
