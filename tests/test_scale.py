@@ -105,7 +105,7 @@ import keras, numpy as np
 import hvdkit as hvd
 
 hvd.init()
-keras.utils.set_random_seed(hvd.rank())
+keras.utils.set_random_seed(SEED)
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(400, 8)).astype("float32"), rng.normal(size=(400, 1)).astype("float32")
 layers = [keras.layers.Input((8,)), keras.layers.Dense(64), keras.layers.Dense(1)]
@@ -135,7 +135,8 @@ fit = dict(
 def train(*arguments: str, options: str, folder: Path) -> Finished:
     """`hvdkit scale` of a real training, in a folder that it must not spoil."""
     script = folder / "train.py"
-    script.write_text(TRAINING.replace("OPTIONS", options))
+    seed = "hvd.rank()" if "Broadcast" in options else "1"
+    script.write_text(TRAINING.replace("OPTIONS", options).replace("SEED", seed))
     few = ["--rounds", "1", "--warm-up", "4", "--steps", "40", "--output", "out"]
     command = [HVDKIT, "scale", *few, *arguments, "--", sys.executable, str(script)]
     return run_command(command, timeout=200, cwd=folder)

@@ -150,7 +150,7 @@ def test_figures_of_recorded_samples(tmp_path: Path) -> None:
 def test_ranks_that_do_not_train_together_are_no_speed(tmp_path: Path) -> None:
     """As with an optimizer that is not distributed: rank 0 tells its own rows."""
     figures(tmp_path, 1, 64, 0.1)
-    with pytest.raises(CommandError, match="With 2 ranks, only 1 trained the model"):
+    with pytest.raises(CommandError, match="trained by 1 ranks together, and not by 2"):
         figures_of(2, tmp_path, Answer(), 10)
 
 

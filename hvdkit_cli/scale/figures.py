@@ -155,7 +155,8 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
         ) from error
     if job is not None and job.ranks != ranks:
         raise CommandError(
-            f"With {ranks} ranks, only {job.ranks} trained the model that was measured.",
+            f"The model that was measured was trained by {job.ranks} ranks together, and not by "
+            f"{ranks}.",
             "let all ranks train it together: hvd.DistributedOptimizer(...)",
         )
     values = {
