@@ -12,6 +12,8 @@ import pytest
 from scaled_script import write
 
 from hvdkit.monitoring.measurement import Answer, Measurement, Network, Use
+from hvdkit.monitoring.sample import Job, RankSample, Sample
+from hvdkit.monitoring.sinks.json_lines import JsonLines
 from hvdkit.planner.scaling import AMDAHL, GUSTAFSON, Law, Round, fit_law
 from hvdkit_cli.errors import CommandError
 from hvdkit_cli.scale.figures import Figures, figures_of
@@ -145,6 +147,22 @@ def test_figures_of_recorded_samples(tmp_path: Path) -> None:
     answer = Answer.read(tmp_path)
     assert answer is not None
     assert figures_of(4, tmp_path, answer, 10) == found
+
+
+def test_rows_are_counted_by_the_time_of_each_rank(tmp_path: Path) -> None:
+    """Of two ranks with 16 rows each, one waits for the other, which is between two epochs."""
+    file = JsonLines(tmp_path)
+    file.begin(Job(4, ["here"] * 4, {}))
+    seconds = (0.05, 0.01, 0.01, 0.01)
+    own = [{"step_seconds": each, "rows_per_second": 16 / each} for each in seconds]
+    ranks = [RankSample(rank, "here", values) for rank, values in enumerate(own)]
+    # Two ranks hold a replica, and read the same rows.
+    job = {"step_seconds": 0.02, "rows_per_second": sum(16 / each for each in seconds) / 2}
+    file.log(Sample(20, 1, 10, 0.0, job, ranks))
+    file.end()
+    found = figures_of(4, tmp_path, Answer(), 10)
+    assert found.rows_of_a_step == pytest.approx(32)
+    assert found.speed == pytest.approx(32 / 0.02)
 
 
 def test_ranks_that_do_not_train_together_are_no_speed(tmp_path: Path) -> None:

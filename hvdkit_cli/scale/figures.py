@@ -21,7 +21,8 @@ PARTS: Mapping[str, str] = {
     "waiting for data": "waiting_for_data_seconds",
     "rest": "rest_seconds",
 }
-_OF_A_SECOND = ("rows_per_second", "tokens_per_second", "model_flops_share", "watts")
+_SPEEDS = ("rows_per_second", "tokens_per_second")
+_OF_A_SECOND = ("model_flops_share", "watts")
 _OF_A_STEP = ("step_seconds", *PARTS.values(), "sent_bytes", "joules_per_step")
 _THE_MOST = ("host_memory_peak_bytes", "device_memory_peak_bytes")
 
@@ -160,6 +161,7 @@ def figures_of(ranks: int, folder: Path, answer: Answer, warm_up: int) -> Figure
             "let all ranks train it together: hvd.DistributedOptimizer(...)",
         )
     values = {
+        **{name: _speed(samples, name) for name in _SPEEDS},
         **{name: _mean(samples, name, _seconds) for name in _OF_A_SECOND},
         **{name: _mean(samples, name, _steps) for name in _OF_A_STEP},
         **{name: _most(samples, name) for name in _THE_MOST},
@@ -192,6 +194,28 @@ def _seconds(sample: Sample) -> float:
 
 def _steps(sample: Sample) -> float:
     return sample.steps
+
+
+def _speed(samples: Sequence[Sample], name: str) -> float | None:
+    """What all ranks have done in all samples, by the time that these took."""
+    done = [_done(sample, name) for sample in samples]
+    known = [each for each in done if each is not None]
+    seconds = sum(map(_seconds, samples))
+    return sum(known) / seconds if len(known) == len(done) and seconds > 0 else None
+
+
+def _done(sample: Sample, name: str) -> float | None:
+    """Rows, or the like, of all ranks in a sample."""
+    of_job = sample.values.get(name)
+    if of_job is None:
+        return None
+    ranks = [rank.values for rank in sample.ranks if name in rank.values]
+    if not ranks:
+        return of_job * _seconds(sample)
+    # Each by its own time: a rank may count a wait here that another has between two epochs. Those
+    # of one replica of the model read the same rows.
+    own = sum(values[name] * values["step_seconds"] for values in ranks)
+    return own * sample.steps * of_job / sum(values[name] for values in ranks)
 
 
 def _mean(samples: Sequence[Sample], name: str, weight: Callable[[Sample], float]) -> float | None:
