@@ -153,6 +153,9 @@ class Monitor(LogsOfAllRanks):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Give the logs of all ranks to the sinks; other callbacks get theirs as they are."""
+        if self._step >= 0 and self.model.steps_per_execution > 1 and self._optimizer is not None:
+            # Of a last call with fewer steps, Keras says that it made all of them.
+            self._step = _updates(self._optimizer)
         of_all = self._over_ranks(dict(logs or {})) if self._in_fit else dict(logs or {})
         values = {name: float(value) for name, value in of_all.items() if _is_number(value)}
         if self._ranks is not None and self._ranks.speaks and self._step >= 0:
