@@ -1,6 +1,5 @@
 """The `hvdkit` command and its subcommands. Each imports what it needs when it runs."""
 
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import click
 
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.run.options import finite, where_ranks_run
+from hvdkit_cli.scale.line import scale_command
 from hvdkit_cli.scripts import become
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -102,34 +103,11 @@ def _elastic(context: click.Context, option: click.Parameter, text: str | None) 
     return int(fewest), int(most)
 
 
-def _finite(context: click.Context, option: click.Parameter, seconds: float) -> float:
-    if not math.isfinite(seconds):
-        raise click.BadParameter(f"{seconds} is no number of seconds.")
-    return seconds
-
-
 @cli.command("run", context_settings={**_HELP, "allow_interspersed_args": False})
 @click.option("-np", "-n", "ranks", type=click.IntRange(min=1), help="Number of ranks.")
-@click.option("-H", "--hosts", help="Hosts and slots, as h1:4,h2:4.")
-@click.option("--hostfile", type=click.Path(path_type=Path), help="The same from a file.")
 @click.option("--elastic", metavar="MIN:MAX", callback=_elastic, help="Ranks may come and go.")
 @click.option("--discover", metavar="COMMAND", help="Prints the hosts of an elastic job.")
-@click.option(
-    "--launcher",
-    type=click.Choice(["auto", "mpirun", "srun", "gloo"]),
-    default="auto",
-    show_default=True,
-)
-@click.option("--interface", metavar="NET", help="Network interface (eth0), or network.")
-@click.option(
-    "--bind",
-    type=click.Choice(["auto", "core", "numa", "none"]),
-    default="auto",
-    show_default=True,
-    help="How ranks are bound to cores.",
-)
-@click.option("-x", "variables", metavar="NAME[=VALUE]", multiple=True, help="For the ranks.")
-@click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@where_ranks_run
 @click.option(
     "--log-dir",
     type=click.Path(path_type=Path),
@@ -145,7 +123,7 @@ def _finite(context: click.Context, option: click.Parameter, seconds: float) -> 
 @click.option(
     "--start-timeout",
     type=click.FloatRange(min=1),
-    callback=_finite,
+    callback=finite,
     default=120.0,
     show_default=True,
     help="Seconds within which all ranks have to be there.",
@@ -153,7 +131,7 @@ def _finite(context: click.Context, option: click.Parameter, seconds: float) -> 
 @click.option(
     "--lost-timeout",
     type=click.FloatRange(min=5),
-    callback=_finite,
+    callback=finite,
     default=30.0,
     show_default=True,
     help="Seconds without a word from a host after which it is lost.",
@@ -186,6 +164,9 @@ def run_command(
         return
     limits = Limits(start_timeout, lost_timeout)
     sys.exit(running.run(request, running.Options(log_dir, restarts, limits, all_output)))
+
+
+cli.add_command(scale_command)
 
 
 @cli.command("top")

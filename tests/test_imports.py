@@ -131,8 +131,9 @@ def test_the_command_needs_nothing_that_it_mends() -> None:
         # horovodrun is Horovod's, started through hvdkit's command.
         found -= {"horovod.runner"} if path.name == "horovodrun.py" else set()
         # A job's figures are read by what has written them, which loads nothing of these.
-        found -= {each for each in found if of(each, "hvdkit.monitoring.sinks")}
-        found -= {each for each in found if of(each, "hvdkit.monitoring.sample")}
+        figures = ("hvdkit.monitoring.sinks", "hvdkit.monitoring.sample")
+        scaling = ("hvdkit.monitoring.measurement", "hvdkit.planner.scaling")
+        found -= {each for each in found for room in (*figures, *scaling) if of(each, room)}
         assert not [each for each in found for package in mended if of(each, package)], path
 
 

@@ -30,6 +30,7 @@ from hvdkit.training.build import BuiltFirst
 from hvdkit.training.comparison import SameSteps, current_comparison
 from hvdkit.training.features import Call, Feature, in_call, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
+from hvdkit.training.measured import Measured
 from hvdkit.training.measured_shares import SharesMeasured
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
 from hvdkit.training.moments import NotedMoments
@@ -68,6 +69,7 @@ class KnownSteps(Feature):
 
 # The first one is the outermost.
 FIT: tuple[Callable[[], Feature], ...] = (
+    Measured,
     KnownSteps,
     OneProgressBar,
     RefusedData,

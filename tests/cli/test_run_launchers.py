@@ -98,6 +98,9 @@ def test_mpirun_where_horovod_knows_mpi(place: Place) -> None:
 def test_gloo_where_it_does_not_or_there_is_no_mpirun(place: Place) -> None:
     gloo = [sys.executable, "-c", "from hvdkit_cli.horovodrun import main; main()", "--gloo"]
     assert place.line("-np", "2", "-H", "h1,h2") == [*gloo, "-np", "2", "-H", "h1:1,h2:1"]
+    # It starts a rank in every slot, however many are asked for.
+    assert place.line("-np", "3", "-H", "h1:2,h2:2,h3:2")[-1] == "h1:2,h2:1"
+    assert place.line("-np", "1", "-H", "h1:4")[-1] == "h1:1"
     place.has(mpirun=MPIRUN)
     place.built(mpi="none")
     words = place.line("-np", "2", "-H", "h1,h2", "--interface", "eth0", "-x", "A=1")

@@ -64,7 +64,7 @@ class GpuMeter:
             return None
         try:
             pynvml.nvmlInit()
-            found = [_opened(pynvml, _uuid_of(gpu)) for gpu in gpus]
+            found = [_opened(pynvml, uuid_of(gpu)) for gpu in gpus]
         except (pynvml.NVMLError, OSError, AttributeError):
             return None
         return cls(pynvml, found) if found else None
@@ -108,7 +108,7 @@ def _read(nvml: Any, handle: Any, has_counter: bool) -> int:
     return int(nvml.nvmlDeviceGetPowerUsage(handle))
 
 
-def _uuid_of(gpu: int) -> str:
+def uuid_of(gpu: int) -> str:
     """What NVML calls a GPU: its own numbers are others than CUDA's.
 
     Raises:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from hvdkit_cli.horovodrun import CODE
-from hvdkit_cli.run.hosts import Host
 from hvdkit_cli.run.launchers.base import as_line, without_horovod
 from hvdkit_cli.run.request import Job
 
@@ -44,9 +43,17 @@ def horovodrun(job: Job) -> list[str]:
 
 
 def _with_slots(job: Job) -> str:
-    """The hosts as horovodrun takes them; with --oversubscribe their slots hold all ranks."""
-    hosts = [Host(host.name, host.slots or 1) for host in job.place.hosts]
+    """The hosts as horovodrun takes them, with the ranks of each: it starts one in every slot.
+
+    With --oversubscribe they hold all ranks.
+    """
+    hosts = [(host.name, host.slots or 1) for host in job.place.hosts]
     if job.request.oversubscribe:
         enough = -(-job.ranks // len(hosts))
-        hosts = [Host(host.name, max(host.slots or 1, enough)) for host in hosts]
-    return ",".join(f"{host.name}:{host.slots}" for host in hosts)
+        hosts = [(name, max(slots, enough)) for name, slots in hosts]
+    left, taken = job.ranks, []
+    for name, slots in hosts:
+        if left:
+            taken.append(f"{name}:{min(slots, left)}")
+            left -= min(slots, left)
+    return ",".join(taken)
