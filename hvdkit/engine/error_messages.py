@@ -17,6 +17,7 @@ from hvdkit.engine.tensorflow_errors import CollectiveError, RankMismatchError
 from hvdkit.engine.topology import process_set_ranks, rank
 from hvdkit.errors import HvdkitError
 from hvdkit.watch.activity import activity
+from hvdkit.watch.step_times import step_times
 
 # The second is what Gloo's messages begin with: the file that found the connection broken.
 _LOST_RANK = re.compile(r"Horovod has been shut down|[\w./-]*/gloo/[\w./-]*:\d+\]")
@@ -72,17 +73,26 @@ def _counted(
     results: list[tf.Tensor] = []
     ranks = process_set.ranks if process_set.process_set_id else None
     if tf.executing_eagerly():
-        with activity.doing(what, ranks) if activity.on else contextlib.nullcontext():
+        with (
+            activity.doing(what, ranks) if activity.on else contextlib.nullcontext(),
+            step_times.span(what, sum(map(_bytes_of, tensors))),
+        ):
             yield results
     elif tf.inside_function():
         # The counters let TensorFlow run the collective in each rank's graph, whether or not its
         # result is used there, and one after another where functions that are called hold some:
         # they may have the same names, also on one rank.
+        noted = step_times.begins(what, tensors)
         with tf.control_dependencies([activity.enters(tensors, what, ranks)]):
             yield results
         results[:] = activity.leaves(results, ranks)
+        step_times.ends(noted, results)
     else:  # a graph of TensorFlow 1, which has no variables of ours
         yield results
+
+
+def _bytes_of(tensor: tf.Tensor) -> int:
+    return int(tensor.shape.num_elements() or 0) * int(tensor.dtype.size)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from hvdkit.engine.topology import (
 )
 from hvdkit.errors import HvdkitError
 from hvdkit.watch.activity import activity
+from hvdkit.watch.step_times import step_times
 
 _SPINS = 50
 _SLEEP_SECONDS = 50e-6
@@ -122,6 +123,7 @@ class PointToPoint:
         data = np.ascontiguousarray(array)
         self._pending = [(request, kept) for request, kept in self._pending if not request.Test()]
         self._pending.append((self._comm.Isend(_bytes(data), to, tag), data))
+        step_times.sends(self._what, data.nbytes)
 
     def receive(self, buffer: np.ndarray, source: int, tag: int) -> np.ndarray:
         """Wait for a message and return `buffer`, filled with it.
@@ -161,7 +163,7 @@ class PointToPoint:
         ranks = sorted({self._ranks[place] for place in places})
         request = self._comm.Irecv(_bytes(buffer), source, tag)
         naps = Naps()
-        with activity.doing(self._what, ranks, patient=True):
+        with activity.doing(self._what, ranks, patient=True), step_times.span(self._what, 0):
             while not request.Test():
                 naps.nap()
         return buffer
@@ -189,7 +191,7 @@ class PointToPoint:
             return
         limit = float(os.environ.get("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", 0))
         begun = time.monotonic()
-        with activity.doing(self._what, self._ranks):
+        with activity.doing(self._what, self._ranks), step_times.span(self._what, 0):
             while not request.Test():
                 time.sleep(_SLEEP_SECONDS)
                 if 0 < limit < time.monotonic() - begun:

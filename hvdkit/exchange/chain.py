@@ -19,13 +19,15 @@ from hvdkit.engine.elastic import is_elastic, of_this_world, world_number
 from hvdkit.engine.local_replicas import local_replicas
 from hvdkit.exchange.abilities import Divides, EveryMicroStep, Remembers
 from hvdkit.exchange.base import Exchange, leaves_weights
-from hvdkit.exchange.gradient import Gradient, scaled
+from hvdkit.exchange.gradient import Gradient, scaled, squared
 from hvdkit.exchange.sparse import combine_duplicates
 from hvdkit.exchange.suspension import is_suspended
 from hvdkit.exchange.tensor_partial import summed_over_tensor_group
 from hvdkit.exchange.tracked import Shard
+from hvdkit.mesh.layout import is_sharded
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.mesh.variable import variable_key
+from hvdkit.watch.step_times import step_times
 
 
 class Chain:
@@ -140,6 +142,17 @@ class Chain:
         Raises:
             RankMismatchError: on every rank, when shapes, types or exchanges differ between ranks.
         """
+        step_times.gradients_are_there(gradients)
+        with step_times.beside_backward():
+            exchanged = self._exchanged(gradients, variables, name)
+        step_times.gradients_are_exchanged(
+            exchanged, lambda: self._squared_norm(exchanged, variables)
+        )
+        return exchanged
+
+    def _exchanged(
+        self, gradients: Sequence[Gradient], variables: Sequence[Any], name: str
+    ) -> list[Gradient]:
         prepared = [self._prepared(gradient) for gradient in gradients]
         if not self._outlives_its_ranks and self.active:
             self._compare_once(prepared, variables)
@@ -152,6 +165,21 @@ class Chain:
         shared = [None if own else g for g, own in zip(prepared, local, strict=True)]
         exchanged = self.exchange.gradients(shared, variables, name)
         return [self._of_local(prepared[i]) if own else exchanged[i] for i, own in enumerate(local)]
+
+    def _squared_norm(self, gradients: Sequence[Gradient], variables: Sequence[Any]) -> tf.Tensor:
+        """This rank's share of the squared norm: all ranks' add up to that of the whole model."""
+        copies = tf.cast(topology.ranks_when_run(self.ranks) if self.active else 1, tf.float32)
+        tensor = 1 if self.mesh is None else self.mesh.tensor
+        squares = [tf.constant(0.0)]
+        for gradient, variable, shard in zip(
+            gradients, variables, self.shards(variables), strict=True
+        ):
+            if gradient is not None:
+                alike = (1.0 if shard is not None else copies) * (
+                    1 if is_sharded(variable) else tensor
+                )
+                squares.append(squared(gradient) / alike)
+        return tf.add_n(squares)
 
     def remember(self, applied: Callable[[], tf.Tensor]) -> None:
         """Let what the exchange keeps change with the step that `gradients` began.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import keras
 import tensorflow as tf
 
 # A tf.Tensor, tf.IndexedSlices, or None (TensorFlow has no stubs to check it by).
@@ -17,6 +18,11 @@ def scaled(gradient: tf.Tensor | tf.IndexedSlices, factor: Any) -> tf.Tensor | t
         values = gradient.values * tf.cast(factor, gradient.values.dtype)
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
     return gradient * tf.cast(factor, gradient.dtype)
+
+
+def squared(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
+    """The squared norm of a gradient, dense or sparse (float32 scalar)."""
+    return keras.ops.cast(keras.ops.sum(keras.ops.square(gradient)), "float32")
 
 
 def total(gradients: Sequence[Gradient]) -> Gradient:

@@ -13,7 +13,7 @@ from hvdkit.engine.elastic import is_elastic
 from hvdkit.exchange.abilities import Divides, OutOfStep
 from hvdkit.exchange.base import leaves_weights
 from hvdkit.exchange.chain import Chain
-from hvdkit.exchange.gradient import Gradient, scaled
+from hvdkit.exchange.gradient import Gradient, scaled, squared
 from hvdkit.mesh.layout import is_sharded, layout_of
 from hvdkit.mesh.variable import variable_key
 from hvdkit.optimizers.composition import Attached
@@ -83,12 +83,7 @@ def _squared_norms(
     gradients: Sequence[Gradient], variables: Sequence[Any], chain: Chain
 ) -> list[tf.Tensor]:
     """The squared norm of each variable's whole gradient; 0 where it is None."""
-    squares = [
-        tf.constant(0.0)
-        if g is None
-        else keras.ops.cast(keras.ops.sum(keras.ops.square(g)), "float32")
-        for g in gradients
-    ]
+    squares = [tf.constant(0.0) if g is None else squared(g) for g in gradients]
     over_replicas = [i for i, shard in enumerate(chain.shards(variables)) if shard is not None]
     if over_replicas and chain.active:
         _sum_over(chain.ranks, squares, over_replicas, "hvdkit_norms_of_shards")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from hvdkit import patches
@@ -18,6 +19,7 @@ from hvdkit.engine import is_initialized, logger, several_ranks, topology
 from hvdkit.keras_internals import TensorFlowTrainer, TFEpochIterator, is_of_keras
 from hvdkit.metrics import kinds
 from hvdkit.metrics.logs import logs_of_pass
+from hvdkit.metrics.noted_steps import with_moments, without_moments
 from hvdkit.metrics.rows import TEST, TRAINING, end_pass
 from hvdkit.metrics.weighted_steps import Step, with_sharded_batches
 from hvdkit.patches import Patch
@@ -29,6 +31,7 @@ from hvdkit.training.comparison import SameSteps, current_comparison
 from hvdkit.training.features import Call, Feature, in_call, with_features
 from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
+from hvdkit.training.moments import NotedMoments
 from hvdkit.training.on_local_replicas import BuiltForParts, RefusedOnReplicas
 from hvdkit.training.on_several_ranks import AgreedCallbacks
 from hvdkit.training.out_of_step import RanksOutOfStep
@@ -70,6 +73,7 @@ FIT: tuple[Callable[[], Feature], ...] = (
     RefusedOnReplicas,
     BuiltForParts,
     BackupLast,
+    NotedMoments,
     BuiltFirst,
     RefusedOptimizer,
     AgreedCallbacks,
@@ -108,10 +112,12 @@ def _make_function(original: Callable[..., Any], model: Any, step_function: Step
     vars(model)[_KNOWS_STEPS] = True
     of_training = step_function == model.train_step
     step = with_sharded_batches(model, step_function, TRAINING if of_training else TEST)
-    if not of_training or not model.jit_compile or not _is_one_of_several():
+    if not of_training:
         return original(model, step)
-    with reduction_outside(model, step) as step:
-        return original(model, step)
+    outside = reduction_outside(model, step) if _is_one_of_several() else nullcontext(step)
+    with outside if model.jit_compile else nullcontext(step) as step:
+        noting = without_moments if model.jit_compile else with_moments
+        return original(model, noting(model, step))
 
 
 def _is_one_of_several() -> bool:

@@ -123,11 +123,13 @@ class Activity:
             marks.names.append(full_name)
         calls = _calls_that_count(marks.entered)
         with tf.control_dependencies([*inputs, *calls]):
-            counts = _count(marks.entered, tf.constant(1, tf.int64))
-        if manager := counts.graph.experimental_acd_manager:
             # Else the collectives of a function would begin in the order in which they were made.
-            manager.run_independently(counts)
-        return counts
+            return written_by_graph(
+                marks.entered,
+                lambda handle: tf.raw_ops.AssignAddVariableOp(
+                    resource=handle, value=tf.constant(1, tf.int64)
+                ),
+            )
 
     def leaves(self, outputs: Sequence[tf.Tensor], ranks: Sequence[int] | None) -> list[tf.Tensor]:
         """Let the graph count a collective as finished when its outputs exist.
@@ -185,6 +187,25 @@ class Activity:
                 for key, marks in list(self._graphs.items())
             ],
         }
+
+
+def written_by_graph(
+    variable: tf.Variable, write: Callable[[tf.Tensor], tf.Operation]
+) -> tf.Operation:
+    """Let the graph that is being made write into a variable, in no order with what else it does.
+
+    Args:
+        variable: one of `own_variable`.
+        write: makes the operation from the variable's handle.
+    """
+    return in_no_order(write(_handle_in(tf.compat.v1.get_default_graph(), variable.handle)))
+
+
+def in_no_order(operation: tf.Operation) -> tf.Operation:
+    """Let an operation run as soon as its inputs exist, whatever was made before it."""
+    if manager := operation.graph.experimental_acd_manager:
+        manager.run_independently(operation)
+    return operation
 
 
 def _count(variable: tf.Variable, more: tf.Tensor) -> tf.Operation:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from hvdkit.engine import ops
 from hvdkit.mesh.mesh import Mesh
+from hvdkit.metrics.noted_steps import with_moments
 from hvdkit.metrics.rows import TEST, TRAINING
 from hvdkit.metrics.weighted_steps import with_sharded_batches
 from hvdkit.optimizers.composition import is_distributed, mesh_of
@@ -195,7 +196,8 @@ class PipelineModel(keras.Model):
 
     def _over_batches(self, step: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
         """Call a step for each of `steps_per_execution` batches of an iterator."""
-        step = self._autoconvert_optionals(with_sharded_batches(self, step, kind))
+        step = with_sharded_batches(self, step, kind)
+        step = self._autoconvert_optionals(with_moments(self, step) if kind == TRAINING else step)
 
         def function(iterator: Any) -> Any:
             logs = step(next(iterator))

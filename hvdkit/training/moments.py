@@ -1,0 +1,33 @@
+"""A `fit` whose steps note moments, where one of its callbacks measures them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from hvdkit.metrics.noted_steps import notes_moments
+from hvdkit.training.features import Call, Feature
+from hvdkit.watch.step_times import step_times
+
+
+class NotedMoments(Feature):
+    """Steps note moments where a callback has `measures_steps`.
+
+    A training function that was traced without them is made again; it then keeps them, so that a
+    later `fit` that measures nothing does not trace it once more.
+    """
+
+    def __init__(self) -> None:
+        self._measured = False
+
+    def before(self, call: Call) -> None:
+        """See whether anybody measures."""
+        self._measured = any(getattr(c, "measures_steps", False) for c in call.callbacks)
+        if self._measured and not notes_moments(call.model):
+            call.model.train_function = None
+
+    @contextlib.contextmanager
+    def around(self, call: Call) -> Iterator[None]:
+        """Functions that are traced meanwhile note moments."""
+        with step_times.noted() if self._measured else contextlib.nullcontext():
+            yield
