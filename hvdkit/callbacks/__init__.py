@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     )
     from hvdkit.callbacks.metric_average import MetricAverageCallback
     from hvdkit.callbacks.model_checkpoint import BestModelCheckpoint, ModelCheckpoint
+    from hvdkit.callbacks.monitor import Monitor
     from hvdkit.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 else:
     __getattr__ = lazy.lazy_names(
@@ -29,6 +30,7 @@ else:
             ),
             "hvdkit.callbacks.metric_average": "MetricAverageCallback",
             "hvdkit.callbacks.model_checkpoint": "BestModelCheckpoint ModelCheckpoint",
+            "hvdkit.callbacks.monitor": "Monitor",
             "hvdkit.callbacks.reduce_lr_on_plateau": "ReduceLROnPlateau",
         },
     )
@@ -43,6 +45,7 @@ __all__ = [
     "LearningRateWarmupCallback",
     "MetricAverageCallback",
     "ModelCheckpoint",
+    "Monitor",
     "ReduceLROnPlateau",
 ]
 

@@ -11,7 +11,7 @@ from hvdkit.watch.step_times import step_times
 
 
 class NotedMoments(Feature):
-    """Steps note moments where a callback has `measures_steps`.
+    """Steps note moments where a callback has `measures_steps`; its `end_measuring` ends it.
 
     A training function that was traced without them is made again; it then keeps them, so that a
     later `fit` that measures nothing does not trace it once more.
@@ -29,5 +29,10 @@ class NotedMoments(Feature):
     @contextlib.contextmanager
     def around(self, call: Call) -> Iterator[None]:
         """Functions that are traced meanwhile note moments."""
-        with step_times.noted() if self._measured else contextlib.nullcontext():
-            yield
+        try:
+            with step_times.noted() if self._measured else contextlib.nullcontext():
+                yield
+        finally:
+            for callback in call.callbacks if self._measured else ():
+                if getattr(callback, "measures_steps", False):
+                    callback.end_measuring()

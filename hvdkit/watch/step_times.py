@@ -265,7 +265,7 @@ class StepTimes:
         times = np.maximum(known[:2, [_BEGUN, _DONE]], self._eager[:, [_BEGUN, _DONE]])
         collectives, sent = [], dict(self._sent)
         for row, name, beside in self._notes:
-            begun, done, given, _ = known[row]
+            begun, done, given = (float(value) for value in known[row, :3])
             collectives.append(Span(name, begun, done, given, beside))
             sent[name] = sent.get(name, 0.0) + given
         spans = list(self._spans)
