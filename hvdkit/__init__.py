@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ray,
         spark,
     )
+    from hvdkit.callbacks.trace import trace
     from hvdkit.collectives import (
         allgather,
         allreduce,
@@ -129,6 +130,7 @@ else:
         training={
             "hvdkit.exchange": "",
             "hvdkit.nonfinite": "",
+            "hvdkit.callbacks.trace": "trace",
             "hvdkit.collectives": (
                 "allgather allreduce alltoall broadcast grouped_allgather grouped_allreduce "
                 "grouped_reducescatter reducescatter"
@@ -253,6 +255,7 @@ __all__ = [
     "start_timeline",
     "stop_timeline",
     "strategy",
+    "trace",
 ]
 
 globals().update(horovod_modules.install(__all__))

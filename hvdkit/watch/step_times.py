@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.watch.activity import in_no_order, own_variable, written_by_graph
+from hvdkit.watch.slices import COLLECTIVES, Slice, notes
 
 _ROWS = 64  # of one table
 _COLUMNS = 4
@@ -247,7 +248,9 @@ class StepTimes:
         begun = time.time()
         yield
         if self.on:
-            self._spans.append(Span(name, begun, time.time(), sent, beside=False))
+            span = Span(name, begun, time.time(), sent, beside=False)
+            self._spans.append(span)
+            notes.add(Slice(COLLECTIVES, name, span.begun, span.done, {"bytes": int(sent)}))
             self.sends(name, sent)
 
     def sends(self, name: str, sent: float) -> None:
@@ -257,6 +260,12 @@ class StepTimes:
 
     def read(self) -> Moments:
         """What has been noted so far; the next call gets the spans from here on."""
+        moments = self.look()
+        self._spans.clear()
+        return moments
+
+    def look(self) -> Moments:
+        """What has been noted so far, which leaves all of it to `read`."""
         table = np.concatenate([variable.numpy() for variable in self._tables] or [np.zeros(0)])
         table = table.reshape(-1, _COLUMNS)
         known = np.zeros((max(len(table), 2), _COLUMNS))
@@ -268,8 +277,6 @@ class StepTimes:
             begun, done, given = (float(value) for value in known[row, :3])
             collectives.append(Span(name, begun, done, given, beside))
             sent[name] = sent.get(name, 0.0) + given
-        spans = list(self._spans)
-        self._spans.clear()
         return Moments(
             batch=float(times[_BATCH, 0]),
             rows=float(known[_BATCH, _BYTES]),
@@ -279,7 +286,7 @@ class StepTimes:
             squared_norm=float(known[_GRADIENTS, _BYTES]),
             collectives=collectives,
             sent=sent,
-            spans=spans,
+            spans=list(self._spans),
         )
 
     def _write(

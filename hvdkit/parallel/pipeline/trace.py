@@ -11,6 +11,7 @@ from hvdkit.engine import ProcessSet, allgather_object, topology
 from hvdkit.engine.clocks import clocks_ahead
 from hvdkit.schedules.actions import Action
 from hvdkit.schedules.timeline import Span, Timeline
+from hvdkit.watch.slices import STAGE, notes
 
 Note = tuple[Action, float, float]
 
@@ -36,7 +37,8 @@ class Clock:
     def times(self, action: Action) -> Iterator[None]:
         """Note the time that the block takes."""
         begin = time.monotonic()
-        yield
+        with notes.times(STAGE, str(action)):
+            yield
         if self.on:
             self.steps[-1].append((action, begin, time.monotonic()))
 

@@ -1,0 +1,116 @@
+"""What a rank did in a step, from the moments that the step noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hvdkit.monitoring.trace.profile import MAKING, OPERATIONS, Profile
+from hvdkit.watch.slices import CHECKPOINTS, COLLECTIVES, STAGE, Slice
+from hvdkit.watch.step_times import Moments, Span
+
+STEPS = "steps"
+INPUT = "input"
+PASSES = "forward and backward"
+OPTIMIZER = "optimizer"
+_WAIT = "waiting for the batch"
+TRACKS = (STEPS, INPUT, MAKING, PASSES, STAGE, OPTIMIZER, COLLECTIVES, CHECKPOINTS, OPERATIONS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, or several that are done in one call.
+
+    Attributes:
+        first: its number.
+        last: that of the last one.
+        begin: in seconds since 1970.
+        end: in seconds since 1970.
+        moments: what had been noted at its end; of several steps those of the last.
+        before: what had been noted at its begin.
+    """
+
+    first: int
+    last: int
+    begin: float
+    end: float
+    moments: Moments
+    before: Moments
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.last + 1 - self.first
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return f"step {self.last}" if self.count == 1 else f"steps {self.first}-{self.last}"
+
+
+def slices_of_steps(steps: Sequence[Step], profile: Profile) -> list[Slice]:
+    """What a rank did in some steps.
+
+    Args:
+        steps: the steps.
+        profile: what TensorFlow did meanwhile, which tells forward and backward pass apart.
+
+    Returns:
+        Slices on the tracks of this file. What a step did not note is left out.
+    """
+    return [found for step in steps for found in _of_step(step, profile)]
+
+
+def _of_step(step: Step, profile: Profile) -> Iterator[Slice]:
+    yield Slice(STEPS, step.name, step.begin, step.end)
+    yield from _of_collectives(step)
+    reads = profile.reads_in(step.begin, step.end)
+    if step.count > 1:  # which share passes among each other
+        yield from (Slice(INPUT, _WAIT, read.begin, read.end) for read in reads)
+        return
+    # A graph notes a moment when it comes to it: a profile is closer, where there is one.
+    noted = [step.moments.batch] if step.begin <= step.moments.batch <= step.end else []
+    batch = max([read.end for read in reads] or noted, default=None)
+    if batch is not None:
+        yield Slice(INPUT, _WAIT, step.begin, batch)
+        yield from _passes(step, batch, profile)
+
+
+def _passes(step: Step, batch: float, profile: Profile) -> Iterator[Slice]:
+    """Forward and backward pass, and the optimizer, from when the batch is there."""
+    end = profile.end_in(batch, step.end) or step.end
+    noted = batch <= step.moments.gradients <= step.end
+    gradients = profile.gradients_in(batch, step.moments.gradients if noted else step.end)
+    if gradients is None and not noted:
+        yield Slice(PASSES, "forward, backward and optimizer", batch, end)
+        return
+    gradients = gradients or step.moments.gradients
+    split = profile.split_of(batch, gradients)
+    if split is None:
+        yield Slice(PASSES, "forward and backward", batch, gradients)
+    else:
+        yield Slice(PASSES, "forward", batch, split)
+        yield Slice(PASSES, "backward", split, gradients)
+    exchanged = step.moments.exchanged if noted else gradients
+    if gradients <= exchanged < end:
+        yield Slice(OPTIMIZER, "optimizer", exchanged, end)
+
+
+def _of_collectives(step: Step) -> Iterator[Slice]:
+    """The collectives of its graph, each the last time that it ran in it."""
+    before = [span.sent for span in step.before.collectives]
+    before += [0.0] * (len(step.moments.collectives) - len(before))
+    for span, sent in zip(step.moments.collectives, before, strict=True):
+        if step.begin <= span.begun <= span.done <= step.end:
+            yield collective(span, (span.sent - sent) / step.count)
+
+
+def collective(span: Span, sent: float) -> Slice:
+    """A collective on its track.
+
+    Args:
+        span: the collective.
+        sent: bytes that this rank gave in the step.
+    """
+    details = {"bytes": int(sent), "beside the backward pass": span.beside}
+    return Slice(COLLECTIVES, span.name, span.begun, span.done, details)
