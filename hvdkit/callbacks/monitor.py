@@ -30,10 +30,11 @@ from hvdkit.monitoring.sink import Sink
 from hvdkit.monitoring.sinks.all_sinks import Sinks
 from hvdkit.monitoring.sinks.terminal import Terminal
 from hvdkit.monitoring.window import Window, exchanged, metric_names
-from hvdkit.optimizers.composition import mesh_of
+from hvdkit.optimizers.composition import chains, mesh_of
 from hvdkit.state.meeting import bring_together
 from hvdkit.state.reachable import leading_optimizer
-from hvdkit.watch.step_times import Moments, step_times
+from hvdkit.watch.moments import Moments
+from hvdkit.watch.step_times import Reader, step_times
 
 
 class Monitor(LogsOfAllRanks):
@@ -61,7 +62,7 @@ class Monitor(LogsOfAllRanks):
             hvdkit does not know it. A sample then has the share of it that the model uses.
 
     Attributes:
-        sample: the last sample, the same on every rank; None before the first.
+        sample: the last sample, on every rank, with the same figures; None before the first.
 
     Raises:
         ValueError: `every` or `peak_flops` is not positive.
@@ -102,10 +103,12 @@ class Monitor(LogsOfAllRanks):
         require_initialized("hvd.callbacks.Monitor")
         self.sample = None
         self._optimizer = leading_optimizer(self.model)
+        self._optimizers = max(1, len(chains(self._optimizer)))
         self._ranks = monitored_ranks(self.model)
         self._machine = Machine(self.model, self._ranks.first_on_host, self._peak_flops)
         self._lookouts = copy.deepcopy(self._alarms)
         self._means = MeanWindows(self.model)
+        self._reader = Reader(step_times)
         self._window: Window | None = None
         self._step = -1
 
@@ -122,13 +125,12 @@ class Monitor(LogsOfAllRanks):
             self._begin(_updates(self._optimizer))
         if self._window is not None:
             ends = self._window.steps + self.model.steps_per_execution >= self.every
-            self._window.wants_norm = ends
-            step_times.set_wants_norm(ends)
+            self._reader.wants_norm(ends)
         self._begun = time.time()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count it, and make a sample if it is time."""
-        done, moments = time.time(), step_times.read()
+        done, moments = time.time(), self._reader.read()
         steps = batch - self._last_batch
         self._last_batch = batch
         self._step += steps
@@ -160,6 +162,8 @@ class Monitor(LogsOfAllRanks):
 
     def end_measuring(self) -> None:
         """The `fit` has ended, by itself or by an error; `fit` calls it."""
+        if self._ranks is not None:
+            self._reader.wants_norm(False)
         if self._ranks is not None and self._ranks.speaks and self._step >= 0:
             self._sinks.end()
         self._ranks = None
@@ -190,7 +194,7 @@ class Monitor(LogsOfAllRanks):
         values = {
             **means_of(rows, metric_names(means)),
             **_settings(self._optimizer),
-            **job_figures(ranks, rows, self._ranks.replicas),
+            **job_figures(ranks, rows, self._ranks.replicas, self._optimizers),
         }
         now = time.time()
         sample = Sample(self._step, self._epoch, window.steps, now, values, ranks, window.sent)
