@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hvdkit.monitoring.trace.profile import MAKING, OPERATIONS, Profile
 from hvdkit.watch.slices import CHECKPOINTS, COLLECTIVES, STAGE, Slice
-from hvdkit.watch.step_times import Moments, Span
+from hvdkit.watch.moments import Moments, Span
 
 STEPS = "steps"
 INPUT = "input"
@@ -68,9 +68,9 @@ def _of_step(step: Step, profile: Profile) -> Iterator[Slice]:
     if step.count > 1:  # which share passes among each other
         yield from (Slice(INPUT, _WAIT, read.begin, read.end) for read in reads)
         return
-    # A graph notes a moment when it comes to it: a profile is closer, where there is one.
-    noted = [step.moments.batch] if step.begin <= step.moments.batch <= step.end else []
-    batch = max([read.end for read in reads] or noted, default=None)
+    # A graph notes a moment when it comes to it, maybe after a later one: a profile is closer.
+    noted = [m for m in (step.moments.batch, step.moments.gradients) if step.begin <= m <= step.end]
+    batch = max([read.end for read in reads], default=min(noted, default=None))
     if batch is not None:
         yield Slice(INPUT, _WAIT, step.begin, batch)
         yield from _passes(step, batch, profile)

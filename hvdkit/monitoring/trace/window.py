@@ -22,10 +22,10 @@ from hvdkit.engine.clocks import Ahead, clocks_ahead
 from hvdkit.engine.gathering import gather_object
 from hvdkit.monitoring.trace.chrome import Process, chrome_trace, write
 from hvdkit.monitoring.trace.sources import HorovodView, Profiler
-from hvdkit.monitoring.trace.steps import STEPS, TRACKS, Step, slices_of_steps
+from hvdkit.monitoring.trace.steps import STEPS, TRACKS, Step, collective, slices_of_steps
 from hvdkit.watch.activity import pause
 from hvdkit.watch.slices import Slice, notes
-from hvdkit.watch.step_times import step_times
+from hvdkit.watch.step_times import Reader, step_times
 
 # Operations of a rank in a file, which else a browser can't hold.
 MOST_OPERATIONS = 100_000
@@ -75,11 +75,13 @@ class Window:
         if self._ranks is not None:
             ops.barrier(self._ranks)  # nobody may be ahead of Horovod's timeline
         self._profiler.start()
-        self._before = step_times.look()
+        self._reader = Reader(step_times)
+        self._before = self._reader.read()
 
     def add_steps(self, first: int, last: int, begin: float, end: float) -> None:
         """Take a step that is done, or several of one call; times in seconds since 1970."""
-        moments = step_times.look()
+        moments = self._reader.read()
+        self._noted += [collective(span, span.sent) for span in moments.spans]
         self._steps.append(Step(first, last, begin, end, moments, self._before))
         self._before = moments
 
