@@ -16,7 +16,7 @@ _OF_FUNCTIONS = "allgather_object broadcast_object broadcast_object_fn"
 _NOT_OF_MPI_OPS = (
     "Compression DistributedGradientTape DistributedOptimizer SyncBatchNormalization "
     f"broadcast_variables load_model {_OF_FUNCTIONS} "
-    "callbacks checkpoint elastic exchange nonfinite parallel ray spark"  # modules
+    "callbacks checkpoint elastic exchange monitoring nonfinite parallel ray spark"  # modules
 ).split()
 
 

@@ -188,6 +188,19 @@ def run_command(
     sys.exit(running.run(request, running.Options(log_dir, restarts, limits, all_output)))
 
 
+@cli.command("top")
+@click.argument("folder", metavar="LOGDIR", type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="Print what is known now, and stop.")
+def top_command(folder: Path, once: bool) -> None:
+    """Show what a job does, each second, from what hvd.monitoring.JsonLines(LOGDIR) writes.
+
+    Ctrl-C ends it; the job does not notice.
+    """
+    from hvdkit_cli.top.command import top
+
+    top(folder, once=once)
+
+
 # What a script is given is its own affair, --help too.
 _PASSED_ON = {
     "allow_interspersed_args": False,

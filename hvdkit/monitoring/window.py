@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from enum import IntEnum, auto
@@ -95,6 +96,12 @@ class Window:
         """Rows that this rank has trained on."""
         return self._latest.rows - self._start.rows
 
+    @property
+    def _squared_norm(self) -> float:
+        if self._latest.norms_not_finite > self._start.norms_not_finite:
+            return math.nan
+        return self._latest.squared_norm - self._start.squared_norm
+
     def row(self, readings: Mapping[Column, float], means: Mapping[str, np.ndarray]) -> np.ndarray:
         """The row of this rank.
 
@@ -119,7 +126,7 @@ class Window:
             Column.ROWS: self.rows,
             Column.TOKENS: self._latest.tokens - self._start.tokens,
             Column.SENT: sum(self.sent.values()) * self.steps,
-            Column.SQUARED_NORM: self._latest.squared_norm - self._start.squared_norm,
+            Column.SQUARED_NORM: self._squared_norm,
             Column.NORMS: self._latest.norms - self._start.norms,
             Column.METRIC_NAMES: float(zlib.crc32("\n".join(metric_names(means)).encode())),
             **readings,

@@ -36,8 +36,9 @@ class Moments:
         gradients: when all gradients of the last update existed; 0 for none.
         exchanged: when all of them had been exchanged; 0 for none.
         squared_norm: this rank's share of the squared norms of the exchanged gradients, added up
-            over all exchanges so far for which one was wanted.
-        norms: how many exchanges these are.
+            over all exchanges so far for which one was wanted, and finite.
+        norms: how many exchanges these are, and those of norms that were not finite.
+        norms_not_finite: how many of them were not.
         collectives: those in graphs, each the last time it ran.
         sent: bytes given to each collective so far, by name, those of Python included.
         spans: collectives outside of graphs, each time, since the reader's last `read`.
@@ -50,6 +51,7 @@ class Moments:
     exchanged: float
     squared_norm: float
     norms: float
+    norms_not_finite: float
     collectives: Sequence[Span]
     sent: Mapping[str, float]
     spans: Sequence[Span]

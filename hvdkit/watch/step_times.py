@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +26,12 @@ from hvdkit.watch.moments import Moments, Span
 from hvdkit.watch.table import COLUMNS, Table, add_to, raise_to, tensors_of
 
 _BEGUN, _DONE, _BYTES, _TIMES = range(COLUMNS)
-# Two rows that are no collectives: of the batch (rows and tokens in the place of bytes and times),
-# and of the gradients (exchanged in the place of done, their squared norms in that of bytes).
-_BATCH, _GRADIENTS = 0, 1
+# Rows that are no collectives: of the batch (rows and tokens in the place of bytes and times), of
+# the gradients (exchanged in the place of done), and of their norms: the sum of their squares, how
+# many they are, and how many of them are not finite, which would spoil the sum for good.
+_BATCH, _GRADIENTS, _NORMS = range(3)
+_SQUARES, _COUNT, _NOT_FINITE = range(3)
+_FIRST = 3
 # Of eager collectives between two readings; what is older is forgotten.
 _SPANS = 4096
 
@@ -80,7 +84,7 @@ class StepTimes:
         self._table = Table()
         self._wants_norm: tf.Variable | None = None
         self._notes: list[_Note] = []
-        self._eager = np.zeros((2, COLUMNS))
+        self._eager = np.zeros((_FIRST, COLUMNS))
         self._spans: deque[Span] = deque(maxlen=_SPANS)
         self.spans_so_far = 0
         self._for_norm: set[int] = set()
@@ -167,17 +171,24 @@ class StepTimes:
             return
         if tf.executing_eagerly():
             if self._wants_norm is not None and bool(self._wants_norm.numpy()):
-                self._eager[_GRADIENTS] += (0, 0, float(squared_norm()), 1)
+                squares = float(squared_norm())
+                finite = math.isfinite(squares)
+                self._eager[_NORMS] += (squares if finite else 0, 1, not finite, 0)
             return
         assert self._wants_norm is not None
         wanted = self._wants_norm.read_value()
-        norm = tf.cond(
+        squares = tf.cond(
             wanted,
             lambda: tf.cast(squared_norm(), tf.float64),
             lambda: tf.constant(0.0, tf.float64),
         )
-        sizes = {_BYTES: lambda: norm, _TIMES: _number(wanted)}
-        self._table.write(_GRADIENTS, sizes, [], scatter=add_to)
+        finite = tf.math.is_finite(squares)
+        norm = {
+            _SQUARES: lambda: tf.where(finite, squares, 0.0),
+            _COUNT: _number(wanted),
+            _NOT_FINITE: _number(~finite),
+        }
+        self._table.write(_NORMS, norm, [], scatter=add_to)
 
     def _at_gradients(self, column: int, gradients: Sequence[tf.Tensor]) -> None:
         if not self.notes_now:
@@ -199,7 +210,7 @@ class StepTimes:
         """
         if not self.notes_now:
             return None
-        row = 2 + len(self._notes)
+        row = _FIRST + len(self._notes)
         self._notes.append(_Note(row, name, _beside.get()))
         self._table.write(row, {_BEGUN: _now}, tensors)
         sent = _bytes_of(tensors)
@@ -239,8 +250,9 @@ class StepTimes:
     def moments(self, spans_before: int) -> Moments:
         """What has been noted so far, with the spans after the first so many; for a `Reader`."""
         known = self._table.read()
-        known[:2, [_BYTES, _TIMES]] += self._eager[:, [_BYTES, _TIMES]]
-        times = np.maximum(known[:2, [_BEGUN, _DONE]], self._eager[:, [_BEGUN, _DONE]])
+        rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_BYTES, _TIMES]]
+        batch, gradients = np.maximum(known[:2], self._eager[:2])
+        norms = known[_NORMS] + self._eager[_NORMS]
         collectives, sent = [], dict(self._sent)
         for row, name, beside in self._notes:
             begun, done, given = (float(value) for value in known[row, :3])
@@ -249,13 +261,14 @@ class StepTimes:
         new = min(self.spans_so_far - spans_before, len(self._spans))
         spans = list(self._spans)[len(self._spans) - new :]
         return Moments(
-            batch=float(times[_BATCH, 0]),
-            rows=float(known[_BATCH, _BYTES]),
-            tokens=float(known[_BATCH, _TIMES]),
-            gradients=float(times[_GRADIENTS, 0]),
-            exchanged=float(times[_GRADIENTS, 1]),
-            squared_norm=float(known[_GRADIENTS, _BYTES]),
-            norms=float(known[_GRADIENTS, _TIMES]),
+            batch=float(batch[_BEGUN]),
+            rows=float(rows),
+            tokens=float(tokens),
+            gradients=float(gradients[_BEGUN]),
+            exchanged=float(gradients[_DONE]),
+            squared_norm=float(norms[_SQUARES]),
+            norms=float(norms[_COUNT]),
+            norms_not_finite=float(norms[_NOT_FINITE]),
             collectives=collectives,
             sent=sent,
             spans=spans,

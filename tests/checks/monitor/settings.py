@@ -64,7 +64,8 @@ def check_a_train_step_of_ones_own() -> None:
     check = hvd.callbacks.ConsistencyCheck(at_start=False)
     model.fit(x, y, batch_size=2, verbose=0, callbacks=[monitor, check])
     if hvd.rank() == 0:
-        assert all(sample.values["gradient_norm"] > 0 for sample in kept.of_steps[:-1])
+        norms = [sample.values["gradient_norm"] for sample in kept.of_steps[:-1]]
+        assert min(norms) > 0, norms
         assert all(sample.values["compute_seconds"] > 0 for sample in kept.of_steps)
         assert "own" in kept.of_epochs[0].values
 

@@ -45,7 +45,7 @@ def _check(mesh: Mesh) -> None:
     assert kept.jobs[0].parameters["tensor"] == mesh.tensor
     assert "compute_seconds" in sample.values
     if mesh.pipeline > 1:
-        assert any("stages" in name for name in sample.sent), sample.sent
+        assert any("pipeline" in name for name in sample.sent), sample.sent
 
 
 def check_replicas_of_tensor_groups() -> None:

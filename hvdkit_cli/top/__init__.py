@@ -1,0 +1,1 @@
+"""`hvdkit top`: what a job does, live, on another terminal."""
