@@ -24,6 +24,7 @@ from hvdkit.engine import (
     several_ranks,
     topology,
 )
+from hvdkit.monitoring.trace.steps import checked_steps
 from hvdkit.monitoring.trace.window import Window
 from hvdkit.state.reachable import leading_optimizer
 from hvdkit.watch.step_times import step_times
@@ -45,7 +46,7 @@ class Trace(keras.callbacks.Callback):
         super().__init__()
         self.path: Path | None = None
         self._directory = Path(directory)
-        self._first, self._last = _checked(steps)
+        self._first, self._last = checked_steps(steps)
         self._operations = operations
         self._window: Window | None = None
         self._ranks: ProcessSet | None = None
@@ -206,18 +207,6 @@ class Trace(keras.callbacks.Callback):
         window, self._window = self._window, None
         if window is not None:
             window.abandon()
-
-
-def _checked(steps: tuple[int, int]) -> tuple[int, int]:
-    ok = isinstance(steps, tuple | list) and len(steps) == 2
-    if not ok or not all(isinstance(s, int) and not isinstance(s, bool) for s in steps):
-        raise ValueError(f"steps of hvd.trace are the first and the last one, not {steps!r}.")
-    first, last = steps
-    if not 1 <= first <= last:
-        raise ValueError(
-            f"steps of hvd.trace count from 1, and the last is not before the first: {steps!r}."
-        )
-    return first, last
 
 
 def trace(

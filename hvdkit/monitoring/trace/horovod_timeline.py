@@ -79,12 +79,13 @@ def _taken(tensor: _Tensor, event: dict[str, Any], now: float) -> Iterator[Slice
             yield Slice(TRACK, tensor.name, parts[0].begin, now, {}, parts)
 
 
-def _events(text: str) -> list[dict[str, Any]]:
-    """The events, of which the last may be cut off."""
-    text = text.strip().rstrip(",")
-    if not text:
-        return []
-    if not text.endswith("]"):
-        text = text[: text.rfind("}") + 1] + "]"
-    events: list[dict[str, Any]] = json.loads(text)
-    return events
+def _events(text: str) -> Iterator[dict[str, Any]]:
+    """The events that are complete."""
+    decoder, place = json.JSONDecoder(), text.find("{")
+    while place >= 0:
+        try:
+            event, end = decoder.raw_decode(text, place)
+        except ValueError:
+            return
+        yield event
+        place = text.find("{", end)

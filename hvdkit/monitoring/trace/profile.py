@@ -56,14 +56,19 @@ class Profile:
             None where names do not tell what belongs to which, as in what runs eagerly.
         """
         inside = [op for op in self.operations if begin <= op.begin and op.end <= end]
-        wrong = sum(op.end - op.begin for op in inside if not is_backward(op))
-        if not any(is_backward(op) for op in inside) or wrong == 0.0:
+        if len({is_backward(op) for op in inside}) < 2:
             return None
-        best, split = wrong, begin
-        for op in sorted(inside, key=lambda op: op.end):
-            wrong += (op.end - op.begin) * (1 if is_backward(op) else -1)
+        # Each operation of the backward pass adds to what is wrong while it runs, and each of the
+        # forward pass takes off it.
+        changes = [(op.begin, 1 if is_backward(op) else -1) for op in inside]
+        changes += [(op.end, -1 if is_backward(op) else 1) for op in inside]
+        wrong, slope, last = 0.0, 0, begin
+        best, split = 0.0, begin
+        for moment, change in sorted(changes):
+            wrong += slope * (moment - last)
             if wrong < best:
-                best, split = wrong, op.end
+                best, split = wrong, moment
+            slope, last = slope + change, moment
         return split
 
     def gradients_in(self, begin: float, end: float) -> float | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hvdkit.monitoring.trace.profile import MAKING, OPERATIONS, Profile
-from hvdkit.watch.slices import CHECKPOINTS, COLLECTIVES, STAGE, Slice
 from hvdkit.watch.moments import Moments, Span
+from hvdkit.watch.slices import CHECKPOINTS, COLLECTIVES, STAGE, Slice
 
 STEPS = "steps"
 INPUT = "input"
@@ -46,6 +47,23 @@ class Step:
     def name(self) -> str:
         """As it is shown."""
         return f"step {self.last}" if self.count == 1 else f"steps {self.first}-{self.last}"
+
+
+def checked_steps(steps: Any) -> tuple[int, int]:
+    """The first and the last step that are to be traced.
+
+    Raises:
+        ValueError: they are none.
+    """
+    ok = isinstance(steps, tuple | list) and len(steps) == 2
+    if not ok or not all(isinstance(s, int) and not isinstance(s, bool) for s in steps):
+        raise ValueError(f"steps of hvd.trace are the first and the last one, not {steps!r}.")
+    first, last = steps
+    if not 1 <= first <= last:
+        raise ValueError(
+            f"steps of hvd.trace count from 1, and the last is not before the first: {steps!r}."
+        )
+    return first, last
 
 
 def slices_of_steps(steps: Sequence[Step], profile: Profile) -> list[Slice]:
@@ -92,8 +110,8 @@ def _passes(step: Step, batch: float, profile: Profile) -> Iterator[Slice]:
         yield Slice(PASSES, "forward", batch, split)
         yield Slice(PASSES, "backward", split, gradients)
     exchanged = step.moments.exchanged if noted else gradients
-    if gradients <= exchanged < end:
-        yield Slice(OPTIMIZER, "optimizer", exchanged, end)
+    if gradients <= exchanged <= step.end:
+        yield Slice(OPTIMIZER, "optimizer", exchanged, end if end > exchanged else step.end)
 
 
 def _of_collectives(step: Step) -> Iterator[Slice]:

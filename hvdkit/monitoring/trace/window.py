@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from hvdkit.engine import (
     ops,
     topology,
 )
-from hvdkit.engine.clocks import Ahead, clocks_ahead
+from hvdkit.engine.clocks import clocks_ahead
 from hvdkit.engine.gathering import gather_object
+from hvdkit.monitoring.trace.alignment import Comparison, corrected_by
 from hvdkit.monitoring.trace.chrome import Process, chrome_trace, write
 from hvdkit.monitoring.trace.sources import HorovodView, Profiler
 from hvdkit.monitoring.trace.steps import STEPS, TRACKS, Step, collective, slices_of_steps
@@ -66,11 +67,12 @@ class Window:
         self._steps: list[Step] = []
         self._profiler, self._horovod = Profiler(), HorovodView()
         self._stack = contextlib.ExitStack()
+        self._uncertainty = 0.0
 
     def begin(self) -> None:
         """Begin before a step; all ranks call it."""
         self._noted = self._stack.enter_context(notes.kept())
-        self._ahead = [self._compared_clock()]
+        self._compared_first = self._compared()
         self._horovod.start()
         if self._ranks is not None:
             ops.barrier(self._ranks)  # nobody may be ahead of Horovod's timeline
@@ -121,15 +123,14 @@ class Window:
                     "are kept"
                 )
             slices += operations[:MOST_OPERATIONS]
-        self._ahead.append(self._compared_clock())
-        corrected = _corrected(*self._ahead)
+        corrected = corrected_by(self._compared_first, self._compared())
         found = _Found(
             topology.rank() if is_initialized() else 0,
             socket.gethostname(),
             [corrected(each) for each in self._inside(slices)],
             self._inside(horovod),
             problems,
-            max(ahead.uncertainty for _, ahead in self._ahead),
+            self._uncertainty,
         )
         if self._ranks is None:
             return _write([found], path, about) is None
@@ -150,27 +151,14 @@ class Window:
         end = max((step.end for step in self._steps), default=0.0)
         return [each for each in slices if each.begin < end and each.end > begin]
 
-    def _compared_clock(self) -> tuple[float, Ahead]:
-        """When this rank's clock was compared, and how far it is ahead."""
+    def _compared(self) -> Comparison:
+        """Compare this rank's clock; all ranks call it."""
         if self._ranks is None:
-            return time.time(), Ahead(0.0, 0.0)
+            return Comparison(time.time(), 0.0)
         place = topology.process_set_ranks(self._ranks).index(topology.rank())
-        return time.time(), clocks_ahead(self._ranks)[place]
-
-
-def _corrected(first: tuple[float, Ahead], second: tuple[float, Ahead]) -> Callable[[Slice], Slice]:
-    """What puts a slice into the time of the first rank; clocks drift evenly meanwhile."""
-    (start, before), (end, after) = first, second
-    rate = (after.seconds - before.seconds) / max(end - start, 1e-9)
-
-    def moved(moment: float) -> float:
-        return moment - before.seconds - rate * (moment - start)
-
-    def corrected(each: Slice) -> Slice:
-        inside = tuple(corrected(inner) for inner in each.inside)
-        return each._replace(begin=moved(each.begin), end=moved(each.end), inside=inside)
-
-    return corrected
+        ahead = clocks_ahead(self._ranks)[place]
+        self._uncertainty = max(self._uncertainty, ahead.uncertainty)
+        return Comparison(time.time(), ahead.seconds)
 
 
 def _write(everyone: Sequence[_Found], path: Path, about: Mapping[str, Any]) -> str | None:

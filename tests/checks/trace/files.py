@@ -49,9 +49,7 @@ class TraceFile:
 
     def threads(self, process: str) -> set[str]:
         """The names of a process's threads."""
-        return {
-            name for (pid, _), name in self._threads.items() if self.processes[pid] == process
-        }
+        return {name for (pid, _), name in self._threads.items() if self.processes[pid] == process}
 
 
 def require_valid(events: list[Event]) -> None:

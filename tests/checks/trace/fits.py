@@ -198,7 +198,9 @@ def check_a_training_step_of_ones_own_and_checkpoints() -> None:
         assert traced.path is not None
         trace = TraceFile(traced.path)
         for rank in range(hvd.size()):
-            assert trace.names(f"rank {rank}", "forward and backward") == ["forward", "backward"] * 4
+            assert (
+                trace.names(f"rank {rank}", "forward and backward") == ["forward", "backward"] * 4
+            )
             kept = trace.names(f"rank {rank}", "checkpoints and pauses")
             assert {"saving a checkpoint", "writing a checkpoint, beside the training"} <= set(kept)
 
@@ -213,7 +215,7 @@ def check_ranks_without_a_distributed_optimizer_write_files_of_their_own() -> No
         assert traced.path is not None
         assert traced.path.name == f"steps-2-3-rank-{hvd.rank()}.json.gz"
         trace = TraceFile(traced.path)
-        assert list(trace.processes.values())[0] == f"rank {hvd.rank()}"
+        assert next(iter(trace.processes.values())) == f"rank {hvd.rank()}"
         passes = trace.names(f"rank {hvd.rank()}", "forward and backward")
         assert passes == ["forward", "backward"] * 2
         assert np.all([e["dur"] > 0 for e in trace.on(f"rank {hvd.rank()}", "optimizer")])

@@ -36,7 +36,7 @@ def check_a_folder_that_can_not_be_written() -> None:
 def check_ranks_that_were_given_different_traces() -> None:
     counts = Counts()
     with shared_folder() as folder:
-        with pytest.raises(hvd.RankMismatchError, match="the arguments of hvd.trace differ"):
+        with pytest.raises(hvd.RankMismatchError, match=r"the arguments of hvd\.trace differ"):
             fit(model_of_all(), hvd.trace(folder, steps=(1, 2 + hvd.rank())), counts)
         given = [hvd.trace(folder, steps=(1, 2))] if hvd.rank() == 0 else []
         with pytest.raises(hvd.RankMismatchError, match=r"hvd.trace is given to fit on rank 0, "):
