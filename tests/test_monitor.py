@@ -10,10 +10,7 @@ from rank_pool import RankPools
 from hvdkit.monitoring.split import seconds_in, split
 from hvdkit.watch.moments import Moments, Span
 
-JOBS = [
-    ("monitor", "mpi", 2),
-    ("monitor.split", "mpi", 3),
-]
+JOBS = [("monitor", "mpi", 2)]
 LONG_JOBS = [
     ("monitor", "gloo", 2),
     ("monitor", "mpi", 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from hvdkit.callbacks.monitored_ranks import (
     monitored_ranks,
 )
 from hvdkit.engine import HvdkitError, logger, require_initialized
+from hvdkit.metrics.noted_steps import inputs_seen
 from hvdkit.metrics.windows import MeanWindows
 from hvdkit.monitoring.alarms.base import Lookout
 from hvdkit.monitoring.alarms.defaults import default_alarms
@@ -105,7 +107,12 @@ class Monitor(LogsOfAllRanks):
         self._optimizer = leading_optimizer(self.model)
         self._optimizers = max(1, len(chains(self._optimizer)))
         self._ranks = monitored_ranks(self.model)
-        self._machine = Machine(self.model, self._ranks.first_on_host, self._peak_flops)
+        self._machine = Machine(
+            self.model,
+            functools.partial(inputs_seen, self.model),
+            reads_host=self._ranks.first_on_host,
+            peak_flops=self._peak_flops,
+        )
         self._lookouts = copy.deepcopy(self._alarms)
         self._means = MeanWindows(self.model)
         self._reader = Reader(step_times)
@@ -188,7 +195,7 @@ class Monitor(LogsOfAllRanks):
     def _make_sample(self, window: Window) -> None:
         assert self._ranks is not None
         means = self._means.since_last()
-        own = window.row(self._machine.readings(window.rows), means)
+        own = window.row(self._machine.readings(window.rows, window.seconds), means)
         rows = exchanged(own, self._ranks.process_set)
         ranks = rank_figures(rows, self._ranks.numbers, self._ranks.hosts)
         values = {

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import pytest
 from checks.hearing import heard
+from checks.marks import long
 from checks.monitor.kept import Kept, monitored
 from checks.reference import data, mlp
 
@@ -112,6 +113,7 @@ def check_alarms_are_said_and_handed_on_by_one_rank() -> None:
     assert lookout.seen == 0
 
 
+@long
 def check_ranks_that_train_alone_are_told_by_the_first() -> None:
     """An optimizer that nobody distributed."""
     if hvd.size() == 1:
@@ -146,6 +148,7 @@ def check_ranks_with_unequal_steps_end_with_the_error_about_them() -> None:
         _model().fit(batches(), verbose=0, callbacks=[hvd.callbacks.Monitor(1, [], alarms=[])])
 
 
+@long
 def check_a_second_monitor_tells_the_same() -> None:
     kept = Kept()
     second = hvd.callbacks.Monitor(2, [kept], alarms=[])

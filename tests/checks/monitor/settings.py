@@ -70,6 +70,7 @@ def check_a_train_step_of_ones_own() -> None:
         assert "own" in kept.of_epochs[0].values
 
 
+@long
 def check_steps_that_xla_compiles() -> None:
     """All but the reduction on several ranks; as a whole on one, where nothing can be noted."""
     kept = _fit(mlp(hvd.rank()), keras.optimizers.SGD(0.01), every=2, jit_compile=True)
@@ -97,6 +98,7 @@ def check_sharded_optimizer_that_accumulates_what_is_exchanged() -> None:
     assert all("gradient_norm" in s.values for s in monitored(model, rows, every=1).of_steps)
 
 
+@long
 def check_rounds_of_local_updates() -> None:
     model = mlp(hvd.rank())
     optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.01), exchange=LocalSGD(3))
@@ -107,6 +109,7 @@ def check_rounds_of_local_updates() -> None:
     assert min(sent) >= 4 * model.count_params() / 3
 
 
+@long
 def check_a_parameter_server_is_told_by_its_first_worker() -> None:
     if hvd.size() < 2 or not hvd.mpi_enabled():
         return

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.monitor.kept import Kept, monitored
 from checks.reference import data
 
@@ -78,6 +79,7 @@ def check_others_wait_for_a_rank_that_computes_slowly() -> None:
     _require_sum(kept)
 
 
+@long
 def check_eager_steps_are_split_as_graphs_are() -> None:
     slow = hvd.size() - 1
     model = _model(PAUSE if hvd.rank() == slow else 0.0, run_eagerly=True)
@@ -107,6 +109,7 @@ def check_a_rank_waits_for_its_data_and_the_others_for_it() -> None:
     _require_sum(kept)
 
 
+@long
 def check_a_callback_that_takes_its_time_is_the_rest() -> None:
     slow = hvd.size() - 1
 
