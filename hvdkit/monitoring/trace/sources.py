@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 import tensorflow as tf
@@ -28,13 +29,12 @@ class Profiler:
 
     def start(self) -> None:
         """Start it, where nobody else has."""
+        # TensorFlow makes it when it writes, so that a rank that is killed leaves none.
+        self._folder = Path(tempfile.gettempdir(), f"hvdkit-trace-{uuid.uuid4().hex}")
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="hvdkit-trace-"))
             tf.profiler.experimental.start(str(self._folder))
         except tf.errors.AlreadyExistsError:
             self._give_up("somebody else uses TensorFlow's profiler")
-        except OSError as error:
-            self._give_up(f"TensorFlow's profile can't be written: {error}")
 
     def stop(self) -> Profile:
         """Stop it, and read what it has written."""
