@@ -1,11 +1,12 @@
 """Draw a trace of `hvd.trace`, and measure what tracing costs.
 
     python benchmarks/trace.py --output docs/images/trace.png
-    python benchmarks/trace.py --cost
+    python benchmarks/trace.py --cost --ranks 1
 
 The first traces three steps of a model on two ranks, and draws what the file holds, as Perfetto
 shows it. The second takes turns: steps without a trace, with one whose steps have not come, and
-with one that is being made.
+with one that is being made. It shows the fastest step of each turn, and the least time of
+processors, which a busy machine changes less (but ranks that wait for each other use some, too).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import gzip
 import json
 import tempfile
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
@@ -38,11 +38,12 @@ COLORS = {
 @click.option("--model", default="gpt", type=click.Choice(["gpt", "mlp"]))
 @click.option("--output", type=click.Path(path_type=Path), help="PNG to write.")
 @click.option("--cost", is_flag=True, help="Measure instead what tracing costs.")
-def main(model: str, output: Path | None, cost: bool) -> None:
-    """Trace steps of two ranks."""
+@click.option("--ranks", default=2, help="How many ranks.")
+def main(model: str, output: Path | None, cost: bool, ranks: int) -> None:
+    """Trace steps of some ranks."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = "cost" if cost else "picture"
-        [found] = run_job("mpi", 2, ["trace_worker.py", model, folder, wanted], "TRACE")
+        [found] = run_job("mpi", ranks, ["trace_worker.py", model, folder, wanted], "TRACE")
         if cost:
             _show_costs(model, found)
             return
@@ -54,16 +55,18 @@ def main(model: str, output: Path | None, cost: bool) -> None:
         _draw(trace["traceEvents"], output)
 
 
-def _show_costs(model: str, found: dict[str, list[float]]) -> None:
-    table = Table(title=f"{model}: median step of each round, ms")
-    table.add_column("trace")
-    for turn in range(len(found["without"])):
-        table.add_column(f"{turn + 1}", justify="right")
-    table.add_column("median", justify="right")
-    for name, seconds in found.items():
-        row = [*seconds, median(seconds)]
-        table.add_row(name, *(f"{each * 1e3:.2f}" for each in row))
-    Console().print(table)
+def _show_costs(model: str, found: dict[str, list[tuple[float, float]]]) -> None:
+    for place, what in enumerate(("a step", "processors in a step")):
+        table = Table(title=f"{model}: ms of {what}")
+        table.add_column("trace")
+        for turn in range(len(found["without"])):
+            table.add_column(f"turn {turn + 1}", justify="right")
+        table.add_column("least", justify="right")
+        for name, turns in found.items():
+            seconds = [turn[place] for turn in turns]
+            row = [*seconds, min(seconds)]
+            table.add_row(name, *(f"{each * 1e3:.2f}" for each in row))
+        Console().print(table)
 
 
 def _draw(events: list[dict[str, Any]], file: Path) -> None:

@@ -135,7 +135,7 @@ def test_clocks_that_drift_are_put_right() -> None:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("steps", [(0, 3), (5, 4), (1,), 7, ("1", "2"), (True, 2)])
+@pytest.mark.parametrize("steps", [(0, 3), (5, 4), (1, 1001), (1,), 7, ("1", "2"), (True, 2)])
 def test_steps_that_are_none(steps: object, tmp_path: Path) -> None:
     from hvdkit.monitoring.trace.steps import checked_steps
 

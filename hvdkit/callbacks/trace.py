@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -51,7 +52,7 @@ class Trace(keras.callbacks.Callback):
         self._window: Window | None = None
         self._ranks: ProcessSet | None = None
         self._step, self._traced, self._done = -1, 0, False
-        self._noting = step_times.noted()
+        self._noting = contextlib.ExitStack()
 
     # As a callback.
 
@@ -99,8 +100,8 @@ class Trace(keras.callbacks.Callback):
     # Around a loop of one's own.
 
     def __enter__(self) -> Trace:
-        self._noting.__enter__()
         self._start(global_process_set if several_ranks() else None)
+        self._noting.enter_context(step_times.noted())
         self._step = 0
         self._begin_if_due(1)
         self._begun = time.time()
@@ -120,7 +121,7 @@ class Trace(keras.callbacks.Callback):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._noting.__exit__(None, None, None)
+        self._noting.close()
         if error is None:
             self._finish("this loop")
         self._abandon()
@@ -225,7 +226,7 @@ def trace(
 
     Args:
         directory: where the first rank writes `steps-100-110.json.gz`.
-        steps: the first and the last one, both included. In `fit` they are those of the optimizer's
+        steps: the first and the last one, both included; 1000 at most. In `fit` they are those of the optimizer's
             `iterations`, so that earlier fits and resumed steps count; in a loop of one's own the
             first one is 1. A `fit` or loop that ends between the two writes what there is.
         operations: whether to show each operation of TensorFlow, too.

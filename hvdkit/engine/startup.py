@@ -35,6 +35,7 @@ from hvdkit.engine.settings import (
     watch_limit,
 )
 from hvdkit.engine.several_hosts import several_hosts_settings
+from hvdkit.engine.timeline import timeline_has_ended
 from hvdkit.engine.topology import local_rank, local_size, rank, size
 from hvdkit.errors import HvdkitError
 from hvdkit.watch import startup as watching
@@ -254,6 +255,7 @@ def shutdown() -> None:
     """
     watching.stop("called hvd.shutdown()")
     mpi_ops.shutdown()
+    timeline_has_ended()
 
 
 def is_initialized() -> bool:

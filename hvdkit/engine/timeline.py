@@ -48,6 +48,11 @@ def stop_timeline() -> None:
     _files.clear()
 
 
+def timeline_has_ended() -> None:
+    """Say that Horovod has ended, and its timeline with it."""
+    _files.clear()
+
+
 def why_no_timeline() -> str | None:
     """Why nobody can start the timeline now, in words; None if one can."""
     if os.environ.get(_VARIABLE) != _DYNAMIC:

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from hvdkit.engine import is_initialized, start_timeline, stop_timeline, topology
-from hvdkit.engine.timeline import why_no_timeline
+from hvdkit.engine.timeline import timeline_has_ended, why_no_timeline
 from hvdkit.monitoring.trace.horovod_timeline import read_timeline
 from hvdkit.monitoring.trace.profile import Profile, read_profile
 from hvdkit.watch.slices import Slice
@@ -98,8 +98,10 @@ class HorovodView:
         found: list[Slice] = []
         folder, self._folder = self._folder, None
         if folder is not None:
-            if is_initialized():  # else Horovod has stopped it with itself
+            if is_initialized():
                 stop_timeline()
+            else:  # after an error, in a job that goes on with others
+                timeline_has_ended()
             file = folder / "timeline.json"
             found = read_timeline(file.read_text()) if file.exists() else []
             shutil.rmtree(folder, ignore_errors=True)

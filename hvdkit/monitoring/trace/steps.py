@@ -14,6 +14,7 @@ STEPS = "steps"
 INPUT = "input"
 PASSES = "forward and backward"
 OPTIMIZER = "optimizer"
+MOST_STEPS = 1000
 _WAIT = "waiting for the batch"
 TRACKS = (STEPS, INPUT, MAKING, PASSES, STAGE, OPTIMIZER, COLLECTIVES, CHECKPOINTS, OPERATIONS)
 
@@ -62,6 +63,10 @@ def checked_steps(steps: Any) -> tuple[int, int]:
     if not 1 <= first <= last:
         raise ValueError(
             f"steps of hvd.trace count from 1, and the last is not before the first: {steps!r}."
+        )
+    if last - first >= MOST_STEPS:
+        raise ValueError(
+            f"steps of hvd.trace are {MOST_STEPS} at most, or no browser shows them: {steps!r}."
         )
     return first, last
 

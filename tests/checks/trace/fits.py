@@ -104,6 +104,7 @@ def check_a_fit_that_ends_inside_writes_what_there_is() -> None:
         assert again.path is not None
 
 
+@long
 def check_traces_at_once() -> None:
     """There is one profiler: the second has all but what it finds."""
     with shared_folder() as folder:
@@ -129,9 +130,9 @@ class Fails(keras.callbacks.Callback):
 
 def check_an_error_inside_ends_what_was_started() -> None:
     with shared_folder() as folder:
-        traced = hvd.trace(folder, steps=(2, 5))
+        model, traced = model_of_all(), hvd.trace(folder, steps=(2, 5))
         try:
-            fit(model_of_all(), traced, Fails())
+            fit(model, traced, Fails())
         except KeyError:
             pass
         else:
@@ -139,8 +140,8 @@ def check_an_error_inside_ends_what_was_started() -> None:
         assert traced.path is None
         assert not list(folder.iterdir())
         # Both can be started again.
-        after = hvd.trace(folder, steps=(1, 1))
-        fit(model_of_all(), after, steps=2)
+        after = hvd.trace(folder, steps=(4, 4))
+        fit(model, after, steps=2)
         assert after.path is not None
         assert not TraceFile(after.path).about["left out"]
 
