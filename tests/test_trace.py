@@ -110,7 +110,8 @@ def test_where_the_backward_pass_begins() -> None:
             operation("call/gradient_tape/model/dense/Shape:Shape", 1.0, 1.01),
             operation("call/model/dense/MatMul:MatMul", 1.0, 2.0),
             operation(back, 2.0, 3.0),
-            operation("call/metrics/Sum:Sum", 2.1, 2.2),
+            operation("call/model/metrics/Sum:Sum", 2.1, 2.2),
+            operation("call/adam/Square:Square", 2.2, 2.9),
             operation(back, 3.0, 4.0),
             operation("call/adam/Sub:Sub", 4.5, 5.0),
         ]

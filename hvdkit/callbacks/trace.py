@@ -226,9 +226,10 @@ def trace(
 
     Args:
         directory: where the first rank writes `steps-100-110.json.gz`.
-        steps: the first and the last one, both included; 1000 at most. In `fit` they are those of the optimizer's
-            `iterations`, so that earlier fits and resumed steps count; in a loop of one's own the
-            first one is 1. A `fit` or loop that ends between the two writes what there is.
+        steps: the first and the last one, both included; 1000 at most. In `fit` they are those of
+            the optimizer's `iterations`, so that earlier fits and resumed steps count; in a loop of
+            one's own the first one is 1. A `fit` or loop that ends between the two writes what
+            there is.
         operations: whether to show each operation of TensorFlow, too.
 
     Returns:

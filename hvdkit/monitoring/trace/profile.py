@@ -15,6 +15,9 @@ from hvdkit.watch.slices import Slice
 MAKING = "making batches"
 OPERATIONS = "TensorFlow"
 _OPERATION = re.compile(r"(?:[^:\s]+/)?([^:\s/]+):(\w+)")
+# What belongs to the gradient of an operation is called as that, below this.
+_TAPE = "gradient_tape/"
+_DIFFERENTIATED = re.compile(r".*?gradient_tape/[^/:]+")
 _PICOSECONDS = 1e-12
 _READS = "tf_data_iterator_get_next"
 # What hands work to threads.
@@ -45,8 +48,8 @@ class Profile:
         """When the forward pass was done and the backward pass began.
 
         Some operations of the backward pass come early, such as those that look at shapes, and some
-        of the forward pass late, such as metrics. So it is the time with the least of both on the
-        wrong side.
+        of the forward pass late. So it is the time with the least of both on the wrong side.
+        Metrics, and updates of weights whose gradients are there, belong to neither.
 
         Args:
             begin: when the forward pass began.
@@ -55,7 +58,10 @@ class Profile:
         Returns:
             None where names do not tell what belongs to which, as in what runs eagerly.
         """
-        inside = [op for op in self.operations if begin <= op.begin and op.end <= end]
+        both = [op for op in self.operations if begin <= op.begin and op.end <= end]
+        forward = tuple({match[0] for op in both if (match := _DIFFERENTIATED.match(_path(op)))})
+        forward = tuple(scope.replace(_TAPE, "") for scope in forward)
+        inside = [op for op in both if is_backward(op) or _path(op).startswith(forward)]
         if len({is_backward(op) for op in inside}) < 2:
             return None
         # Each operation of the backward pass adds to what is wrong while it runs, and each of the
@@ -88,8 +94,12 @@ def _last_end(slices: Iterable[Slice], begin: float, end: float) -> float | None
 
 def is_backward(operation: Slice) -> bool:
     """Whether an operation belongs to a backward pass, by its name."""
-    scope = str(operation.details.get("operation", ""))
-    return "gradient_tape/" in scope or "/gradients/" in scope
+    return _TAPE in _path(operation) or "/gradients/" in _path(operation)
+
+
+def _path(operation: Slice) -> str:
+    """Its whole name."""
+    return str(operation.details.get("operation", ""))
 
 
 def read_profile(folder: Path) -> Profile:

@@ -16,6 +16,7 @@ PASSES = "forward and backward"
 OPTIMIZER = "optimizer"
 MOST_STEPS = 1000
 _WAIT = "waiting for the batch"
+_ALL = "forward, backward and optimizer"
 TRACKS = (STEPS, INPUT, MAKING, PASSES, STAGE, OPTIMIZER, COLLECTIVES, CHECKPOINTS, OPERATIONS)
 
 
@@ -87,34 +88,46 @@ def slices_of_steps(steps: Sequence[Step], profile: Profile) -> list[Slice]:
 def _of_step(step: Step, profile: Profile) -> Iterator[Slice]:
     yield Slice(STEPS, step.name, step.begin, step.end)
     yield from _of_collectives(step)
-    reads = profile.reads_in(step.begin, step.end)
     if step.count > 1:  # which share passes among each other
+        reads = profile.reads_in(step.begin, step.end)
         yield from (Slice(INPUT, _WAIT, read.begin, read.end) for read in reads)
         return
+    batch, gradients = (
+        moment if step.begin <= moment <= step.end else None
+        for moment in (step.moments.batch, step.moments.gradients)
+    )
     # A graph notes a moment when it comes to it, maybe after a later one: a profile is closer.
-    noted = [m for m in (step.moments.batch, step.moments.gradients) if step.begin <= m <= step.end]
-    batch = max([read.end for read in reads], default=min(noted, default=None))
-    if batch is not None:
-        yield Slice(INPUT, _WAIT, step.begin, batch)
-        yield from _passes(step, batch, profile)
+    reads = profile.reads_in(step.begin, gradients or step.end)
+    there = max((read.end for read in reads), default=batch and min(batch, gradients or batch))
+    if there is not None:
+        yield Slice(INPUT, _WAIT, step.begin, there)
+    if batch is not None or gradients is not None:
+        yield from _passes(step, there or step.begin, gradients, profile)
+    elif there is not None:  # XLA has compiled it, and names mean nothing
+        yield Slice(PASSES, _ALL, there, step.end)
 
 
-def _passes(step: Step, batch: float, profile: Profile) -> Iterator[Slice]:
-    """Forward and backward pass, and the optimizer, from when the batch is there."""
-    end = profile.end_in(batch, step.end) or step.end
-    noted = batch <= step.moments.gradients <= step.end
-    gradients = profile.gradients_in(batch, step.moments.gradients if noted else step.end)
-    if gradients is None and not noted:
-        yield Slice(PASSES, "forward, backward and optimizer", batch, end)
+def _passes(step: Step, begin: float, noted: float | None, profile: Profile) -> Iterator[Slice]:
+    """Forward and backward pass, and the optimizer.
+
+    Args:
+        step: the step.
+        begin: when they began.
+        noted: when the step noted that all gradients were there.
+        profile: what TensorFlow did.
+    """
+    end = profile.end_in(begin, step.end) or step.end
+    gradients = profile.gradients_in(begin, noted or step.end) or noted
+    if gradients is None:
+        yield Slice(PASSES, _ALL, begin, end)
         return
-    gradients = gradients or step.moments.gradients
-    split = profile.split_of(batch, gradients)
+    split = profile.split_of(begin, gradients)
     if split is None:
-        yield Slice(PASSES, "forward and backward", batch, gradients)
+        yield Slice(PASSES, "forward and backward", begin, gradients)
     else:
-        yield Slice(PASSES, "forward", batch, split)
+        yield Slice(PASSES, "forward", begin, split)
         yield Slice(PASSES, "backward", split, gradients)
-    exchanged = step.moments.exchanged if noted else gradients
+    exchanged = gradients if noted is None else step.moments.exchanged
     if gradients <= exchanged <= step.end:
         yield Slice(OPTIMIZER, "optimizer", exchanged, end if end > exchanged else step.end)
 

@@ -34,6 +34,8 @@ def check_a_loop_of_ones_own() -> None:
             assert file.names(f"rank {rank}", "steps") == ["step 1", "step 2", "step 3"]
             own = file.on(f"rank {rank}", "collectives")
             assert sum(e["args"]["bytes"] for e in own if "bucket" in e["name"]) == 3 * BYTES, own
+            passes = file.names(f"rank {rank}", "forward and backward")
+            assert passes == ["forward", "backward"] * 3
         require_one_meeting(file)
         with hvd.trace(folder, steps=(2, 9)) as short:  # its window begins and has no step
             train_step()
