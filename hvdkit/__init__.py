@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ray,
         spark,
     )
+    from hvdkit.callbacks.trace import trace
     from hvdkit.collectives import (
         allgather,
         allreduce,
@@ -131,6 +132,7 @@ else:
         training={
             "hvdkit.exchange": "",
             "hvdkit.nonfinite": "",
+            "hvdkit.callbacks.trace": "trace",
             "hvdkit.collectives": (
                 "allgather allreduce alltoall broadcast grouped_allgather grouped_allreduce "
                 "grouped_reducescatter reducescatter"
@@ -256,6 +258,7 @@ __all__ = [
     "start_timeline",
     "stop_timeline",
     "strategy",
+    "trace",
 ]
 
 globals().update(horovod_modules.install(__all__))

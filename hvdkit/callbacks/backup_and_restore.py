@@ -26,6 +26,7 @@ from hvdkit.engine import logger, require_initialized, shutdown, topology
 from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import replicas
 from hvdkit.state.tracing import build_metrics
+from hvdkit.watch.slices import CHECKPOINTS, notes
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -161,6 +162,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         return bool(told)
 
     def _save(self, epoch: int, *, epoch_ended: bool) -> None:
+        with notes.times(CHECKPOINTS, "saving a checkpoint"):
+            self._save_now(epoch, epoch_ended=epoch_ended)
+
+    def _save_now(self, epoch: int, *, epoch_ended: bool) -> None:
         assert self._saver is not None
         self._is_due = False
         position = self._position()

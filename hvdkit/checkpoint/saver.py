@@ -22,6 +22,7 @@ from hvdkit.checkpoint.store import SHARED, Store, rank_file, shard_file
 from hvdkit.engine import allgather_object, broadcast_object, raise_everywhere, topology
 from hvdkit.errors import CheckpointError
 from hvdkit.mesh.mesh import Sizes
+from hvdkit.watch.slices import CHECKPOINTS, notes
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ class Saver:
 
 def _write(staged: Path, snapshot: Snapshot) -> dict[str, Digest]:
     """Write this rank's files; runs beside the training."""
+    with notes.times(CHECKPOINTS, "writing a checkpoint, beside the training"):
+        return _written(staged, snapshot)
+
+
+def _written(staged: Path, snapshot: Snapshot) -> dict[str, Digest]:
     staged.mkdir(exist_ok=True)
     files = {rank_file(topology.rank()): snapshot.own}
     if snapshot.shared is not None:

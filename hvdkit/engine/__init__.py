@@ -33,9 +33,8 @@ from hvdkit.engine.startup import (
     logger,
     several_ranks,
     shutdown,
-    start_timeline,
-    stop_timeline,
 )
+from hvdkit.engine.timeline import start_timeline, stop_timeline
 from hvdkit.errors import (
     CollectiveError,
     HvdkitError,

@@ -18,7 +18,7 @@ from hvdkit import patches
 from hvdkit.engine.alone import own_ranks
 from hvdkit.engine.host_cores import cores_of_neighbours
 from hvdkit.engine.launcher import Launch, read_launch
-from hvdkit.engine.native import ProcessSet, mpi_ops, require_initialized
+from hvdkit.engine.native import ProcessSet, mpi_ops
 from hvdkit.engine.neighbours import missing_neighbours
 from hvdkit.engine.run_settings import (
     check_settings,
@@ -35,6 +35,7 @@ from hvdkit.engine.settings import (
     watch_limit,
 )
 from hvdkit.engine.several_hosts import several_hosts_settings
+from hvdkit.engine.timeline import timeline_has_ended
 from hvdkit.engine.topology import local_rank, local_size, rank, size
 from hvdkit.errors import HvdkitError
 from hvdkit.watch import startup as watching
@@ -254,6 +255,7 @@ def shutdown() -> None:
     """
     watching.stop("called hvd.shutdown()")
     mpi_ops.shutdown()
+    timeline_has_ended()
 
 
 def is_initialized() -> bool:
@@ -264,36 +266,3 @@ def is_initialized() -> bool:
 def several_ranks() -> bool:
     """Whether this process is one of several ranks that go in step; not while it is `alone`."""
     return is_initialized() and size() > 1 and own_ranks() is None
-
-
-def start_timeline(file_path: str, mark_cycles: bool = False) -> None:
-    """Record what Horovod does, as a Chrome trace (open it in Perfetto or chrome://tracing).
-
-    The job has to be started with `HOROVOD_TIMELINE=DYNAMIC` in its environment: Horovod then
-    keeps a thread for it that never sleeps, so it is off by default.
-
-    Args:
-        file_path: the JSON file to write, on rank 0.
-        mark_cycles: also mark Horovod's cycles.
-
-    Raises:
-        NotInitializedError: `init` has not been called.
-        ValueError: the job was started without `HOROVOD_TIMELINE=DYNAMIC`.
-    """
-    require_initialized("hvd.start_timeline()")
-    if "HOROVOD_TIMELINE" not in os.environ:
-        raise ValueError(
-            "hvd.start_timeline() needs a job that was started with HOROVOD_TIMELINE=DYNAMIC in "
-            "its environment (mpirun -x HOROVOD_TIMELINE=DYNAMIC ...)."
-        )
-    mpi_ops.start_timeline(file_path, mark_cycles=mark_cycles)
-
-
-def stop_timeline() -> None:
-    """Stop recording and close the file.
-
-    Raises:
-        NotInitializedError: `init` has not been called.
-    """
-    require_initialized("hvd.stop_timeline()")
-    mpi_ops.stop_timeline()

@@ -21,6 +21,7 @@ import keras
 from hvdkit.engine import is_initialized
 from hvdkit.keras_internals import is_remote_path, legacy_h5_format, saving_lib
 from hvdkit.patches import Patch
+from hvdkit.watch.slices import CHECKPOINTS, notes
 
 
 class _Part(str):
@@ -50,7 +51,8 @@ def write_beside(
     with _folder_beside(target) as folder:
         part = _Part(folder / target.name)
         part.shown = str(filepath)
-        result = original(what, part, *args, **kw)
+        with notes.times(CHECKPOINTS, f"writing {target.name}"):
+            result = original(what, part, *args, **kw)
         # What names the others is the last to come.
         for written in sorted(folder.iterdir(), key=lambda path: path.suffix == ".json"):
             _put(written, target.with_name(written.name))

@@ -48,7 +48,7 @@ class _Own:
     Attributes:
         files: class and path of each of Keras's callbacks that writes.
         deciding: classes of Keras's callbacks that decide by logs.
-        together: classes of hvdkit's callbacks that talk to the other ranks at an epoch's end.
+        together: names of hvdkit's callbacks that talk to the other ranks at an epoch's end.
         validates: whether there is validation data.
         caches: files of `tf.data.Dataset.cache` that are not complete yet.
         devices: how many local devices it trains on.
@@ -108,11 +108,19 @@ def _own(call: Call) -> _Own:
     return _Own(
         files=[file for callback in given if (file := _file_of(callback))],
         deciding=[type(callback).__name__ for callback in deciding],
-        together=[type(c).__name__ for c in given if isinstance(c, LogsOfAllRanks)],
+        together=[_public_name(c) for c in given if _talks_to_all(c)],
         validates=validation is not None or bool(call.arguments["validation_split"]),
         caches=[path for some in (data, validation) for path in _incomplete_caches(some)],
         devices=call.model.distribute_strategy.num_replicas_in_sync,
     )
+
+
+def _talks_to_all(callback: Any) -> bool:
+    return isinstance(callback, LogsOfAllRanks) or getattr(callback, "measures_steps", False)
+
+
+def _public_name(callback: Any) -> str:
+    return getattr(callback, "public_name", f"hvd.callbacks.{type(callback).__name__}")
 
 
 def _file_of(callback: Any) -> tuple[str, str] | None:
@@ -172,7 +180,7 @@ def _require_together(everyone: dict[int, _Own]) -> None:
         if missing:
             having = [rank for rank in everyone if rank not in missing]
             raise RankMismatchError(
-                f"hvd.callbacks.{name} is given to fit on rank {_listed(having)}, but not on rank "
+                f"{name} is given to fit on rank {_listed(having)}, but not on rank "
                 f"{_listed(missing)}. It talks to all ranks, and writes and prints on rank 0 only: "
                 "give it to every rank."
             )

@@ -15,6 +15,8 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import (
 )
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
+from hvdkit.watch.slices import CHECKPOINTS, notes
+
 _CONTROL_FLOW = (CondBranchFuncGraph, WhileBodyFuncGraph, WhileCondFuncGraph)
 
 # More names than these make a message longer, and no clearer.
@@ -161,7 +163,8 @@ class Activity:
         self._pauses.append(reason)
         self.changed()
         try:
-            yield
+            with notes.times(CHECKPOINTS, reason):
+                yield
         finally:
             self._pauses.remove(reason)
             self.changed()

@@ -229,7 +229,7 @@ class PipelineModel(keras.Model):
             ...     model.fit(x, y, batch_size=64, epochs=1)
             >>> trace.timelines[-1].bubble  # of the last step; on every rank
         """
-        return Trace(self._clock, self._partition.messages, self.mesh.pipeline_set)
+        return Trace(self._clock, self.mesh.pipeline_set)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Write the unsplit model to a `.keras` file; every rank calls it, and rank 0 writes.

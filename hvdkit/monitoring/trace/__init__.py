@@ -1,0 +1,1 @@
+"""What all ranks did in some steps, as one file for Perfetto."""
