@@ -83,8 +83,8 @@ def test_a_job_that_runs_ends_or_is_silent(tmp_path: Path) -> None:
     assert "ended at" in shown(written(tmp_path / "ended"), now=time.time() + 1000)
     folder = written(tmp_path / "running", ends=False)
     assert "2 hosts: runs" in shown(folder)
-    assert "2 hosts: no news for 40 s" in shown(folder, now=time.time() + 40)
-    assert "2 hosts: no news for 10 min" in shown(folder, now=time.time() + 600)
+    assert "2 hosts: no news for 40 s" in shown(folder, now=NOW + 40)
+    assert "2 hosts: no news for 10 min" in shown(folder, now=NOW + 600)
 
 
 def test_slow_steps_are_no_silence(tmp_path: Path) -> None:

@@ -146,10 +146,10 @@ def _event(fields: Mapping[str, Any]) -> Event | None:
         hosts, parameters = list(fields["hosts"]), dict(fields["parameters"])
         return Job(fields["ranks"], hosts, parameters, fields["resumed_at"])
     if kind == "sample":
-        ranks = [
+        ranks = tuple(
             RankSample(each["rank"], each["host"], _figures(each["values"]))
             for each in fields["ranks"]
-        ]
+        )
         return Sample(
             step=fields["step"],
             epoch=fields["epoch"],
