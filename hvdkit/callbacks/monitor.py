@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from hvdkit.callbacks.monitored_ranks import (
     monitored_ranks,
 )
 from hvdkit.engine import HvdkitError, logger, require_initialized
+from hvdkit.metrics.noted_steps import inputs_seen
 from hvdkit.metrics.windows import MeanWindows
 from hvdkit.monitoring.alarms.base import Lookout
 from hvdkit.monitoring.alarms.defaults import default_alarms
@@ -30,10 +32,11 @@ from hvdkit.monitoring.sink import Sink
 from hvdkit.monitoring.sinks.all_sinks import Sinks
 from hvdkit.monitoring.sinks.terminal import Terminal
 from hvdkit.monitoring.window import Window, exchanged, metric_names
-from hvdkit.optimizers.composition import mesh_of
+from hvdkit.optimizers.composition import chains, mesh_of
 from hvdkit.state.meeting import bring_together
 from hvdkit.state.reachable import leading_optimizer
-from hvdkit.watch.step_times import Moments, step_times
+from hvdkit.watch.moments import Moments
+from hvdkit.watch.step_times import Reader, step_times
 
 
 class Monitor(LogsOfAllRanks):
@@ -61,7 +64,7 @@ class Monitor(LogsOfAllRanks):
             hvdkit does not know it. A sample then has the share of it that the model uses.
 
     Attributes:
-        sample: the last sample, the same on every rank; None before the first.
+        sample: the last sample, on every rank, with the same figures; None before the first.
 
     Raises:
         ValueError: `every` or `peak_flops` is not positive.
@@ -102,10 +105,17 @@ class Monitor(LogsOfAllRanks):
         require_initialized("hvd.callbacks.Monitor")
         self.sample = None
         self._optimizer = leading_optimizer(self.model)
+        self._optimizers = max(1, len(chains(self._optimizer)))
         self._ranks = monitored_ranks(self.model)
-        self._machine = Machine(self.model, self._ranks.first_on_host, self._peak_flops)
+        self._machine = Machine(
+            self.model,
+            functools.partial(inputs_seen, self.model),
+            reads_host=self._ranks.first_on_host,
+            peak_flops=self._peak_flops,
+        )
         self._lookouts = copy.deepcopy(self._alarms)
         self._means = MeanWindows(self.model)
+        self._reader = Reader(step_times)
         self._window: Window | None = None
         self._step = -1
 
@@ -122,13 +132,12 @@ class Monitor(LogsOfAllRanks):
             self._begin(_updates(self._optimizer))
         if self._window is not None:
             ends = self._window.steps + self.model.steps_per_execution >= self.every
-            self._window.wants_norm = ends
-            step_times.set_wants_norm(ends)
+            self._reader.wants_norm(ends)
         self._begun = time.time()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count it, and make a sample if it is time."""
-        done, moments = time.time(), step_times.read()
+        done, moments = time.time(), self._reader.read()
         steps = batch - self._last_batch
         self._last_batch = batch
         self._step += steps
@@ -160,6 +169,8 @@ class Monitor(LogsOfAllRanks):
 
     def end_measuring(self) -> None:
         """The `fit` has ended, by itself or by an error; `fit` calls it."""
+        if self._ranks is not None:
+            self._reader.wants_norm(False)
         if self._ranks is not None and self._ranks.speaks and self._step >= 0:
             self._sinks.end()
         self._ranks = None
@@ -184,13 +195,13 @@ class Monitor(LogsOfAllRanks):
     def _make_sample(self, window: Window) -> None:
         assert self._ranks is not None
         means = self._means.since_last()
-        own = window.row(self._machine.readings(window.rows), means)
+        own = window.row(self._machine.readings(window.rows, window.seconds), means)
         rows = exchanged(own, self._ranks.process_set)
         ranks = rank_figures(rows, self._ranks.numbers, self._ranks.hosts)
         values = {
             **means_of(rows, metric_names(means)),
             **_settings(self._optimizer),
-            **job_figures(ranks, rows, self._ranks.replicas),
+            **job_figures(ranks, rows, self._ranks.replicas, self._optimizers),
         }
         now = time.time()
         sample = Sample(self._step, self._epoch, window.steps, now, values, ranks, window.sent)

@@ -13,6 +13,7 @@ from hvdkit.metrics.weighted_steps import Step
 from hvdkit.watch.step_times import step_times
 
 _NOTES = "_hvdkit_notes_moments"
+_INPUTS = "_hvdkit_inputs"
 
 
 def with_moments(model: Any, step: Step) -> Step:
@@ -27,7 +28,9 @@ def with_moments(model: Any, step: Step) -> Step:
     def noted(batch: Any) -> Any:
         if step_times.notes_now:
             tensors = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
-            step_times.batch_is_there(tensors, _rows_that_count(batch), _tokens(data_of(batch)))
+            inputs = _inputs(data_of(batch))
+            vars(model)[_INPUTS] = keras.tree.map_structure(_spec, inputs)
+            step_times.batch_is_there(tensors, _rows_that_count(batch), _tokens(inputs))
         return step(batch)
 
     return noted
@@ -56,9 +59,25 @@ def _rows_that_count(batch: Any) -> tf.Tensor:
     return rows
 
 
-def _tokens(data: Any) -> Any:
+def inputs_seen(model: Any) -> Any:
+    """What the model is called with in its steps, for one row; None if that was not noted."""
+    return vars(model).get(_INPUTS)
+
+
+def _inputs(data: Any) -> Any:
+    return data[0] if isinstance(data, tuple) else data
+
+
+def _spec(tensor: Any) -> Any:
+    """A tensor's specification, of one row where the number of rows is not known."""
+    spec = tf.type_spec_from_value(tensor)
+    if not isinstance(spec, tf.TensorSpec) or not spec.shape.rank:
+        return spec
+    return tf.TensorSpec([spec.shape[0] or 1, *spec.shape[1:]], spec.dtype)
+
+
+def _tokens(inputs: Any) -> Any:
     """How many integers the first input that holds rows of them has; 0 for none."""
-    inputs = data[0] if isinstance(data, tuple) else data
     for leaf in keras.tree.flatten(inputs):
         if isinstance(leaf, tf.RaggedTensor) and leaf.dtype.is_integer:
             return tf.size(leaf.flat_values)

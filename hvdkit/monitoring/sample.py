@@ -71,7 +71,7 @@ class RankSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a job did since the sample before, the same on all ranks that make it.
+    """What a job did since the sample before.
 
     Attributes:
         step: steps of the training so far, resumed ones included.

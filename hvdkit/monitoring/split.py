@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hvdkit.watch.step_times import Moments, Span
+from hvdkit.watch.moments import Moments, Span
 
 
 @dataclass(frozen=True)

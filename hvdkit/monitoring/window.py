@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from enum import IntEnum, auto
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, Sum, ops, topology
 from hvdkit.monitoring.split import Split, split
-from hvdkit.watch.step_times import Moments
+from hvdkit.watch.moments import Moments
 
 METRICS = 24
 """Metrics that a row has room for, each with a total and a count; of more, the first by name."""
@@ -31,7 +32,7 @@ class Column(IntEnum):
     TOKENS = auto()
     SENT = auto()
     SQUARED_NORM = auto()
-    NORM_STEPS = auto()
+    NORMS = auto()
     HOST_MEMORY = auto()
     HOST_MEMORY_PEAK = auto()
     DEVICE_MEMORY = auto()
@@ -54,7 +55,6 @@ class Window:
     Attributes:
         steps: how many.
         seconds: how long they took, one from the end of the other.
-        wants_norm: whether the norm of the gradients is computed in the next ones.
     """
 
     def __init__(self, moments: Moments) -> None:
@@ -62,8 +62,6 @@ class Window:
         self.seconds = 0.0
         self._splits: list[Split] = []
         self._start = self._latest = moments
-        self.wants_norm = False
-        self._norm_steps = 0
 
     def add(self, steps: int, moments: Moments, last: float, begun: float, done: float) -> None:
         """Count a call of the training function.
@@ -76,7 +74,6 @@ class Window:
             done: when it was done.
         """
         self.steps += steps
-        self._norm_steps += steps if self.wants_norm else 0
         self.seconds += done - last
         self._latest = moments
         # Moments are those of the last step of a call.
@@ -98,6 +95,12 @@ class Window:
     def rows(self) -> float:
         """Rows that this rank has trained on."""
         return self._latest.rows - self._start.rows
+
+    @property
+    def _squared_norm(self) -> float:
+        if self._latest.norms_not_finite > self._start.norms_not_finite:
+            return math.nan
+        return self._latest.squared_norm - self._start.squared_norm
 
     def row(self, readings: Mapping[Column, float], means: Mapping[str, np.ndarray]) -> np.ndarray:
         """The row of this rank.
@@ -123,8 +126,8 @@ class Window:
             Column.ROWS: self.rows,
             Column.TOKENS: self._latest.tokens - self._start.tokens,
             Column.SENT: sum(self.sent.values()) * self.steps,
-            Column.SQUARED_NORM: self._latest.squared_norm - self._start.squared_norm,
-            Column.NORM_STEPS: self._norm_steps,
+            Column.SQUARED_NORM: self._squared_norm,
+            Column.NORMS: self._latest.norms - self._start.norms,
             Column.METRIC_NAMES: float(zlib.crc32("\n".join(metric_names(means)).encode())),
             **readings,
         }

@@ -1,0 +1,57 @@
+"""What has been noted of a rank's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """A collective, the last time that it ran or each time.
+
+    Attributes:
+        name: what it is, as messages name it, such as "allreduce 'adam/bucket0'".
+        begun: when this rank gave its part.
+        done: when it had the result; before `begun` where it has not yet.
+        sent: bytes that this rank gave.
+        beside: whether the backward pass may go on meanwhile.
+    """
+
+    name: str
+    begun: float
+    done: float
+    sent: float
+    beside: bool
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What has been noted on this rank up to now.
+
+    Attributes:
+        batch: when the last batch was there; 0 if that is not noted.
+        rows: rows of all batches so far; padding is none.
+        tokens: tokens of all batches so far, where rows are sequences of integers.
+        gradients: when all gradients of the last update existed; 0 for none.
+        exchanged: when all of them had been exchanged; 0 for none.
+        squared_norm: this rank's share of the squared norms of the exchanged gradients, added up
+            over all exchanges so far for which one was wanted, and finite.
+        norms: how many exchanges these are, and those of norms that were not finite.
+        norms_not_finite: how many of them were not.
+        collectives: those in graphs, each the last time it ran.
+        sent: bytes given to each collective so far, by name, those of Python included.
+        spans: collectives outside of graphs, each time, since the reader's last `read`.
+    """
+
+    batch: float
+    rows: float
+    tokens: float
+    gradients: float
+    exchanged: float
+    squared_norm: float
+    norms: float
+    norms_not_finite: float
+    collectives: Sequence[Span]
+    sent: Mapping[str, float]
+    spans: Sequence[Span]

@@ -1,0 +1,217 @@
+"""Losses, norms, rows and bytes are those of the job."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from checks.marks import long
+from checks.monitor.kept import monitored
+from checks.reference import data, mlp, same_on_all_ranks
+
+import hvdkit as hvd
+from hvdkit.exchange import AllReduce, PowerSGD, Sharded, TopK
+
+BATCH = 3
+
+
+def _compiled(optimizer: Any, seed: int | None = None, **options: Any) -> keras.Model:
+    model = mlp(100 + hvd.rank() if seed is None else seed)
+    if hvd.rank() == 0:
+        model.set_weights(mlp(0).get_weights())
+    model.compile(optimizer, "mse", metrics=["mae"], **options)
+    return model
+
+
+def check_losses_are_means_over_the_steps_and_rows_of_all_ranks() -> None:
+    """With a short last batch, in which ranks have unequal rows, or none."""
+    size = hvd.size()
+    x, y = data(size * BATCH * 6 + 1)
+    model = _compiled(hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)))
+    kept = monitored(model, hvd.shard((x, y), BATCH, shuffle=False), epochs=2)
+    reference = mlp(0)
+    errors = np.asarray(reference(x)) - y
+    squared, absolute = (errors**2).mean(1), np.abs(errors).mean(1)
+    per_step = size * BATCH
+    steps = {1: range(1, 3), 2: range(3, 5)}
+    for i, of_steps in steps.items():
+        rows = slice(of_steps.start * per_step, of_steps.stop * per_step)
+        values = kept.of_steps[i - 1].values
+        np.testing.assert_allclose(values["loss"], squared[rows].mean(), rtol=1e-5)
+        np.testing.assert_allclose(values["mae"], absolute[rows].mean(), rtol=1e-5)
+    # Steps 6 and 7 of the first epoch: the last has one row in all.
+    last = np.r_[5 * per_step : len(x)]
+    np.testing.assert_allclose(kept.of_steps[2].values["mae"], absolute[last].mean(), rtol=1e-5)
+    assert [sample.step for sample in kept.of_steps] == [3, 5, 7, 9, 11, 13, 14]
+    assert [sample.epoch for sample in kept.of_steps] == [1, 1, 1, 2, 2, 2, 2]
+    for sample in kept.of_epochs:
+        np.testing.assert_allclose(sample.values["loss"], squared.mean(), rtol=1e-5)
+    assert [(sample.step, sample.epoch) for sample in kept.of_epochs] == [(7, 1), (14, 2)]
+
+
+def check_rows_and_tokens_are_those_that_count() -> None:
+    """A rank's row that pads counts nowhere."""
+    size, length = hvd.size(), 5
+    rows = size * BATCH * 2 + 1
+    ids = np.arange(rows * length).reshape(rows, length) % 7
+    x, y = ids.astype("int32"), ids[:, :1].astype("float32")
+    keras.utils.set_random_seed(hvd.rank())
+    layers = [keras.layers.Embedding(7, 4), keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((length,), dtype="int32"), *layers])
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam()), "mse")
+    kept = monitored(model, hvd.shard((x, y), BATCH, shuffle=False), every=1)
+    counted = [
+        round(sum(r.values.get("rows_per_second", 0) * r.values["step_seconds"] for r in s.ranks))
+        for s in kept.of_steps
+    ]
+    assert counted == [size * BATCH, 1]
+    first = kept.of_steps[0].values
+    np.testing.assert_allclose(first["tokens_per_second"], length * first["rows_per_second"])
+    of_ranks = [rank.values["rows_per_second"] for rank in kept.of_steps[0].ranks]
+    np.testing.assert_allclose(first["rows_per_second"], sum(of_ranks))
+    assert [rank.rank for rank in kept.of_steps[0].ranks] == list(range(size))
+
+
+def _bytes(exchange: Any) -> tuple[float, float]:
+    """Those of a step, and of the collectives of the optimizer among them."""
+    model = _compiled(hvd.DistributedOptimizer(keras.optimizers.SGD(), exchange=exchange))
+    x, y = data(hvd.size() * BATCH * 8)
+    # The check after the first update is in the first sample.
+    sample = monitored(model, hvd.shard((x, y), BATCH), every=3).of_steps[1]
+    own = [size for name, size in sample.sent.items() if "bucket" in name.lower()]
+    np.testing.assert_allclose(sum(sample.sent.values()), sample.values["sent_bytes"])
+    return sample.values["sent_bytes"], sum(own)
+
+
+def check_bytes_are_those_of_the_gradients() -> None:
+    weights = mlp(0).count_params()
+    total, of_buckets = _bytes(AllReduce())
+    assert of_buckets == 4 * weights
+    assert 4 * weights < total < 4 * weights + 500  # the row of the sample before, too
+
+
+@long
+def check_bytes_of_methods_are_those_that_they_tell() -> None:
+    variables = mlp(0).trainable_variables
+    weights = mlp(0).count_params()
+    assert _bytes(AllReduce(compression=hvd.Compression.bf16))[1] == 2 * weights
+    for exchange in (PowerSGD(2), TopK(0.1), Sharded()):
+        told = exchange.traffic(variables, 10)
+        expected = told.given
+        assert abs(_bytes(exchange)[0] - expected) < 0.2 * expected + 500
+
+
+def _norms(optimizer: Any, build: Callable[[], keras.Model] = lambda: mlp(0)) -> list[float]:
+    model = build()
+    x, y = data(hvd.size() * BATCH * 4)
+    model.compile(optimizer, "mse")
+    kept = monitored(model, hvd.shard((x, y), BATCH, shuffle=False), every=1)
+    return [sample.values["gradient_norm"] for sample in kept.of_steps]
+
+
+def _expected_norms(optimizer: Any) -> list[float]:
+    """Of one process with the rows of all ranks."""
+    model, found = mlp(0), []
+    x, y = data(hvd.size() * BATCH * 4)
+    rows = hvd.size() * BATCH
+    for i in range(4):
+        own = slice(i * rows, (i + 1) * rows)
+        with tf.GradientTape() as tape:
+            loss = keras.losses.MeanSquaredError()(y[own], model(x[own], training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        found.append(float(tf.linalg.global_norm(gradients)))
+        optimizer.apply(gradients, model.trainable_variables)
+    return found[1:]
+
+
+def check_norms_are_those_of_the_global_batch_before_clipping() -> None:
+    """Of whole gradients, and of shards of them."""
+    plain = lambda: keras.optimizers.Adam(0.05, global_clipnorm=0.1)  # noqa: E731
+    expected = _expected_norms(plain())
+    for exchange in (None, Sharded()):
+        norms = _norms(hvd.DistributedOptimizer(plain(), exchange=exchange))
+        np.testing.assert_allclose(norms, expected, rtol=1e-4)
+
+
+@long
+def check_norms_of_rules_that_update_whole_variables() -> None:
+    expected = _expected_norms(keras.optimizers.Adafactor(0.05))
+    optimizer = hvd.DistributedOptimizer(keras.optimizers.Adafactor(0.05), exchange=Sharded())
+    np.testing.assert_allclose(_norms(optimizer), expected, rtol=1e-4)
+
+
+@long
+def check_norms_of_sparse_gradients_and_of_several_optimizers() -> None:
+    size, rows = hvd.size(), hvd.size() * BATCH
+    ids = np.random.default_rng(0).integers(0, 9, (3 * rows, 4)).astype("int32")
+    y = ids[:, :1].astype("float32")
+
+    def build() -> keras.Model:
+        keras.utils.set_random_seed(1)
+        layers = [keras.layers.Embedding(9, 3), keras.layers.Flatten(), keras.layers.Dense(1)]
+        return keras.Sequential([keras.Input((4,), dtype="int32"), *layers])
+
+    model = build()
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), "mse")
+    kept = monitored(model, hvd.shard((ids, y), BATCH, shuffle=False), every=1)
+    reference = build()
+    for step, sample in enumerate(kept.of_steps, 1):
+        own = slice(step * rows, (step + 1) * rows)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((reference(ids[own]) - y[own]) ** 2)
+        gradients = tape.gradient(loss, reference.trainable_variables)
+        dense = [tf.convert_to_tensor(g) for g in gradients]
+        norm = float(tf.linalg.global_norm(dense))
+        np.testing.assert_allclose(sample.values["gradient_norm"], norm, rtol=1e-4)
+    assert size == len(kept.jobs[0].hosts)
+
+
+def check_loss_that_is_not_a_number_is_told_as_it_is() -> None:
+    """And a norm that is none does not spoil those that come after it."""
+    per_step = hvd.size() * BATCH
+    x, y = data(per_step * 5)
+    y[4 * per_step - 1] = np.nan  # of one rank
+    optimizer = keras.optimizers.SGD(0.01)
+    model = _compiled(hvd.DistributedOptimizer(optimizer, nonfinite=hvd.nonfinite.Skip()))
+    kept = monitored(model, hvd.shard((x, y), BATCH, shuffle=False), every=1)
+    losses = [sample.values["loss"] for sample in kept.of_steps]
+    norms = [sample.values["gradient_norm"] for sample in kept.of_steps]
+    assert [math.isnan(loss) for loss in losses] == [False, False, True, True]  # as Keras's own
+    assert [math.isnan(norm) for norm in norms] == [False, False, True, False]
+
+
+def check_training_is_the_same_to_the_bit() -> None:
+    """With a monitor, without one, and after one."""
+    x, y = data(hvd.size() * BATCH * 5)
+    weights = []
+    for with_monitor in (True, False):
+        model = _compiled(hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)))
+        for _ in range(2):
+            shard = hvd.shard((x, y), BATCH, seed=1)
+            if with_monitor:
+                monitored(model, shard, every=2)
+            else:
+                start = hvd.callbacks.BroadcastGlobalVariablesCallback(0)
+                model.fit(shard, verbose=0, callbacks=[start])
+        same_on_all_ranks(model)
+        weights.append(model.get_weights())
+    for mine, plain in zip(*weights, strict=True):
+        np.testing.assert_array_equal(mine, plain)
+
+
+def check_steps_go_on_where_a_training_stopped() -> None:
+    x, y = data(hvd.size() * BATCH * 3)
+    model = _compiled(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)))
+    shard = hvd.shard((x, y), BATCH)
+    first, second = (monitored(model, shard, every=1) for _ in range(2))
+    assert first.jobs[0].resumed_at == 0
+    assert second.jobs[0].resumed_at == 3
+    assert [sample.step for sample in second.of_steps] == [5, 6]
+    told = second.jobs[0].parameters
+    assert told["optimizer"] == "SGD"
+    assert told["parameters"] == model.count_params()
+    assert told["ranks"] == hvd.size()

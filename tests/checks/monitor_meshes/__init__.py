@@ -1,0 +1,3 @@
+"""A monitored model of which each rank holds a shard, or a stage."""
+
+MODULES = ("trained",)
