@@ -88,14 +88,15 @@ def test_terminal_prints_a_line_for_each_sample(capsys: pytest.CaptureFixture[st
     assert lines[2] == "epoch 1: loss 0.25, val_loss 0.75"
 
 
-def test_terminal_takes_the_line_of_a_progress_bar() -> None:
-    ours, theirs = os.openpty()
-    with open(theirs, "w") as file:
-        file.write("12/100 ---- 1s")
-        hvd.monitoring.Terminal(file).log(epoch_sample(10))
-        printed = os.read(ours, 1000).decode()
-    os.close(ours)
-    assert printed == "12/100 ---- 1s\r\x1b[2Kepoch 1: loss 0.25, val_loss 0.75\r\n"
+def test_terminal_takes_the_line_of_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose in (1, "auto", 0, 2):
+        terminal = hvd.monitoring.Terminal()
+        terminal.begin(Job(1, ["one"], {"verbose": verbose}))
+        sys.stdout.write("12/100 ---- 1s")
+        terminal.log(epoch_sample(10))
+        line = "epoch 1: loss 0.25, val_loss 0.75\n"
+        fresh = "\r\x1b[2K" if verbose in (1, "auto") else ""
+        assert capsys.readouterr().out == f"12/100 ---- 1s{fresh}{line}"
 
 
 def test_json_lines_are_json_and_come_back(tmp_path: Path) -> None:
