@@ -219,7 +219,12 @@ def test_mlflow_says_that_a_training_failed(mlflow_server: tuple[str, int]) -> N
     assert only_run(mlflow_server[0], "failed").info.status == "FAILED"
 
 
-def test_mlflow_goes_away_and_comes_back(mlflow_server: tuple[str, int]) -> None:
+def test_mlflow_goes_away_and_comes_back(
+    mlflow_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hvdkit.monitoring.sinks import mlflow_run
+
+    monkeypatch.setattr(mlflow_run, "_ANSWER_SECONDS", 0.5)
     uri, process = mlflow_server
     sinks = Sinks([hvd.monitoring.MLflow(uri, experiment="away")])
     sinks.begin(JOB)

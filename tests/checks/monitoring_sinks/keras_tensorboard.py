@@ -18,12 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import hvdkit as hvd
 
 TensorBoard = keras.callbacks.TensorBoard
+PARTS = ["train", "validation"]
 
 
 def sharded(seed: int = 5) -> hvd.ShardedData:
     """Rows of which each rank gets its own."""
-    rows = tf.data.Dataset.from_tensor_slices(data(32, seed=seed)).batch(4 * hvd.size())
-    return hvd.shard(rows, 4 * hvd.size())
+    return hvd.shard(data(32, seed=seed), batch_size=4)
 
 
 def fit(*callbacks: Any, model: keras.Model | None = None) -> dict[str, list[float]]:
@@ -58,45 +58,37 @@ def end(folder: Path) -> None:
     hvd.barrier()
 
 
-def check_one_folder_has_the_values_of_all_ranks_once() -> None:
+@keras.saving.register_keras_serializable("checks")
+def seen(inputs: Any) -> Any:
+    """The functions of a rank that writes hold this, and those of the others don't."""
+    tf.summary.scalar("seen", tf.reduce_mean(inputs))
+    return inputs
+
+
+def check_one_folder_is_written_once_and_those_of_each_rank_stay() -> None:
     folder = shared_folder()
+    model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Lambda(seen), *mlp(0).layers])
+    callbacks = [
+        TensorBoard(str(folder / "all"), histogram_freq=1, write_images=True, update_freq="batch"),
+        TensorBoard(str(folder / f"rank{hvd.rank()}")),
+    ]
     with heard() as texts:
-        history = fit(TensorBoard(str(folder), histogram_freq=1, write_images=True))
+        history = fit(*callbacks, model=model)
     assert texts == []
-    assert files_in(folder) == ["train", "validation"]
-    np.testing.assert_allclose(values(folder / "train", "epoch_loss"), history["loss"])
-    val = history["val_loss"]
-    np.testing.assert_allclose(values(folder / "validation", "epoch_loss"), val)
-    vs = "evaluation_loss_vs_iterations"
-    np.testing.assert_allclose(values(folder / "validation", vs), val)
-    end(folder)
-
-
-def check_a_folder_for_each_rank_stays() -> None:
-    folder = shared_folder()
-    history = fit(TensorBoard(str(folder / str(hvd.rank()))))
-    assert files_in(folder) == sorted(
-        f"{rank}/{part}" for rank in range(hvd.size()) for part in ("train", "validation")
-    )
-    own = values(folder / str(hvd.rank()) / "train", "epoch_loss")
-    np.testing.assert_allclose(own, history["loss"])
-    end(folder)
-
-
-def check_each_batch_is_written_once() -> None:
-    """The functions of rank 0 then hold summaries, and those of the others don't."""
-    folder = shared_folder()
-
-    @keras.saving.register_keras_serializable("checks")
-    def seen(inputs: Any) -> Any:
-        tf.summary.scalar("seen", tf.reduce_mean(inputs))
-        return inputs
-
-    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Lambda(seen), *mlp(0).layers])
-    fit(TensorBoard(str(folder), update_freq="batch"), model=model)
-    assert files_in(folder) == ["train", "validation"]
-    steps = 2 * 32 // (4 * hvd.size()) + 2 * (32 % (4 * hvd.size()) > 0)
-    assert len(values(folder / "train", "batch_loss")) == steps
+    names = ["all", *(f"rank{rank}" for rank in range(hvd.size()))]
+    assert files_in(folder) == [f"{name}/{part}" for name in names for part in PARTS]
+    for name in ("all", f"rank{hvd.rank()}"):  # the figures of all ranks, in each of them
+        train, validation = (folder / name / part for part in PARTS)
+        np.testing.assert_allclose(values(train, "epoch_loss"), history["loss"])
+        np.testing.assert_allclose(values(validation, "epoch_loss"), history["val_loss"])
+        of_steps = values(validation, "evaluation_loss_vs_iterations")
+        np.testing.assert_allclose(of_steps, history["val_loss"])
+    events = EventAccumulator(str(folder / "all/train"), {"tensors": 0}).Reload()  # all of them
+    # Keras's second callback writes its batches with the writer of the first one, too.
+    steps = {each.step for each in events.Tensors("batch_loss")}
+    assert steps == set(range(1, int(model.optimizer.iterations) + 1)), steps
+    tags = events.Tags()["tensors"]
+    assert any(tag.endswith("seen") for tag in tags), tags
     end(folder)
 
 
@@ -106,7 +98,7 @@ def check_profiles_and_embeddings_are_written_once() -> None:
     fit(TensorBoard(str(folder / "profile"), profile_batch=(2, 3)))
     assert len(list(folder.rglob("*.xplane.pb"))) == 1
     fit(TensorBoard(str(folder / "embeddings"), embeddings_freq=1))
-    assert files_in(folder / "embeddings") == ["train", "validation"]
+    assert files_in(folder / "embeddings") == PARTS
     assert len(list(folder.rglob("keras_embedding*"))) == 2
     end(folder)
 
@@ -130,13 +122,13 @@ def check_ranks_with_shards_of_one_model_write_once() -> None:
     hvd.set_mesh(hvd.Mesh(tensor=hvd.size()))
     keras.utils.set_random_seed(3)
     parallel = hvd.parallel.ColumnParallelDense(2 * hvd.size())
-    model = keras.Sequential([keras.layers.Input((4,)), parallel, hvd.parallel.RowParallelDense(1)])
+    model = keras.Sequential([keras.layers.Input((6,)), parallel, hvd.parallel.RowParallelDense(2)])
     history = fit(
         TensorBoard(str(folder), histogram_freq=1, embeddings_freq=1),
         keras.callbacks.CSVLogger(str(folder / "log.csv"), append=True),
         model=model,
     )
-    assert files_in(folder) == ["train", "validation"]
+    assert files_in(folder) == PARTS
     np.testing.assert_allclose(values(folder / "train", "epoch_loss"), history["loss"])
     assert len(list(folder.rglob("keras_embedding*"))) == 2
     lines = (folder / "log.csv").read_text().splitlines()
