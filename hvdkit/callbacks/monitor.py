@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import tempfile
 import time
@@ -25,6 +24,7 @@ from hvdkit.metrics.noted_steps import inputs_seen
 from hvdkit.metrics.windows import MeanWindows
 from hvdkit.monitoring.alarms.base import Lookout
 from hvdkit.monitoring.alarms.defaults import default_alarms
+from hvdkit.monitoring.alarms.lookouts import Lookouts
 from hvdkit.monitoring.figures import job_figures, means_of, rank_figures
 from hvdkit.monitoring.machine import Machine
 from hvdkit.monitoring.sample import Alarm, Sample
@@ -94,8 +94,7 @@ class Monitor(LogsOfAllRanks):
         self.every = every
         self.sample: Sample | None = None
         self._sinks = Sinks([Terminal()] if sinks is None else sinks)
-        self._alarms = list(default_alarms() if alarms is None else alarms)
-        self._on_alarm = on_alarm
+        self._lookouts = Lookouts(default_alarms() if alarms is None else alarms, on_alarm)
         self._peak_flops = peak_flops
         self._ranks: MonitoredRanks | None = None
 
@@ -113,7 +112,7 @@ class Monitor(LogsOfAllRanks):
             reads_host=self._ranks.first_on_host,
             peak_flops=self._peak_flops,
         )
-        self._lookouts = copy.deepcopy(self._alarms)
+        self._said_unknown = False
         self._means = MeanWindows(self.model)
         self._reader = Reader(step_times)
         self._window: Window | None = None
@@ -127,25 +126,25 @@ class Monitor(LogsOfAllRanks):
         self._last_done: float | None = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note when it begins."""
+        """Get ready for the first one; ask for the norm of the last of a sample."""
         if self._step < 0:  # other callbacks have restored what they had to
             self._begin(_updates(self._optimizer))
         if self._window is not None:
             ends = self._window.steps + self.model.steps_per_execution >= self.every
             self._reader.wants_norm(ends)
-        self._begun = time.time()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count it, and make a sample if it is time."""
-        done, moments = time.time(), self._reader.read()
+        begun, done = step_times.begun, step_times.done
+        moments = self._reader.read(until=done)
         steps = batch - self._last_batch
         self._last_batch = batch
         self._step += steps
         if self._window is None:  # the first one was traced
             self._new_window(moments)
         else:
-            last = self._begun if self._last_done is None else self._last_done
-            self._window.add(steps, moments, last, self._begun, done)
+            last = begun if self._last_done is None else self._last_done
+            self._window.add(steps, moments, last, begun, done)
             if self._window.steps >= self.every:
                 self._make_sample(self._window)
                 self._new_window(moments)
@@ -153,6 +152,9 @@ class Monitor(LogsOfAllRanks):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Give the logs of all ranks to the sinks; other callbacks get theirs as they are."""
+        if self._step >= 0 and self.model.steps_per_execution > 1 and self._optimizer is not None:
+            # Of a last call with fewer steps, Keras says that it made all of them.
+            self._step = _updates(self._optimizer)
         of_all = self._over_ranks(dict(logs or {})) if self._in_fit else dict(logs or {})
         values = {name: float(value) for name, value in of_all.items() if _is_number(value)}
         if self._ranks is not None and self._ranks.speaks and self._step >= 0:
@@ -173,6 +175,7 @@ class Monitor(LogsOfAllRanks):
             self._reader.wants_norm(False)
         if self._ranks is not None and self._ranks.speaks and self._step >= 0:
             self._sinks.end()
+            self._lookouts.end()
         self._ranks = None
 
     def _begin(self, before: int) -> None:
@@ -181,6 +184,7 @@ class Monitor(LogsOfAllRanks):
         self._step = before
         problem = None
         if self._ranks.speaks:
+            self._lookouts.begin()
             try:
                 self._sinks.begin(job_of(self.model, self._ranks, self.params, before))
             except HvdkitError as error:
@@ -208,16 +212,15 @@ class Monitor(LogsOfAllRanks):
         self.sample = sample
         if self._ranks.speaks:
             self._sinks.log(sample)
-            for lookout in self._lookouts:
-                self._sound(lookout.look(sample))
+            for alarm in self._lookouts.look(sample):
+                self._sinks.alarm(alarm)
+            self._say_unknown()
 
-    def _sound(self, alarm: Alarm | None) -> None:
-        if alarm is None:
-            return
-        logger.warning("hvdkit: %s", alarm.text)
-        self._sinks.alarm(alarm)
-        if self._on_alarm is not None:
-            self._on_alarm(alarm)
+    def _say_unknown(self) -> None:
+        """Once: why the model's operations are not told, though the devices' peak is known."""
+        if self._machine.unknown_flops and not self._said_unknown:
+            self._said_unknown = True
+            logger.warning("hvdkit: model FLOPs are left out: %s.", self._machine.unknown_flops)
 
     def _hand_over_model(self) -> None:
         """Save the model for the sinks that take it; all ranks, as some may hold shards of it."""

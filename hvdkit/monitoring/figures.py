@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 # How the ranks' figures become the job's.
-_TOGETHER = {
+_TOGETHER: Mapping[str, Callable[[Sequence[float]], float]] = {
     "rows_per_second": sum,
     "tokens_per_second": sum,
     "step_seconds": _mean,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hvdkit.monitoring.readings.flops import model_flops
+from hvdkit.monitoring.readings.flops import ModelFlops, model_flops
 from hvdkit.monitoring.readings.memory import device_memory, host_memory
 from hvdkit.monitoring.readings.peaks import peak_flops_of_rank
 from hvdkit.monitoring.readings.power import power_of_rank
@@ -37,16 +37,21 @@ class Machine:
         self._inputs = inputs
         self._power = power_of_rank(reads_host=reads_host)
         self._peak = peak_flops or peak_flops_of_rank(model.compute_dtype)
-        self._flops_of_row: float | None = None
+        self._flops: ModelFlops | None = None
 
     def begin(self) -> None:
         """Count from here on."""
-        if self._peak is not None and self._flops_of_row is None:
+        if self._peak is not None and self._flops is None:
             inputs = self._inputs()
-            if inputs is not None:
-                self._flops_of_row = model_flops(self._model, inputs).per_row
+            unknown = ModelFlops(unknown="its inputs are not known")
+            self._flops = unknown if inputs is None else model_flops(self._model, inputs)
         if self._power is not None:
             self._power.read()
+
+    @property
+    def unknown_flops(self) -> str:
+        """Why the operations of the model are not known, though the peak is; "" where they are."""
+        return "" if self._flops is None else self._flops.unknown
 
     def readings(self, rows: float, seconds: float) -> dict[Column, float]:
         """What is known of the steps since `begin`.
@@ -55,6 +60,7 @@ class Machine:
             rows: how many rows this rank has trained on.
             seconds: how long its steps took.
         """
+        of_row = None if self._flops is None else self._flops.per_row
         host, device = host_memory(), device_memory()
         drawn = None if self._power is None else self._power.read()
         found = {
@@ -64,7 +70,7 @@ class Machine:
             Column.DEVICE_MEMORY_PEAK: None if device is None else device.peak,
             # The power of the time since then, which may hold a validation, too.
             Column.JOULES: None if drawn is None else drawn.watts * seconds,
-            Column.FLOPS: None if self._flops_of_row is None else self._flops_of_row * rows,
+            Column.FLOPS: None if of_row is None else of_row * rows,
             Column.PEAK_FLOPS: self._peak,
         }
         return {column: float(value) for column, value in found.items() if value is not None}

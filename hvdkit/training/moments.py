@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
+from typing import Any
+
+import keras
 
 from hvdkit.metrics.noted_steps import notes_moments
 from hvdkit.training.features import Call, Feature
@@ -23,8 +27,12 @@ class NotedMoments(Feature):
     def before(self, call: Call) -> None:
         """See whether anybody measures."""
         self._measured = any(getattr(c, "measures_steps", False) for c in call.callbacks)
-        if self._measured and not notes_moments(call.model):
+        if not self._measured:
+            return
+        if not notes_moments(call.model):
             call.model.train_function = None
+        call.add_callback(_Done(), first=True)
+        call.add_callback(_Begun())
 
     @contextlib.contextmanager
     def around(self, call: Call) -> Iterator[None]:
@@ -36,3 +44,19 @@ class NotedMoments(Feature):
             for callback in call.callbacks if self._measured else ():
                 if getattr(callback, "measures_steps", False):
                     callback.end_measuring()
+
+
+class _Begun(keras.callbacks.Callback):
+    """Notes when a step begins, after all other callbacks."""
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note it."""
+        step_times.begun = time.time()
+
+
+class _Done(keras.callbacks.Callback):
+    """Notes when a step is done, before all other callbacks."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note it."""
+        step_times.done = time.time()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import math
 import time
 from collections import deque
@@ -59,11 +60,17 @@ class Reader:
         self._times = times
         self._spans = times.spans_so_far
 
-    def read(self) -> Moments:
-        """What has been noted so far; the next call gets the spans from here on."""
+    def read(self, until: float = math.inf) -> Moments:
+        """What has been noted so far.
+
+        Args:
+            until: the next call gets the spans that have begun after this.
+        """
         moments = self._times.moments(self._spans)
-        self._spans = self._times.spans_so_far
-        return moments
+        late = sum(span.begun >= until for span in moments.spans)
+        self._spans = self._times.spans_so_far - late
+        spans = moments.spans[: len(moments.spans) - late]
+        return dataclasses.replace(moments, spans=spans)
 
     def wants_norm(self, wanted: bool) -> None:
         """Say whether the next steps compute the norm of their gradients."""
@@ -76,6 +83,8 @@ class StepTimes:
     Attributes:
         on: whether functions that are traced now note moments.
         spans_so_far: how many collectives outside of graphs have been noted.
+        begun: when Keras called the training function last, in seconds since 1970.
+        done: when that call was done.
     """
 
     def __init__(self) -> None:
@@ -87,6 +96,7 @@ class StepTimes:
         self._eager = np.zeros((_FIRST, COLUMNS))
         self._spans: deque[Span] = deque(maxlen=_SPANS)
         self.spans_so_far = 0
+        self.begun = self.done = 0.0
         self._for_norm: set[int] = set()
         self._sent: dict[str, float] = {}
 

@@ -64,11 +64,7 @@ class FullDisk:
         self._looked = -math.inf
 
     def look(self, sample: Sample) -> Alarm | None:
-        """Look at the disks.
-
-        Raises:
-            OSError: a path can't be looked at.
-        """
+        """Look at the disks; one that can't be looked at is told of, too."""
         if 0 <= sample.time - self._looked < _SECONDS_BETWEEN_LOOKS:
             return None
         self._looked = sample.time
@@ -86,15 +82,23 @@ class _Disk:
 
     def __init__(self, path: Path, within: float) -> None:
         self.path = path
+        self._folder: Path | None = None
         self._within, self._remembered = within, within / _TIMES_AGAIN
         self._looks: deque[tuple[float, int]] = deque()
         self._filling = Lasting(1, 1, well=_WELL)
 
     def look(self, sample: Sample, least: float) -> str | None:
         """What is to be said of it."""
-        free = shutil.disk_usage(_existing(self.path)).free
-        if self._looks and self._looks[-1][0] > sample.time:  # somebody has set the clock
+        try:
+            folder = _existing(self.path)
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            is_new = self._filling.begins(sample, True)
+            return f"can't be looked at: {error}." if is_new else None
+        set_back = bool(self._looks) and self._looks[-1][0] > sample.time
+        if set_back or folder != self._folder:  # what has been made may lie on another disk
             self._looks.clear()
+        self._folder = folder
         self._looks.append((sample.time, free))
         while len(self._looks) > 2 and self._looks[1][0] <= sample.time - self._remembered:
             self._looks.popleft()

@@ -16,7 +16,7 @@ from hvdkit.monitoring.sample import Alarm, RankSample, Sample
 
 _WAITING = "waiting_for_ranks_seconds"
 # A spread of normally distributed numbers is 1.4826 times their median absolute deviation.
-_SPREADS = 3 * 1.4826
+_SPREADS = 2 * 1.4826
 # Where a step's time may go, and what to do about it.
 _CAUSES = {
     "compute_seconds": "computes for {} a step longer: see what else runs on its host, and whether "
@@ -31,7 +31,7 @@ class Straggler:
 
     A rank waits in collectives until the slowest has come, so the slowest waits least. A rank is
     late in a sample if it waits less than the others by more than `share` of a step (the step
-    would be so much shorter without it), and by more than three spreads of the others, by median
+    would be so much shorter without it), and by more than two spreads of the others, by median
     and median absolute deviation of their waiting times. With two ranks the other's waiting time
     has no spread, so that the share alone decides. It is told of when it was late in `samples` of
     the last `of` samples.

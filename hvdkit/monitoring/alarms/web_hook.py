@@ -30,8 +30,8 @@ class WebHook:
     """Posts alarms to a web address, each as a JSON object, from a thread of its own.
 
     The object has the fields of `hvd.monitoring.Alarm`: "kind", "text", "step", "rank", "host". A
-    service that wants another one takes it from a function: `hook` of `hvd.callbacks.Monitor` is
-    any callable that takes an alarm.
+    service that wants another one takes it from a function: `on_alarm` of `hvd.callbacks.Monitor`
+    is any callable that takes an alarm.
 
     Certificates of https are verified; proxies are those of the environment (`https_proxy`,
     `no_proxy`). An answer that leads elsewhere is not followed. What can't be delivered is said
@@ -49,7 +49,7 @@ class WebHook:
 
     Example:
         >>> hook = hvd.monitoring.WebHook("https://alarms.example.org/jobs")
-        >>> hvd.callbacks.Monitor(hook=hook)
+        >>> hvd.callbacks.Monitor(on_alarm=hook)
     """
 
     def __init__(

@@ -134,6 +134,28 @@ def check_ranks_that_train_alone_are_told_by_the_first() -> None:
     assert all(len(sample.ranks) == 1 for sample in kept.of_steps)
 
 
+def check_lookouts_and_hooks_that_fail_are_said_once() -> None:
+    class Blind:
+        def look(self, sample: Sample) -> Alarm | None:
+            raise KeyError("no such figure")
+
+    class Sees:
+        def look(self, sample: Sample) -> Alarm | None:
+            return Alarm("loss", "look.", sample.step)
+
+    def refuse(alarm: Alarm) -> None:
+        raise OSError("away")
+
+    kept = Kept()
+    monitor = hvd.callbacks.Monitor(1, [kept], alarms=[Blind(), Sees()], on_alarm=refuse)
+    with heard() as texts:
+        _model().fit(_rows(), verbose=0, callbacks=[monitor])
+    if hvd.rank() == 0:
+        assert sum("Blind looks no more: KeyError" in text for text in texts) == 1, texts
+        assert sum("refuse gets no more alarms: OSError: away" in text for text in texts) == 1
+        assert len(kept.alarms) == 3
+
+
 def check_ranks_with_unequal_steps_end_with_the_error_about_them() -> None:
     """One has joined: Horovod answers for it with zeros."""
     if hvd.size() == 1:

@@ -1,0 +1,76 @@
+"""Several lookouts as one, of which none can stop the training."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from hvdkit.monitoring.alarms.base import Lookout
+from hvdkit.monitoring.sample import Alarm, Sample
+
+_logger = logging.getLogger("hvdkit")
+
+
+class Lookouts:
+    """Looks at samples, prints alarms, and hands them on.
+
+    A lookout, or what alarms are handed to, that fails is named once, and left out until the next
+    `fit`.
+
+    Args:
+        lookouts: what looks; each `fit` begins with copies of them.
+        hand_to: called with each alarm; its `end`, if it has one, is called at the end of a `fit`.
+    """
+
+    def __init__(
+        self, lookouts: Sequence[Lookout], hand_to: Callable[[Alarm], object] | None
+    ) -> None:
+        self._given, self._given_hand_to = list(lookouts), hand_to
+        self._lookouts: list[Lookout] = []
+        self._hand_to: Callable[[Alarm], object] | None = None
+
+    def begin(self) -> None:
+        """A `fit` begins."""
+        self._lookouts = copy.deepcopy(self._given)
+        self._hand_to = self._given_hand_to
+
+    def look(self, sample: Sample) -> Iterator[Alarm]:
+        """The alarms of a sample, which have been printed and handed on."""
+        for lookout in list(self._lookouts):
+            try:
+                alarm = lookout.look(sample)
+            except Exception as error:
+                self._lookouts.remove(lookout)
+                _say(lookout, "looks no more", error)
+                continue
+            if alarm is not None:
+                _logger.warning("hvdkit: %s", alarm.text)
+                self._hand_on(alarm)
+                yield alarm
+
+    def end(self) -> None:
+        """The `fit` has ended."""
+        ends = getattr(self._hand_to, "end", None)
+        if callable(ends):
+            ends()
+
+    def _hand_on(self, alarm: Alarm) -> None:
+        if self._hand_to is None:
+            return
+        try:
+            self._hand_to(alarm)
+        except Exception as error:
+            _say(self._hand_to, "gets no more alarms", error)
+            self._hand_to = None
+
+
+def _say(what: object, so: str, error: Exception) -> None:
+    name = getattr(what, "__name__", type(what).__name__)
+    _logger.warning(
+        "hvdkit: %s %s: %s: %s. The training goes on without it.",
+        name,
+        so,
+        type(error).__name__,
+        str(error).strip().rstrip("."),
+    )
