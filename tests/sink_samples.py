@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from typing import Any
 
 from hvdkit.monitoring.sample import Alarm, Job, RankSample, Sample
+from hvdkit.monitoring.sinks.all_sinks import Sinks
 
 JOB = Job(
     2, ["one", "two"], {"optimizer": "Adam", "learning_rate": 0.5, "epochs": 3, "model": "a|b"}
@@ -22,10 +25,10 @@ def sample(step: int, loss: float = 0.5, ranks: int = 2, at: float = NOW) -> Sam
         steps=10,
         time=at,
         values={**values, **_split(0), "model_flops_share": 0.25, "joules_per_step": 2.0},
-        ranks=[
+        ranks=tuple(
             RankSample(rank, "one" if rank == 0 else "two", {"watts": 45.0, **_split(rank)})
             for rank in range(ranks)
-        ],
+        ),
         sent={"sum 'dense/kernel'": 4096.0},
     )
 
@@ -46,3 +49,40 @@ def _split(rank: int) -> dict[str, float]:
         "host_memory_bytes": 3.0 * 2**30,
         "sent_bytes": 4096.0,
     }
+
+
+class Kept:
+    """A sink that keeps what it gets, and fails if it is told to."""
+
+    def __init__(self, failing: str = "", error: Exception | None = None) -> None:
+        self.got: list[Any] = []
+        self.failing = failing
+        self.error = error or OSError(28, "No space left on device")
+
+    def begin(self, job: Job) -> None:
+        self._take("begin", job)
+
+    def log(self, sample: Sample) -> None:
+        self._take("log", sample)
+
+    def alarm(self, alarm: Alarm) -> None:
+        self._take("alarm", alarm)
+
+    def end(self) -> None:
+        self._take("end", None)
+
+    def _take(self, method: str, what: Any) -> None:
+        if method == self.failing:
+            raise self.error
+        self.got.append(method if what is None else what)
+
+
+def run(*sinks: Any, samples: int = 2) -> None:
+    """A `fit` with these sinks."""
+    together = Sinks(sinks)
+    together.begin(JOB)
+    for number in range(1, samples + 1):
+        together.log(sample(10 * number, loss=[0.5, math.nan][number % 2]))
+    together.alarm(ALARM)
+    together.log(epoch_sample(10 * samples))
+    together.end()

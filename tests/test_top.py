@@ -39,13 +39,13 @@ def written(folder: Path, *, ends: bool = True) -> Path:
     return folder
 
 
-def shown(folder: Path, now: float | None = None, height: int | None = None) -> str:
+def shown(folder: Path, now: float = NOW, height: int | None = None) -> str:
     """What a terminal shows of it."""
     seen = Seen()
     seen.take(LineReader(folder).new_lines())
     console = Console(width=130, color_system=None)
     with console.capture() as capture:
-        console.print(picture(seen, time.time() if now is None else now, height))
+        console.print(picture(seen, now, height))
     return capture.get()
 
 
@@ -80,11 +80,11 @@ def test_says_what_there_is_none_of(tmp_path: Path) -> None:
 
 
 def test_a_job_that_runs_ends_or_is_silent(tmp_path: Path) -> None:
-    assert "ended at" in shown(written(tmp_path / "ended"), now=time.time() + 1000)
+    assert "ended at" in shown(written(tmp_path / "ended"), now=NOW + 1000)
     folder = written(tmp_path / "running", ends=False)
     assert "2 hosts: runs" in shown(folder)
-    assert "2 hosts: no news for 40 s" in shown(folder, now=time.time() + 40)
-    assert "2 hosts: no news for 10 min" in shown(folder, now=time.time() + 600)
+    assert "2 hosts: no news for 40 s" in shown(folder, now=NOW + 40)
+    assert "2 hosts: no news for 10 min" in shown(folder, now=NOW + 600)
 
 
 def test_slow_steps_are_no_silence(tmp_path: Path) -> None:

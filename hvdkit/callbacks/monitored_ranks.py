@@ -88,6 +88,7 @@ def job_of(model: Any, ranks: MonitoredRanks, params: Mapping[str, Any], before:
         "ranks": len(ranks.numbers),
         "epochs": params.get("epochs"),
         "steps_per_epoch": params.get("steps"),
+        "verbose": params.get("verbose"),
     }
     if optimizer is not None:
         plain = leaves(optimizer)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,9 @@ _WRITES = {
     keras.callbacks.TensorBoard: "log_dir",
     keras.callbacks.BackupAndRestore: "backup_dir",
 }
+# A model that is divided over ranks is written by all of them together; these write no model, but
+# for the weights that a TensorBoard with `embeddings_freq` saves.
+_WRITES_NO_MODEL = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
 _DECIDES = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
 
 
@@ -39,6 +43,20 @@ class _SameLogs(LogsOfAllRanks):
     """Before callbacks that would decide otherwise on each rank."""
 
     only_if_different = True
+
+
+class _SavesAlong(keras.callbacks.Callback):
+    """In the place of a TensorBoard whose weights all ranks of a divided model have to save."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self._every = every
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take part."""
+        if epoch % self._every == 0:
+            with tempfile.TemporaryDirectory() as folder:
+                self.model.save_weights(os.path.join(folder, "thrown_away.weights.h5"))
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,9 @@ class AgreedCallbacks(Feature):
         process_set = ranks_of_optimizer(optimizer) if several_ranks() else None
         if process_set is None or not topology.in_process_set(process_set):
             return
+        mesh = mesh_of(optimizer)
+        if mesh is not None and mesh.is_model_parallel:
+            _write_once_beside_shards(call)
         if topology.process_set_size(process_set) == 1:
             return
         own = _own(call)
@@ -89,8 +110,7 @@ class AgreedCallbacks(Feature):
         require_same_devices({rank: own.devices for rank, own in everyone.items()})
         _require_together(everyone)
         _require_own_caches(everyone)
-        mesh = mesh_of(optimizer)
-        if mesh is None or not mesh.is_model_parallel:  # else they write one file together
+        if mesh is None or not mesh.is_model_parallel:
             _write_once(call, everyone)
         data, validation = call.arguments["x"], call.arguments["validation_data"]
         sharded = isinstance(data, ShardedData) and (
@@ -152,6 +172,27 @@ def _write_once(call: Call, everyone: dict[int, _Own]) -> None:
                 ),
             )
     if len(kept) < len(given):
+        call.callbacks = kept
+
+
+def _write_once_beside_shards(call: Call) -> None:
+    """Leave out what another rank writes already, of what writes no model."""
+    own = {
+        id(callback): file
+        for callback in call.callbacks
+        if isinstance(callback, _WRITES_NO_MODEL) and is_of_keras(type(callback))
+        if (file := _file_of(callback))
+    }
+    reports = allgather_object(list(own.values()), name="hvdkit.callbacks_that_write")
+    kept = []
+    for callback in call.callbacks:
+        file = own.get(id(callback))
+        writers = [rank for rank, files in enumerate(reports) if file in files]
+        if len(writers) < 2 or topology.rank() == writers[0]:
+            kept.append(callback)
+        elif every := getattr(callback, "embeddings_freq", 0):
+            kept.append(_SavesAlong(every))
+    if kept != call.callbacks:
         call.callbacks = kept
 
 

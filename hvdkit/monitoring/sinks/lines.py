@@ -124,6 +124,8 @@ def read_lines(folder: str | Path) -> Iterator[Job | Sample | Alarm]:
 
 def _plain(value: Any) -> Any:
     """A value of what JSON has."""
+    if type(value) is float:  # most are, and a large job has very many
+        return value if math.isfinite(value) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = (each.name for each in dataclasses.fields(value))
         return {name: _plain(getattr(value, name)) for name in names}
@@ -146,10 +148,10 @@ def _event(fields: Mapping[str, Any]) -> Event | None:
         hosts, parameters = list(fields["hosts"]), dict(fields["parameters"])
         return Job(fields["ranks"], hosts, parameters, fields["resumed_at"])
     if kind == "sample":
-        ranks = [
+        ranks = tuple(
             RankSample(each["rank"], each["host"], _figures(each["values"]))
             for each in fields["ranks"]
-        ]
+        )
         return Sample(
             step=fields["step"],
             epoch=fields["epoch"],

@@ -40,7 +40,8 @@ class MLflow:
 
     Raises:
         InstallationError: MLflow is missing.
-        HvdkitError: on every rank, before the first step: a store on this machine can't be used.
+        HvdkitError: on every rank, before the first step: MLflow knows no such URI, or can't use
+            the store on this machine.
 
     Example:
         >>> server = hvd.monitoring.MLflow("http://mlflow:5000", experiment="digits", model=True)
@@ -70,18 +71,18 @@ class MLflow:
 
     def begin(self, job: Job) -> None:
         """Make the run."""
-        from hvdkit.monitoring.sinks.mlflow_run import MLflowRun, tracking_uri
+        from hvdkit.monitoring.sinks.mlflow_run import MLflowRun, tracking_uri, without_password
 
         uri = tracking_uri(self._uri)
         self._before = sys.exception()
-        self._run = MLflowRun(uri, self._experiment, self._run_name)
-        if urlsplit(uri).scheme in _ON_THIS_MACHINE:
-            try:
+        try:
+            self._run = MLflowRun(uri, self._experiment, self._run_name)
+            if urlsplit(uri).scheme in _ON_THIS_MACHINE:
                 self._run.begin(job)
-            except Exception as error:
-                raise HvdkitError(
-                    f"hvd.monitoring.MLflow can't use the store {uri}: {error}"
-                ) from error
+        except Exception as error:
+            raise HvdkitError(
+                f"hvd.monitoring.MLflow can't use {without_password(uri)}: {error}"
+            ) from error
         self._sender = Background(self._run, "MLflow")
         self._sender.begin(job)
 

@@ -30,6 +30,12 @@ def tracking_uri(given: str | None) -> str:
     return given if given is not None else str(mlflow.get_tracking_uri())
 
 
+def without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    before, at, after = uri.rpartition("@")
+    return f"{before.partition('://')[0]}://{after}" if at and "://" in before else uri
+
+
 class MLflowRun:
     """A sink that talks to MLflow, and waits for it.
 
@@ -133,8 +139,7 @@ class MLflowRun:
         """Ask the server for any answer: the client itself would try for minutes."""
         if not self._is_server:
             return
-        place = urlsplit(self._uri)  # may have a password
-        shown = f"{place.scheme}://{place.hostname}:{place.port or ''}".rstrip(":")
+        shown = without_password(self._uri)
         try:
             answer = requests.get(f"{self._uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS)
         except requests.exceptions.SSLError:

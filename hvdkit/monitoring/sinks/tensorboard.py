@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class TensorBoard:
     """Scalars for TensorBoard, over the steps of the training.
 
-    Figures of the job are under "job", those of each rank under "rank 0" and so on, what `fit` logs
-    at the end of an epoch under "epoch", the bytes of each collective under "sent bytes"; alarms
-    and what the training was started with are texts. Keras's own callback `TensorBoard` has the
-    graph, histograms and profiles; both may write below one folder.
+    Figures of the job are under "job", those of each rank, in jobs of up to 64, under "rank 0" and
+    so on, what `fit` logs at the end of an epoch under "epoch", the bytes of each collective under
+    "sent bytes"; alarms and what the training was started with are texts. Keras's own callback
+    `TensorBoard` has the graph, histograms and profiles; both may write below one folder.
 
     Needs `pip install 'hvdkit[tensorboard]'`.
 

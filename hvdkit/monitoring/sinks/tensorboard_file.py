@@ -17,6 +17,9 @@ from tensorboard.util.tensor_util import make_tensor_proto
 
 from hvdkit.monitoring.sample import Alarm, Job, Sample
 
+# Of more ranks nobody looks at a scalar each, and writing them takes longer than it may.
+_RANKS_SHOWN = 64
+
 _numbers = itertools.count()
 
 
@@ -51,7 +54,7 @@ class EventFile:
         """Write a sample."""
         group = "job" if sample.steps else "epoch"
         scalars = {f"{group}/{name}": value for name, value in sample.values.items()}
-        for rank in sample.ranks:
+        for rank in sample.ranks if len(sample.ranks) <= _RANKS_SHOWN else ():
             of_rank = f"rank {rank.rank}"
             scalars |= {f"{of_rank}/{name}": value for name, value in rank.values.items()}
         scalars |= {f"sent bytes/{name}": value for name, value in sample.sent.items()}

@@ -1,0 +1,3 @@
+"""Where figures go, from real ranks."""
+
+MODULES = ("from_ranks", "keras_tensorboard")
