@@ -35,6 +35,7 @@ from hvdkit.monitoring.window import Window, exchanged, metric_names
 from hvdkit.optimizers.composition import chains, mesh_of
 from hvdkit.state.meeting import bring_together
 from hvdkit.state.reachable import leading_optimizer
+from hvdkit.watch.activity import pause
 from hvdkit.watch.moments import Moments
 from hvdkit.watch.step_times import Reader, step_times
 
@@ -119,14 +120,14 @@ class Monitor(LogsOfAllRanks):
         self._step = -1
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Batches are counted from 0 again, and the time since the last epoch counts nowhere."""
+        """The time since the last epoch counts nowhere."""
         super().on_epoch_begin(epoch, logs)
         self._epoch = epoch + 1
-        self._last_batch = -1
         self._last_done: float | None = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Get ready for the first one; ask for the norm of the last of a sample."""
+        self._first_batch = batch
         if self._step < 0:  # other callbacks have restored what they had to
             self._begin(_updates(self._optimizer))
         if self._window is not None:
@@ -137,8 +138,7 @@ class Monitor(LogsOfAllRanks):
         """Count it, and make a sample if it is time."""
         begun, done = step_times.begun, step_times.done
         moments = self._reader.read(until=done)
-        steps = batch - self._last_batch
-        self._last_batch = batch
+        steps = batch - self._first_batch + 1
         self._step += steps
         if self._window is None:  # the first one was traced
             self._new_window(moments)
@@ -174,8 +174,9 @@ class Monitor(LogsOfAllRanks):
         if self._ranks is not None:
             self._reader.wants_norm(False)
         if self._ranks is not None and self._ranks.speaks and self._step >= 0:
-            self._sinks.end()
-            self._lookouts.end()
+            with pause("sending the last figures"):
+                self._sinks.end()
+                self._lookouts.end()
         self._ranks = None
 
     def _begin(self, before: int) -> None:

@@ -45,9 +45,13 @@ def job_figures(
         values = [rank.values[name] for rank in ranks if name in rank.values]
         if len(values) == len(ranks) or (values and name == "watts"):
             figures[name] = together(values)
-    for name in ("rows_per_second", "tokens_per_second"):
-        if name in figures:
-            figures[name] /= ranks_of_replica
+    # Not the sum of the ranks' own: between two epochs one waits for another in its step, of which
+    # the other knows nothing.
+    mean_seconds = float(rows[:, Column.SECONDS].mean())
+    for name, column in _COUNTED.items():
+        count = float(rows[:, column].sum())
+        if count > 0:
+            figures[name] = count / ranks_of_replica / mean_seconds
     steps = float(rows[:, Column.STEPS].max())
     joules = rows[:, Column.JOULES]
     if not np.isnan(joules).all():
@@ -128,10 +132,10 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+_COUNTED = {"rows_per_second": Column.ROWS, "tokens_per_second": Column.TOKENS}
+
 # How the ranks' figures become the job's.
 _TOGETHER: Mapping[str, Callable[[Sequence[float]], float]] = {
-    "rows_per_second": sum,
-    "tokens_per_second": sum,
     "step_seconds": _mean,
     "compute_seconds": _mean,
     "waiting_for_ranks_seconds": _mean,

@@ -47,8 +47,8 @@ QUANTITIES: Mapping[str, Quantity] = {
     "host_memory_peak_bytes": Quantity("B", "the most memory of the process", of_each_rank=True),
     "device_memory_bytes": Quantity("B", "memory of the rank's devices", of_each_rank=True),
     "device_memory_peak_bytes": Quantity("B", "the most memory of its devices", of_each_rank=True),
-    "model_flops_per_second": Quantity("FLOP/s", "operations of the model, of all ranks"),
-    "model_flops_share": Quantity("", "these as a share of the peak of all ranks' devices"),
+    "model_flops_per_second": Quantity("FLOP/s", "operations of the model, on all ranks"),
+    "model_flops_share": Quantity("", "the model's operations, as a share of the devices' peak"),
     "watts": Quantity("W", "power that the job's hosts or devices draw", of_each_rank=True),
     "joules_per_step": Quantity("J", "energy of a step of the job"),
 }
@@ -78,9 +78,9 @@ class Sample:
         epoch: the epoch that it lies in, from 1.
         steps: how many steps it is about; 0 for the logs of an epoch.
         time: when it was made, in seconds since 1970.
-        values: figures of the job by name: sums over ranks of rows and tokens per second, watts
-            and joules; means over ranks of seconds and bytes; the most of memory. Some may be NaN
-            or infinite, such as the loss of a training that goes wrong.
+        values: figures of the job by name: rows and tokens of all ranks per second; sums over ranks
+            of watts and joules; means over ranks of seconds and bytes; the most of memory. Some may
+            be NaN or infinite, such as the loss of a training that goes wrong.
         ranks: figures of each rank.
         sent: bytes that a rank gives to each collective in a step, by its name; of rank 0.
     """

@@ -41,15 +41,17 @@ def split(moments: Moments, last: float, begun: float, done: float) -> Split | N
         The split; None if the step did not note when it had its batch, as one that XLA compiles as
         a whole.
     """
-    if not begun <= moments.batch <= done:
+    # What notes a moment may wait for a thread, longer than a small step takes.
+    batch = min(moments.batch, moments.gradients) if moments.gradients >= begun else moments.batch
+    if not begun <= batch <= done:
         return None
     waiting = seconds_in(moments, last, done)
-    inside = seconds_in(moments, moments.batch, done)
+    inside = seconds_in(moments, batch, done)
     return Split(
         step=done - last,
-        data=moments.batch - begun,
+        data=batch - begun,
         collectives=waiting,
-        compute=max(0.0, done - moments.batch - inside),
+        compute=max(0.0, done - batch - inside),
         rest=max(0.0, begun - last - (waiting - inside)),
     )
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
+from checks.checkpoints.runs import StopAt, Stopped, shared_folder
 from checks.marks import long
 from checks.monitor.kept import monitored
 from checks.reference import data, mlp, same_on_all_ranks
@@ -71,8 +73,7 @@ def check_rows_and_tokens_are_those_that_count() -> None:
     assert counted == [size * BATCH, 1]
     first = kept.of_steps[0].values
     np.testing.assert_allclose(first["tokens_per_second"], length * first["rows_per_second"])
-    of_ranks = [rank.values["rows_per_second"] for rank in kept.of_steps[0].ranks]
-    np.testing.assert_allclose(first["rows_per_second"], sum(of_ranks))
+    np.testing.assert_allclose(first["rows_per_second"] * first["step_seconds"], size * BATCH)
     assert [rank.rank for rank in kept.of_steps[0].ranks] == list(range(size))
 
 
@@ -215,3 +216,20 @@ def check_steps_go_on_where_a_training_stopped() -> None:
     assert told["optimizer"] == "SGD"
     assert told["parameters"] == model.count_params()
     assert told["ranks"] == hvd.size()
+
+
+def check_steps_of_an_epoch_that_goes_on_in_its_middle() -> None:
+    x, y = data(hvd.size() * BATCH * 5)
+    folder = shared_folder()
+
+    def fit(*stopping: Any) -> Any:
+        model = _compiled(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)))
+        backup = hvd.callbacks.BackupAndRestore(folder, save_freq=2)
+        callbacks = [*stopping, backup]
+        return monitored(model, hvd.shard((x, y), BATCH), every=1, callbacks=callbacks)
+
+    with pytest.raises(Stopped):
+        fit(StopAt(3))
+    second = fit()
+    assert second.jobs[0].resumed_at == 2
+    assert [sample.step for sample in second.of_steps] == [4, 5]
