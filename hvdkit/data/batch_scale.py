@@ -38,6 +38,11 @@ class BatchScale:
         """Whether the loss of this optimizer has been multiplied."""
         return id(optimizer) in self._used_for
 
+    @property
+    def is_used(self) -> bool:
+        """Whether the loss of any optimizer has been multiplied."""
+        return bool(self._used_for)
+
     def is_at_hand(self) -> bool:
         """Whether the factor can be used in what is being traced, or run, now.
 

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvdkit.data.batch_scale import current_scale
 from hvdkit.exchange.base import Exchange, leaves_weights
 from hvdkit.exchange.chain import Chain
-from hvdkit.exchange.gradient import Gradient
+from hvdkit.exchange.gradient import Gradient, scaled
 from hvdkit.mesh.mesh import current_mesh
 from hvdkit.optimizers.on_local_replicas import sums_first
 
@@ -97,7 +98,8 @@ class DistributedTape:
             raise ValueError(_belongs_to_an_optimizer(exchange, "has variables of its own"))
         raw = _raw_sources(sources)
         gradients = self._tape.gradient(target, raw, output_gradients, **options)
-        exchanged = self._chain.gradients(keras.tree.flatten(gradients), flat, "DistributedTape")
+        own = _weighed_by_rows(keras.tree.flatten(gradients))
+        exchanged = self._chain.gradients(own, flat, "DistributedTape")
         return keras.tree.pack_sequence_as(sources, exchanged)
 
     def get_local_and_global_gradients(
@@ -113,6 +115,14 @@ class DistributedTape:
         local = [pair for pair in pairs if self._chain.is_local(pair[0])]
         others = [pair for pair in pairs if not self._chain.is_local(pair[0])]
         return local, others
+
+
+def _weighed_by_rows(gradients: list[Gradient]) -> list[Gradient]:
+    """In a step of `fit`: gradients times what this rank's rows count in the global batch."""
+    scale = current_scale()
+    if scale is None or scale.is_used:
+        return gradients
+    return [g if g is None else scaled(g, scale.value) for g in gradients]
 
 
 def _raw_sources(sources: Any) -> Any:

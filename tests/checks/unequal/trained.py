@@ -161,6 +161,46 @@ def check_a_loop_of_ones_own() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
+class OwnStep(keras.Model):
+    """A model with a step of its own, whose gradients a tape exchanges."""
+
+    tape_of: Any = staticmethod(lambda tape: tape)
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._inner = classifier(seed)
+
+    def call(self, x: Any) -> Any:
+        return self._inner(x)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = type(self).tape_of(tape).gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {"loss": loss}
+
+
+class OwnExchangedStep(OwnStep):
+    tape_of = staticmethod(hvd.DistributedGradientTape)
+
+
+def check_a_step_of_ones_own_with_a_tape() -> None:
+    x, y = _data(2)
+    single, model = OwnStep(0), OwnExchangedStep(0)
+    for one, data in (
+        (single, global_batches(x, y)),
+        (model, KINDS["arrays"](x, y, weights=weights())),
+    ):
+        one.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+        alone = hvd.callbacks.ConsistencyCheck(at_start=False)
+        one.fit(data, verbose=0, callbacks=[alone])
+    same_on_all_ranks(model)
+    for mine, theirs in zip(model.get_weights(), single.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
 @long
 def check_other_ways_to_exchange() -> None:
     """Those that equal one process with equal shares do so with unequal ones."""
