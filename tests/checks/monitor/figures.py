@@ -221,15 +221,16 @@ def check_steps_go_on_where_a_training_stopped() -> None:
 def check_steps_of_an_epoch_that_goes_on_in_its_middle() -> None:
     x, y = data(hvd.size() * BATCH * 5)
     folder = shared_folder()
+    backups = [hvd.callbacks.BackupAndRestore(folder, save_freq=2) for _ in range(2)]
 
-    def fit(*stopping: Any) -> Any:
+    def fit(*callbacks: Any) -> Any:
         model = _compiled(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)))
-        backup = hvd.callbacks.BackupAndRestore(folder, save_freq=2)
-        callbacks = [*stopping, backup]
         return monitored(model, hvd.shard((x, y), BATCH), every=1, callbacks=callbacks)
 
     with pytest.raises(Stopped):
-        fit(StopAt(3))
-    second = fit()
-    assert second.jobs[0].resumed_at == 2
-    assert [sample.step for sample in second.of_steps] == [4, 5]
+        fit(StopAt(4), backups[0])
+    backups[0]._saver._pool.shutdown()
+    hvd.barrier()
+    kept = fit(backups[1])
+    assert kept.jobs[0].resumed_at == 2
+    assert [sample.step for sample in kept.of_steps] == [4, 5]
