@@ -42,7 +42,7 @@ class Lookouts:
                 alarm = lookout.look(sample)
             except Exception as error:
                 self._lookouts.remove(lookout)
-                _say(lookout, "looks no more", error)
+                _say("%s looks no more: %s. The training goes on without it.", lookout, error)
                 continue
             if alarm is not None:
                 _logger.warning("hvdkit: %s", alarm.text)
@@ -61,16 +61,11 @@ class Lookouts:
         try:
             self._hand_to(alarm)
         except Exception as error:
-            _say(self._hand_to, "gets no more alarms", error)
+            _say("%s gets no more alarms: %s. They are printed.", self._hand_to, error)
             self._hand_to = None
 
 
-def _say(what: object, so: str, error: Exception) -> None:
+def _say(text: str, what: object, error: Exception) -> None:
     name = getattr(what, "__name__", type(what).__name__)
-    _logger.warning(
-        "hvdkit: %s %s: %s: %s. The training goes on without it.",
-        name,
-        so,
-        type(error).__name__,
-        str(error).strip().rstrip("."),
-    )
+    reason = f"{type(error).__name__}: {error}".strip().rstrip(".")
+    _logger.warning(f"hvdkit: {text}", name, reason)
