@@ -178,7 +178,7 @@ def _of_stage(
     of_variable, of_copy = _bytes_of(training.precision)
     parameters = shape.parameters_of(stage, degrees)
     count = training.micro_batches_on(degrees)
-    passes = _passes(training, degrees.pipeline, count)[stage]
+    passes = _passes(training.schedule, degrees.pipeline, count)[stage]
     # Each forward pass that is kept has its own copies.
     copies = 0 if of_copy == of_variable else 1 if training.recompute else passes
     sharded = training.sharded_optimizer and degrees.data > 1
@@ -219,15 +219,27 @@ def _activations(
 
 
 @functools.cache
-def _passes(training: Training, stages: int, micro_batches: int) -> list[int]:
+def _passes(schedule: Schedule, stages: int, micro_batches: int) -> list[int]:
     """How many forward passes each stage keeps at most."""
-    return [in_flight(actions) for actions in training.schedule.plan(stages, micro_batches)]
+    return [in_flight(actions) for actions in schedule.plan(stages, micro_batches)]
+
+
+# Bytes of an element of a variable, and of what is computed, under the usual policies of Keras's.
+_BYTES = {
+    "float32": (4, 4),
+    "float16": (2, 2),
+    "bfloat16": (2, 2),
+    "mixed_float16": (4, 2),
+    "mixed_bfloat16": (4, 2),
+}
 
 
 @functools.cache
 def _bytes_of(precision: str) -> tuple[int, int]:
     """Bytes of an element of a variable, and of what is computed, under a policy of Keras's."""
-    import keras  # here, so that a plan can be read and shown without TensorFlow
+    if precision in _BYTES:
+        return _BYTES[precision]
+    import keras  # only here, so that most plans need no TensorFlow
     import tensorflow as tf
 
     policy = keras.DTypePolicy(precision)
