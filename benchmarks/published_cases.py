@@ -122,7 +122,11 @@ def _of_gpt(
 def _image_model(name: str, rows_per_second: Mapping[str, float]) -> MeasuredModel:
     sizes = MODELS[name]
     return MeasuredModel(
-        name, sizes["parameters"], float(sizes["flops"]), 0.0, dict(rows_per_second)
+        name,
+        sizes["parameters"],
+        float(sizes["flops"]),
+        float(sizes["kept"]),
+        dict(rows_per_second),
     )
 
 

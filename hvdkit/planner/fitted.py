@@ -22,13 +22,13 @@ class Fitted:
             in parts of the step. All wait for the slowest of k hosts: sqrt(2 ln k) deviations.
     """
 
-    flash: float = 0.3
-    flash_of_2023: float = 0.15
-    memory: float = 0.8
-    operation: float = 5e-6
-    wire: float = 0.9
-    overlap: float = 0.8
-    jitter: float = 0.03
+    flash: float = 0.161
+    flash_of_2023: float = 0.106
+    memory: float = 0.752
+    operation: float = 1.94e-5
+    wire: float = 0.964
+    overlap: float = 0.895
+    jitter: float = 0.0474
 
 
 FITTED = Fitted()

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from hvdkit.errors import HvdkitError
+from hvdkit.graph.layer_sequence import layer_sequence_of
 from hvdkit.planner.work import MeasuredModel
 
 
@@ -67,22 +68,11 @@ def measured_model(model: keras.Model, name: str = "") -> MeasuredModel:
     )
 
 
-def _steps(model: Any) -> Iterator[Any]:
-    """The calls of layers, those of nested models in place of the models."""
-    nodes = getattr(model, "_nodes_by_depth", None) or getattr(
-        getattr(model, "_functional", None), "_nodes_by_depth", None
-    )
-    if nodes is None:
-        raise UnknownSizeError(
-            f"the model {model.name} is neither functional nor Sequential, so what its layers "
-            "return is not known before it runs: plan with --parameters and --flops."
-        )
-    for level in nodes.values():
-        for node in level:
-            if isinstance(node.operation, keras.Model):
-                yield from _steps(node.operation)
-            elif not isinstance(node.operation, keras.layers.InputLayer):
-                yield node
+def _steps(model: Any) -> tuple[Any, ...]:
+    try:
+        return layer_sequence_of(model).steps
+    except ValueError as error:
+        raise UnknownSizeError(f"{error} Plan with --parameters and --flops.") from error
 
 
 def _flops(step: Any, shapes: list[tuple[int | None, ...]]) -> float:

@@ -16,6 +16,7 @@ from hvdkit.planner.units import bytes_text, time_text
 from hvdkit.planner.work import Model
 
 _MOST_MICRO_BATCHES = 16
+_DOUBLINGS = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,132 @@ class Candidate:
     def seconds(self) -> float:
         """Of a step; infinite where it can't be used."""
         return self.step.total if self.step and not self.problem else float("inf")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found.
+
+    Attributes:
+        model: what is trained.
+        cluster: on what.
+        candidates: what can be used, the fastest first; then what can't.
+    """
+
+    model: Model
+    cluster: Cluster
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate | None:
+        """The fastest that trains as one process would, or the fastest where none does."""
+        usable = [each for each in self.candidates if not each.problem]
+        exact = [each for each in usable if each.job.exchange.exact]
+        return next(iter(exact or usable), None)
+
+    def used(self, candidate: Candidate) -> float:
+        """Part of the peak FLOP/s that the model's own operations use."""
+        flops = self.model.flops(candidate.job.batch) / candidate.seconds
+        bits = candidate.job.bits
+        peak = sum(device.rate(bits).peak * count for device, count in self.cluster.in_use())
+        return flops / peak
+
+    def why(self, candidate: Candidate) -> str:
+        """Why a candidate is not the best: what it spends more on, or what stands against it."""
+        best = self.best
+        if candidate.problem:
+            return candidate.problem
+        if best is None or best.step is None or candidate.step is None or candidate is best:
+            return ""
+        if not candidate.job.exchange.exact and candidate.seconds < best.seconds:
+            return "faster, but what is trained differs: gradients lose something"
+        more = {
+            part: getattr(candidate.step, part) - getattr(best.step, part) for part in PARTS
+        }
+        worst = max(more, key=more.__getitem__)
+        return f"{PARTS[worst]} takes {time_text(max(more[worst], 0.0))} more"
+
+
+PARTS = {
+    "compute": "computing",
+    "tensor": "summing over tensor groups",
+    "pipeline": "sending between stages",
+    "bubble": "waiting for stages",
+    "data": "the exchange of replicas",
+    "update": "the update",
+    "jitter": "waiting for the slowest host",
+}
+"""What the parts of `StepTime` are called."""
+
+
+def plan(
+    model: Model,
+    cluster: Cluster,
+    job: PlannedJob,
+    exchanges: Sequence[ExchangeCost],
+    meshes: Sequence[Degrees] | None = None,
+    fitted: Fitted = FITTED,
+) -> Plan:
+    """Predict all meshes and exchanges of a job.
+
+    Args:
+        model: what is trained.
+        cluster: on what; each device of it is a rank.
+        job: how.
+        exchanges: to compare.
+        meshes: to compare; by default all of as many ranks as the cluster has devices.
+        fitted: the numbers that no data sheet has.
+
+    Raises:
+        ValueError: a mesh has another number of ranks.
+
+    Example:
+        >>> found = plan(model, find_cluster("dgx-a100"), job, [exchange_cost("all-reduce")])
+        >>> found.best.degrees
+    """
+    for mesh in meshes or []:
+        if mesh.ranks != cluster.ranks:
+            raise ValueError(
+                f"{mesh} has {mesh.ranks} ranks, and the cluster {cluster.ranks} devices: let the "
+                "degrees multiply to them, or plan for fewer devices."
+            )
+    # A mesh without replicas has nothing to exchange: one row is enough.
+    found = [
+        on_mesh(model, cluster, replace(job, exchange=exchange), degrees, fitted)
+        for degrees in (meshes or all_meshes(cluster.ranks))
+        for exchange in (exchanges if degrees.data > 1 else exchanges[:1])
+    ]
+    order = sorted(found, key=lambda each: (bool(each.problem), each.seconds, each.memory))
+    return Plan(model, cluster, tuple(order))
+
+
+def all_meshes(ranks: int) -> list[Degrees]:
+    """All meshes of so many ranks."""
+    return [
+        Degrees(ranks // tensor // pipeline, pipeline, tensor)
+        for tensor in _divisors(ranks)
+        for pipeline in _divisors(ranks // tensor)
+    ]
+
+
+def what_would_fit(
+    model: Model, cluster: Cluster, job: PlannedJob, exchanges: Sequence[ExchangeCost]
+) -> Candidate | None:
+    """The mesh of fewest ranks on which a model fits that does not fit on a cluster.
+
+    Tried are twice as many devices, four times, and so on; None if none is enough.
+    """
+    ranks = cluster.ranks
+    for _ in range(_DOUBLINGS):
+        ranks *= 2
+        try:
+            larger = cluster.with_ranks(ranks)
+        except ValueError:  # of devices of different kinds nobody knows which are added
+            return None
+        best = plan(model, larger, job, exchanges).best
+        if best is not None:
+            return best
+    return None
 
 
 def on_mesh(
