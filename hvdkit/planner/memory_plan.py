@@ -19,7 +19,12 @@ from itertools import product
 
 from hvdkit.planner.activation_memory import KERAS_16_BIT, KERAS_FLOAT32, Kept
 from hvdkit.planner.transformer import Degrees, TransformerShape
-from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule, in_flight
+from hvdkit.schedules.schedules import (
+    Interleaved,
+    OneForwardOneBackward,
+    Schedule,
+    in_flight,
+)
 
 _FLOAT32_BYTES = 4
 
@@ -220,8 +225,16 @@ def _activations(
 
 @functools.cache
 def _passes(schedule: Schedule, stages: int, micro_batches: int) -> list[int]:
-    """How many forward passes each stage keeps at most."""
-    return [in_flight(actions) for actions in schedule.plan(stages, micro_batches)]
+    """How many forward passes each stage keeps at most.
+
+    With 1F1B more micro-batches than two for each stage are worked off one by one, so that no more
+    are kept: thousands of them need not be laid out.
+    """
+    in_turns = isinstance(schedule, OneForwardOneBackward) or (
+        isinstance(schedule, Interleaved) and micro_batches % stages == 0
+    )
+    count = min(micro_batches, 2 * stages) if in_turns else micro_batches
+    return [in_flight(actions) for actions in schedule.plan(stages, count)]
 
 
 # Bytes of an element of a variable, and of what is computed, under the usual policies of Keras's.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from hvdkit.planner.cluster import Cluster
-from hvdkit.planner.exchange_costs import ExchangeCost
+from hvdkit.planner.exchange_costs import ExchangeCost, exchange_cost
 from hvdkit.planner.fitted import FITTED, Fitted
 from hvdkit.planner.job import PlannedJob
 from hvdkit.planner.step import StepTime, step_time
@@ -16,7 +16,6 @@ from hvdkit.planner.units import bytes_text, time_text
 from hvdkit.planner.work import Model
 
 _MOST_MICRO_BATCHES = 16
-_DOUBLINGS = 8
 
 
 @dataclass(frozen=True)
@@ -133,15 +132,17 @@ def plan(
     # A mesh without replicas has nothing to exchange: one row is enough.
     found = [
         on_mesh(model, cluster, replace(job, exchange=exchange), degrees, fitted)
-        for degrees in (meshes or all_meshes(cluster.ranks))
+        for degrees in (meshes or all_meshes(cluster.ranks, model.divides))
         for exchange in (exchanges if degrees.data > 1 else exchanges[:1])
     ]
     order = sorted(found, key=lambda each: (bool(each.problem), each.seconds, each.memory))
     return Plan(model, cluster, tuple(order))
 
 
-def all_meshes(ranks: int) -> list[Degrees]:
-    """All meshes of so many ranks."""
+def all_meshes(ranks: int, divided: bool = True) -> list[Degrees]:
+    """All meshes of so many ranks; for a model that is not divided the one of replicas."""
+    if not divided:
+        return [Degrees(data=ranks)]
     return [
         Degrees(ranks // tensor // pipeline, pipeline, tensor)
         for tensor in _divisors(ranks)
@@ -152,20 +153,24 @@ def all_meshes(ranks: int) -> list[Degrees]:
 def what_would_fit(
     model: Model, cluster: Cluster, job: PlannedJob, exchanges: Sequence[ExchangeCost]
 ) -> Candidate | None:
-    """The mesh of fewest ranks on which a model fits that does not fit on a cluster.
+    """What fits where a plan has found nothing that does.
 
-    Tried are twice as many devices, four times, and so on; None if none is enough.
+    Tried are a sharded optimizer, recomputation, both, and these on up to 8 times the devices.
+
+    Returns:
+        The fastest of the first change that is enough; None if none is.
     """
-    ranks = cluster.ranks
-    for _ in range(_DOUBLINGS):
-        ranks *= 2
+    sharded = [*exchanges, exchange_cost("sharded")]
+    frugal = replace(job, recompute="full", micro_batch=None)
+    for times in (1, 2, 4, 8):
         try:
-            larger = cluster.with_ranks(ranks)
+            larger = cluster.with_ranks(times * cluster.ranks)
         except ValueError:  # of devices of different kinds nobody knows which are added
             return None
-        best = plan(model, larger, job, exchanges).best
-        if best is not None:
-            return best
+        for tried, among in ((job, sharded), (frugal, exchanges), (frugal, sharded)):
+            best = plan(model, larger, tried, among).best
+            if best is not None:
+                return best
     return None
 
 
@@ -206,12 +211,12 @@ def _cuts(job: PlannedJob, degrees: Degrees, model: Model) -> Iterator[tuple[int
     else:
         sizes = [rows for rows in _divisors(per_replica) if rows <= _MOST_MICRO_BATCHES]
         sizes += [per_replica] if per_replica not in sizes and degrees.pipeline == 1 else []
-    most = getattr(getattr(model, "shape", None), "layers", 1) // degrees.pipeline
+    most = max(1, model.layers // degrees.pipeline)
     if job.chunks is not None:
         chunks = [job.chunks]
     else:
         chunks = _divisors(most) if degrees.pipeline > 1 else [1]
-    yield from product(sizes, chunks)
+    yield from product(sorted(sizes, reverse=True), chunks)  # the first of equals is taken
 
 
 def _divisors(number: int) -> list[int]:

@@ -11,7 +11,7 @@ from hvdkit.planner.job import PlannedJob
 from hvdkit.planner.layer_times import DeviceTimes, Passes
 from hvdkit.planner.memory_plan import Training, misfit, plan_memory
 from hvdkit.planner.transformer import Degrees, TransformerShape
-from hvdkit.planner.work import Stage
+from hvdkit.planner.work import Stage, batch_misfit
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Transformer:
         """Tokens of a row."""
         return self.shape.context
 
+    @property
+    def divides(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def layers(self) -> int:
+        """Layers that a pipeline can divide it between."""
+        return self.shape.layers
+
     def flops(self, rows: int, *, recomputed: bool = False) -> float:
         """Operations of the matrix products of a step, with all scores of the attention.
 
@@ -50,11 +60,8 @@ class Transformer:
 
     def misfit(self, degrees: Degrees, job: PlannedJob, rows: int) -> str | None:
         """Why it does not divide over a mesh with micro-batches of some rows."""
-        if job.batch % (degrees.data * rows):
-            return (
-                f"the batch size is {job.batch}, which does not divide by {degrees.data} replicas "
-                f"with micro-batches of {rows}."
-            )
+        if problem := batch_misfit(degrees, job, rows):
+            return problem
         if problem := misfit(self.shape, degrees, self.training(degrees, job, rows)):
             return problem
         if degrees.pipeline > 1:

@@ -50,6 +50,16 @@ class Model(Protocol):
         """Tokens of a row; 1 where a row is one thing, such as an image."""
         ...
 
+    @property
+    def divides(self) -> bool:
+        """Whether it can be divided over tensor groups and stages."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """Layers that a pipeline can divide it between; 1 where it is not divided."""
+        ...
+
     def flops(self, rows: int, *, recomputed: bool = False) -> float:
         """Floating-point operations of a step, those that `recompute="full"` adds on demand."""
         ...
@@ -67,6 +77,18 @@ class Model(Protocol):
     def memory(self, degrees: Degrees, job: PlannedJob, rows: int) -> float:
         """Bytes of the fullest rank."""
         ...
+
+
+def batch_misfit(degrees: Degrees, job: PlannedJob, rows: int) -> str | None:
+    """Why a batch does not divide over replicas and micro-batches of some rows."""
+    if job.batch % degrees.data:
+        return f"the batch size is {job.batch}, which does not divide by {degrees.data} replicas."
+    if job.batch // degrees.data % rows:
+        return (
+            f"a replica has {job.batch // degrees.data} rows, which do not divide into "
+            f"micro-batches of {rows}."
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,16 @@ class MeasuredModel:
     matrices: tuple[Matrix, ...] = ()
     tokens_of_row: int = 1
 
+    @property
+    def divides(self) -> bool:
+        """It is not."""
+        return False
+
+    @property
+    def layers(self) -> int:
+        """It is not divided."""
+        return 1
+
     def flops(self, rows: int, *, recomputed: bool = False) -> float:
         """Three forward passes' for a step; a fourth where they are recomputed."""
         return (4 if recomputed else 3) * rows * self.flops_of_row
@@ -99,12 +131,7 @@ class MeasuredModel:
         """See `Model`."""
         if degrees.tensor > 1 or degrees.pipeline > 1:
             return f"{self.name} is known by its size only, and is not divided here."
-        if job.batch % (degrees.data * rows):
-            return (
-                f"the batch size is {job.batch}, which does not divide by {degrees.data} replicas "
-                f"with micro-batches of {rows}."
-            )
-        return None
+        return batch_misfit(degrees, job, rows)
 
     def stages(
         self, times: DeviceTimes, degrees: Degrees, job: PlannedJob, rows: int

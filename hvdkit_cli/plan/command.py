@@ -62,17 +62,19 @@ def _nothing(found: Plan, asked: Asked) -> CommandError:
         )
     smallest = min(least, key=lambda each: each.memory)
     limit = min(device.memory for device, _ in cluster.in_use())
-    larger = None
-    if asked.ranks is None and not asked.meshes:
-        larger = what_would_fit(model, cluster, asked.the_job(), asked.the_exchanges())
-    would = (
-        f"it fits on {larger.degrees.ranks} such devices, as {larger.degrees} with "
-        f"{larger.job.exchange.name}; or " if larger else ""
-    )  # fmt: skip
+    enough = None
+    if not asked.meshes:
+        enough = what_would_fit(model, cluster, asked.the_job(), asked.the_exchanges())
+    remedy = "use more devices (--ranks) or a smaller batch (--batch)"
+    if enough is not None:
+        recompute = f" --recompute {enough.job.recompute}" if enough.job.recompute != "none" else ""
+        remedy = (
+            f"it fits on {enough.degrees.ranks} such devices as {enough.degrees}: "
+            f"--ranks {enough.degrees.ranks} --exchange {enough.job.exchange.name}{recompute}"
+        )
     return CommandError(
         f"{model.name} fits on no mesh of {cluster.ranks} ranks: the least is {smallest.degrees} "
         f"with {smallest.job.exchange.name} and micro-batches of {smallest.job.micro_batch}, where "
         f"a rank needs {bytes_text(smallest.memory)} and has {bytes_text(limit)}.",
-        f"{would}recompute (--recompute full), shard the optimizer (--exchange sharded), use "
-        "more devices (--ranks) or a smaller batch",
+        remedy,
     )
