@@ -138,7 +138,7 @@ def _nelder_mead(
 ) -> np.ndarray:
     """The lowest point that a simplex finds (Nelder and Mead, 1965)."""
     simplex = [start, *(start + size * row for row in np.eye(len(start)))]
-    points = sorted(((loss(point), tuple(point)) for point in simplex))
+    points = sorted((loss(point), tuple(point)) for point in simplex)
     for _ in range(most):
         middle = np.mean([point for _, point in points[:-1]], axis=0)
         value, worst = points[-1]

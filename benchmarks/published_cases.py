@@ -143,16 +143,12 @@ def _images(section: Mapping[str, Any], row: list[Any]) -> Found:
     device = cluster.hosts[0].device.name
     one = _one_device(section, name)
     rows = section["rows_of_rank"]
-    if ranks == 1:
-        model = _image_model(name, {})  # by its FLOPs, to show how far these carry
-    else:
-        model = _image_model(name, {device: one})
+    # One device by its FLOPs, to show how far these carry.
+    model = _image_model(name, {} if ranks == 1 else {device: one})
     job = PlannedJob(rows * ranks, "float32", micro_batch=rows)
 
     def predict(fitted: Fitted, critical: float) -> float:
-        step = step_time(
-            model, cluster.with_ranks(ranks), job, Degrees(data=ranks), rows, fitted
-        )
+        step = step_time(model, cluster.with_ranks(ranks), job, Degrees(data=ranks), rows, fitted)
         speed = job.batch / step.total
         return 100 * speed / one / ranks if section["value"] == "linear" else speed
 

@@ -203,22 +203,17 @@ def _rate(entry: _Entry) -> Rate:
     kind = "a rate of operations"
     peak, attainable = entry.positive("peak", kind), entry.positive("attainable", kind)
     if attainable > peak:
-        raise entry.error(
-            f"{entry.name('attainable')} is above the peak", entry.node("attainable")
-        )
+        raise entry.error(f"{entry.name('attainable')} is above the peak", entry.node("attainable"))
     return Rate(peak, attainable)
 
 
 def _network(entry: _Entry, several_devices: bool, several_hosts: bool) -> Network:
     entry.only("inside", "between", "in_turn")
+    between, inside = None, Link(float("inf"))  # where there is one host, or one device of each
     if several_hosts or "between" in entry.values:
         between = _link(entry.entry("between"))
-    else:
-        between = None
     if several_devices or "inside" in entry.values:
         inside = _link(entry.entry("inside"))
-    else:
-        inside = Link(float("inf"))  # a host of one device has nothing inside
     return Network(inside, between, entry.truth("in_turn"))
 
 

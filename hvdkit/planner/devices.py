@@ -74,9 +74,7 @@ def average(devices: Sequence[Device], counts: Sequence[int]) -> Device:
     return _combined(devices, mean)
 
 
-def _combined(
-    devices: Sequence[Device], speed: Callable[[Iterable[float]], float]
-) -> Device:
+def _combined(devices: Sequence[Device], speed: Callable[[Iterable[float]], float]) -> Device:
     if len(devices) == 1:
         return devices[0]
     bits = set.intersection(*(set(device.rates) for device in devices))

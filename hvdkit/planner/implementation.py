@@ -67,4 +67,6 @@ def implementation(name: str, bits: int) -> Implementation:
     for known in (FUSED, FLASH, FLASH_OF_2023):
         if name == known.name:
             return known
-    raise ValueError(f"there is no implementation {name!r}: there are keras, fused, flash, flash-2023.")
+    raise ValueError(
+        f"there is no implementation {name!r}: there are keras, fused, flash, flash-2023."
+    )

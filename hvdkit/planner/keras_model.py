@@ -77,25 +77,28 @@ def _steps(model: Any) -> tuple[Any, ...]:
 
 def _flops(step: Any, shapes: list[tuple[int | None, ...]]) -> float:
     positions = max((_positions(shape) for shape in shapes), default=1)
-    return sum(
-        _of_layer(layer, positions, step) for layer in _leaves(step.operation)
-    ) + sum(_of_attention(layer, positions) for layer in _layers(step.operation))
+    return sum(_of_layer(layer, positions, step) for layer in _leaves(step.operation)) + sum(
+        _of_attention(layer, positions) for layer in _layers(step.operation)
+    )
 
 
 def _of_layer(layer: Any, positions: int, step: Any) -> float:
     """Operations of a layer without others in it, for a row."""
-    weights = [math.prod(v.shape) for v in getattr(layer, "variables", []) if len(v.shape) > 1]
+    weights = [
+        math.prod(v.shape)
+        for v in getattr(layer, "variables", [])
+        if len(v.shape) > 1 and not v.path.endswith("bias")
+    ]
     if isinstance(layer, keras.layers.Embedding) or not weights:
         return 0.0
     name = type(layer).__name__
-    if "Transpose" in name:
+    if (
+        "Transpose" in name
+        or isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
+        or "Cell" in name
+    ):
         positions = _positions(step.input_tensors[0].shape)
-    elif isinstance(layer, keras.layers.SeparableConv2D | keras.layers.SeparableConv1D):
-        # Depthwise over all positions, then 1 x 1.
-        return 2.0 * positions * sum(weights)
-    elif isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) or "Cell" in name:
-        positions = _positions(step.input_tensors[0].shape)
-    return 2.0 * positions * sum(weights)
+    return float(2 * positions * sum(weights))
 
 
 def _of_attention(layer: Any, positions: int) -> float:

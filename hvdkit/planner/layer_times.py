@@ -78,9 +78,7 @@ def layer(
     scores = shape.heads * shape.context**2 * rows / tensor
     attention_elements = times.elements(made.scores * scores)
     whole = made.whole / (tensor if job.sequence_parallel else 1)
-    elements = times.elements(
-        tokens * width * (whole + made.divided / tensor), made.operations
-    )
+    elements = times.elements(tokens * width * (whole + made.divided / tensor), made.operations)
     forward = products + attention + attention_elements + elements
     backward = 2 * (products + attention_elements + elements)
     backward += attention * (2.5 if made.flash else 2)  # flash computes the scores once more

@@ -16,13 +16,13 @@ import numpy as np
 class Link:
     """What connects the devices of a host, or hosts.
 
-    An all-reduce of n bytes over p devices takes 2 log2(p) α + 2 (p - 1) / p n / B: the rounds of
-    a tree, the bytes of a ring. One α and one B do not follow a real curve: a table of measured
+    An all-reduce of n bytes over p devices takes 2 log2(p) L + 2 (p - 1) / p n / B: the rounds of
+    a tree, the bytes of a ring. One L and one B do not follow a real curve: a table of measured
     times is interpolated instead, in the logarithms of both, and scaled to other p by the bytes.
 
     Attributes:
         bandwidth: bytes a second that one device sends, B.
-        latency: seconds before the first byte arrives, α.
+        latency: seconds before the first byte arrives, L.
         measured: sizes in bytes and seconds of an all-reduce, in ascending order of sizes.
         measured_over: devices that the table was measured with.
     """

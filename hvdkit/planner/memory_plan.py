@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from hvdkit.planner.activation_memory import KERAS_16_BIT, KERAS_FLOAT32, Kept
 from hvdkit.planner.transformer import Degrees, TransformerShape
@@ -224,8 +225,8 @@ def _activations(
 
 
 @functools.cache
-def _passes(schedule: Schedule, stages: int, micro_batches: int) -> list[int]:
-    """How many forward passes each stage keeps at most.
+def _passes(schedule: Any, stages: int, micro_batches: int) -> list[int]:
+    """How many forward passes each stage of a `Schedule` keeps at most.
 
     With 1F1B more micro-batches than two for each stage are worked off one by one, so that no more
     are kept: thousands of them need not be laid out.

@@ -79,9 +79,7 @@ class Plan:
             return ""
         if not candidate.job.exchange.exact and candidate.seconds < best.seconds:
             return "faster, but what is trained differs: gradients lose something"
-        more = {
-            part: getattr(candidate.step, part) - getattr(best.step, part) for part in PARTS
-        }
+        more = {part: getattr(candidate.step, part) - getattr(best.step, part) for part in PARTS}
         worst = max(more, key=more.__getitem__)
         return f"{PARTS[worst]} takes {time_text(max(more[worst], 0.0))} more"
 
@@ -189,12 +187,12 @@ def on_mesh(
             problem = problem or why
             continue
         memory = model.memory(degrees, cut, rows)
-        step = step_time(model, cluster, cut, degrees, rows, fitted)
-        found = Candidate(degrees, cut, memory, step)
         if smallest is None or memory < smallest.memory:
-            smallest = found
-        if memory <= limit and (best is None or found.seconds < best.seconds):
-            best = found
+            smallest = Candidate(degrees, cut, memory)
+        if memory <= limit:
+            step = step_time(model, cluster, cut, degrees, rows, fitted)
+            if best is None or step.total < best.seconds:
+                best = Candidate(degrees, cut, memory, step)
     if best is not None:
         return best
     if smallest is not None:

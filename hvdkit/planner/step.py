@@ -147,7 +147,9 @@ def _sends(stage: Stage, network: Network, placing: Placing, job: PlannedJob) ->
     if degrees.pipeline == 1:
         return 0.0
     sharing = min(degrees.tensor, placing.per_host)
-    return 2 * job.schedule.chunks * network.send(stage.link_bytes, placing.pipeline_crosses, sharing)
+    return (
+        2 * job.schedule.chunks * network.send(stage.link_bytes, placing.pipeline_crosses, sharing)
+    )
 
 
 def _exchange(

@@ -8,7 +8,7 @@ from hvdkit.planner import layer_times
 from hvdkit.planner.activation_memory import Kept
 from hvdkit.planner.exchange_costs import Matrix
 from hvdkit.planner.job import PlannedJob
-from hvdkit.planner.layer_times import DeviceTimes, Passes
+from hvdkit.planner.layer_times import DeviceTimes
 from hvdkit.planner.memory_plan import Training, misfit, plan_memory
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.planner.work import Stage, batch_misfit

@@ -80,8 +80,10 @@ def plan_group(json_: bool, all_: bool, picture: Path | None, **asked: Any) -> N
     command = click.get_current_context()
     if command.invoked_subcommand is not None:
         return
-    if asked["cluster"] is None and asked["batch"] is None and not any(
-        asked[name] for name in ("model", "keras", "parameters", "layers")
+    if (
+        asked["cluster"] is None
+        and asked["batch"] is None
+        and not any(asked[name] for name in ("model", "keras", "parameters", "layers"))
     ):
         click.echo(command.get_help())
         return
@@ -99,9 +101,7 @@ def plan_group(json_: bool, all_: bool, picture: Path | None, **asked: Any) -> N
 @click.option("--ranks", "-np", type=click.IntRange(min=2), default=2, show_default=True)
 @click.option("--hosts", "-H", help="Hosts and slots, as h1:4,h2:4; this one by default.")
 @click.option("--interface", metavar="NAME", help="Network interface that jobs use there.")
-@click.option(
-    "--largest", default=64.0, show_default=True, help="MiB of the largest all-reduce."
-)
+@click.option("--largest", default=64.0, show_default=True, help="MiB of the largest all-reduce.")
 @click.option("--rounds", default=7, show_default=True, type=_POSITIVE, help="Of each.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds that it may take.")
 @click.option(

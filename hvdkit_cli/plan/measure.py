@@ -68,7 +68,9 @@ def _job(asked: Measuring, ranks: int, hosts: str | None) -> dict[str, Any]:
     command += ["--", sys.executable, str(worker), str(asked.largest), str(asked.rounds)]
     status, output = _run(command, {**env, "HOROVOD_CONTROLLER": "mpi"}, asked.timeout)
     lines = [line for line in output.splitlines() if line.strip()]
-    found = [line.partition(measure_worker.MARK)[2] for line in lines if measure_worker.MARK in line]
+    found = [
+        line.partition(measure_worker.MARK)[2] for line in lines if measure_worker.MARK in line
+    ]
     if status == 0 and found:
         result: dict[str, Any] = json.loads(found[0])
         if len(result["ranks"]) == ranks:

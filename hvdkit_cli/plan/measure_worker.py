@@ -12,6 +12,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 MARK = "HVDKIT-PLAN "
 KIB = 2**10
@@ -27,6 +29,8 @@ def main(largest: float, rounds: int) -> None:
 
     hvd.init()
     import tensorflow as tf
+
+    from hvdkit.planner.memory_limit import rank_memory_limit
 
     def together(call: Callable[[], object], repeats: int) -> float:
         """The median over rounds of the seconds of a call, where all ranks do it at once."""
@@ -44,17 +48,15 @@ def main(largest: float, rounds: int) -> None:
         "host": socket.gethostname(),
         "rates": {bits: _rate(tf, together, dtype) for bits, dtype in _dtypes(tf).items()},
         "bandwidth": _bandwidth(tf, together),
-        "memory": _memory(tf, hvd.local_size()),
+        "memory": rank_memory_limit(hvd.local_size()),
         "device": _device_name(tf),
         "local_size": hvd.local_size(),
     }
     table = {}
     size = 4 * KIB
     while size <= largest * 2**20:
-        tensor = tf.ones([size // 4])
-        reduce = tf.function(lambda t: hvd.allreduce(t, op=hvd.Sum))
-        repeats = max(1, min(50, 2**24 // size))
-        table[size] = together(lambda t=tensor, r=reduce: r(t).numpy(), repeats)
+        reduce = partial(_reduced, tf.function(hvd.allreduce), tf.ones([size // 4]))
+        table[size] = together(reduce, max(1, min(50, 2**24 // size)))
         size *= 4
     every = hvd.allgather_object(mine)
     slowest = hvd.allgather_object(table)
@@ -65,20 +67,24 @@ def main(largest: float, rounds: int) -> None:
         sys.stdout.flush()
 
 
-def _dtypes(tf: object) -> dict[str, object]:
+def _reduced(reduce: Any, tensor: Any) -> Any:
+    return reduce(tensor).numpy()
+
+
+def _dtypes(tf: Any) -> dict[str, object]:
     """16 bits only where the device computes with them; CPUs widen them first."""
-    found = {"32-bit": tf.float32}  # type: ignore[attr-defined]
-    if tf.config.list_logical_devices("GPU"):  # type: ignore[attr-defined]
-        found["16-bit"] = tf.bfloat16  # type: ignore[attr-defined]
+    found = {"32-bit": tf.float32}
+    if tf.config.list_logical_devices("GPU"):
+        found["16-bit"] = tf.bfloat16
     return found
 
 
-def _rate(tf: object, together: Callable[..., float], dtype: object) -> float:
+def _rate(tf: Any, together: Callable[..., float], dtype: object) -> float:
     """FLOP/s of the best of some square products."""
     best = 0.0
     for side in _PRODUCT_SIDES:
-        matrix = tf.cast(tf.random.normal([side, side]), dtype)  # type: ignore[attr-defined]
-        product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a)))  # type: ignore[attr-defined]
+        matrix = tf.cast(tf.random.normal([side, side]), dtype)
+        product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a)))
         seconds = together(lambda p=product, m=matrix: p(m).numpy(), 1)
         best = max(best, 2.0 * side**3 / seconds)
         if seconds > _LONG_SECONDS:
@@ -86,24 +92,18 @@ def _rate(tf: object, together: Callable[..., float], dtype: object) -> float:
     return best
 
 
-def _bandwidth(tf: object, together: Callable[..., float]) -> float:
+def _bandwidth(tf: Any, together: Callable[..., float]) -> float:
     """Bytes a second of an addition: two operands are read, one is written."""
-    values = tf.random.normal([_MEMORY_BYTES // 4])  # type: ignore[attr-defined]
-    variable = tf.Variable(values)  # type: ignore[attr-defined]
-    add = tf.function(lambda: variable.assign_add(values).shape[0])  # type: ignore[attr-defined]
+    values = tf.random.normal([_MEMORY_BYTES // 4])
+    variable = tf.Variable(values)
+    add = tf.function(lambda: variable.assign_add(values).shape[0])
     return 3.0 * _MEMORY_BYTES / together(lambda: add(), 1)
 
 
-def _memory(tf: object, local_ranks: int) -> int:
-    from hvdkit.planner.memory_limit import rank_memory_limit
-
-    return rank_memory_limit(local_ranks)
-
-
-def _device_name(tf: object) -> str:
-    gpus = tf.config.list_physical_devices("GPU")  # type: ignore[attr-defined]
+def _device_name(tf: Any) -> str:
+    gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])  # type: ignore[attr-defined]
+        details = tf.config.experimental.get_device_details(gpus[0])
         return str(details.get("device_name", "GPU"))
     return "CPU share"
 

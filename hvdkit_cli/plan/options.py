@@ -111,7 +111,7 @@ class Asked:
                 "name one with --model (such as gpt3-175b or resnet-50), a Keras model with "
                 "--keras, or all sizes",
             )
-        return Transformer(TransformerShape(**sizes))
+        return Transformer(TransformerShape(*(sizes[name] for name in _SIZES)))
 
     def _by_numbers(self) -> Model:
         if not self.flops:
@@ -124,7 +124,7 @@ class Asked:
 
     def the_job(self) -> PlannedJob:
         """Raises: CommandError: something in it is not known."""
-        return _checked(
+        job: PlannedJob = _checked(
             lambda: PlannedJob(
                 batch=self.batch,
                 precision=self.precision,
@@ -138,6 +138,7 @@ class Asked:
                 optimizer_slots=self.slots,
             )
         )
+        return job
 
     def the_exchanges(self) -> list[Any]:
         """Raises: CommandError: one is not known."""
@@ -191,7 +192,9 @@ def _from_keras(where: str) -> Model:
             sys.path.insert(0, "")
             model = getattr(importlib.import_module(module), function)()
         elif not Path(where).exists():
-            raise CommandError(f"there is no file {where}.", "--keras FILE.keras, or MODULE:FUNCTION")
+            raise CommandError(
+                f"there is no file {where}.", "--keras FILE.keras, or MODULE:FUNCTION"
+            )
         else:
             import keras
 
