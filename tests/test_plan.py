@@ -17,7 +17,7 @@ from hvdkit.planner.exchange_costs import EXCHANGES
 from hvdkit.planner.fitted import FITTED
 from hvdkit.planner.job import PlannedJob
 from hvdkit.planner.links import Link, Network
-from hvdkit.planner.memory_plan import _passes
+from hvdkit.planner.memory_plan import passes_kept
 from hvdkit.planner.presets import preset
 from hvdkit.planner.search import on_mesh, plan, what_would_fit
 from hvdkit.planner.step import Placing, step_time
@@ -187,7 +187,7 @@ def test_many_micro_batches_keep_what_a_few_keep(stages: int) -> None:
         for count in (1, 2, 5, 8, 12, 21, 28):
             if schedule.problem(stages, count) is None:
                 whole = [in_flight(actions) for actions in schedule.plan(stages, count)]
-                assert _passes(schedule, stages, count) == whole, (schedule, count)
+                assert passes_kept(schedule, stages, count) == whole, (schedule, count)
 
 
 # Choices

@@ -184,7 +184,7 @@ def _of_stage(
     of_variable, of_copy = _bytes_of(training.precision)
     parameters = shape.parameters_of(stage, degrees)
     count = training.micro_batches_on(degrees)
-    passes = _passes(training.schedule, degrees.pipeline, count)[stage]
+    passes = passes_kept(training.schedule, degrees.pipeline, count)[stage]
     # Each forward pass that is kept has its own copies.
     copies = 0 if of_copy == of_variable else 1 if training.recompute else passes
     sharded = training.sharded_optimizer and degrees.data > 1
@@ -225,7 +225,7 @@ def _activations(
 
 
 @functools.cache
-def _passes(schedule: Any, stages: int, micro_batches: int) -> list[int]:
+def passes_kept(schedule: Any, stages: int, micro_batches: int) -> list[int]:
     """How many forward passes each stage of a `Schedule` keeps at most.
 
     With 1F1B more micro-batches than two for each stage are worked off one by one, so that no more

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hvdkit.planner import layer_times
-from hvdkit.planner.activation_memory import Kept
 from hvdkit.planner.exchange_costs import Matrix
 from hvdkit.planner.job import PlannedJob
 from hvdkit.planner.layer_times import DeviceTimes
-from hvdkit.planner.memory_plan import Training, misfit, plan_memory
+from hvdkit.planner.memory_plan import Training, misfit, passes_kept, plan_memory
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.planner.work import Stage, batch_misfit
 
@@ -96,10 +95,10 @@ class Transformer:
         ]
 
     def memory(self, degrees: Degrees, job: PlannedJob, rows: int) -> float:
-        """Bytes of the fullest rank; see `plan_memory`."""
-        plan = plan_memory(self.shape, degrees, self.training(degrees, job, rows))
+        """Bytes of the fullest rank; of Keras's layers those of `plan_memory`."""
         of_state = job.implementation.state_bytes
         if of_state is None:
+            plan = plan_memory(self.shape, degrees, self.training(degrees, job, rows))
             residual = job.exchange.residual
             return max(stage.total + residual * stage.parameters for stage in plan)
         weights, gradients, optimizer = of_state
@@ -108,8 +107,29 @@ class Transformer:
         elif job.exchange.sharded:
             each = weights + gradients + optimizer / degrees.data
         else:
-            each = weights + gradients + optimizer
-        return max(stage.parameters * each + stage.activations for stage in plan)
+            each = weights + gradients + optimizer + job.exchange.residual
+        return max(
+            self.shape.parameters_of(stage, degrees) * each
+            + self._kept_of_fused(stage, degrees, job, rows)
+            for stage in range(degrees.pipeline)
+        )
+
+    def _kept_of_fused(self, stage: int, degrees: Degrees, job: PlannedJob, rows: int) -> float:
+        """Bytes that a stage of fused layers keeps; with recomputation the inputs of its layers."""
+        shape, kept = self.shape, job.implementation.kept
+        if job.recompute == "selective":
+            kept = replace(kept, scores=0)
+        arguments = (shape, rows, degrees.tensor, job.sequence_parallel)
+        count = job.batch // degrees.data // rows
+        passes = passes_kept(job.schedule, degrees.pipeline, count)[stage]
+        layers = shape.layers // (degrees.pipeline * job.schedule.chunks)
+        one = kept.layer(*arguments)
+        head = kept.head(*arguments) if stage == degrees.pipeline - 1 else 0.0
+        if job.recompute != "full":
+            return passes * layers * one + head
+        inputs = 2 * shape.context * rows * shape.width
+        inputs /= degrees.tensor if job.sequence_parallel else 1
+        return passes * layers * inputs + one + head
 
     def training(self, degrees: Degrees, job: PlannedJob, rows: int) -> Training:
         """What the plan of memory has to know of a job."""
@@ -122,7 +142,6 @@ class Transformer:
             sequence_parallel=job.sequence_parallel and degrees.tensor > 1,
             recompute=job.recompute == "full",
             schedule=job.schedule,
-            kept=_kept(job),
         )
 
     def _matrices(self, stage: int, degrees: Degrees) -> tuple[Matrix, ...]:
@@ -134,10 +153,3 @@ class Transformer:
         if stage in (0, degrees.pipeline - 1):
             found.append((shape.vocabulary // tensor, width))
         return tuple(found)
-
-
-def _kept(job: PlannedJob) -> Kept | None:
-    made = job.implementation
-    if made.state_bytes is None:
-        return None
-    return replace(made.kept, scores=0) if job.recompute == "selective" else made.kept

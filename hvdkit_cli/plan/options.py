@@ -181,20 +181,18 @@ def _mesh(text: str) -> Degrees:
 
 def _from_keras(where: str) -> Model:
     """A model from a .keras file, or what a function of a module returns (module:function)."""
+    module, _, function = where.partition(":")
+    if not function and not Path(where).exists():
+        raise CommandError(f"there is no file {where}.", "--keras FILE.keras, or MODULE:FUNCTION")
     import importlib
     import sys
 
-    from hvdkit.planner.keras_model import measured_model
-
-    module, _, function = where.partition(":")
     try:
+        from hvdkit.planner.keras_model import measured_model
+
         if function:
             sys.path.insert(0, "")
             model = getattr(importlib.import_module(module), function)()
-        elif not Path(where).exists():
-            raise CommandError(
-                f"there is no file {where}.", "--keras FILE.keras, or MODULE:FUNCTION"
-            )
         else:
             import keras
 
