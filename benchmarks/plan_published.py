@@ -47,9 +47,10 @@ def fit() -> None:
         errors = [abs(math.log1p(case.error(fitted, critical))) for case in rows]
         return sum(e**2 if e < _HUBER else _HUBER * (2 * e - _HUBER) for e in errors)
 
-    best = start
-    for _ in range(4):  # from the last result again: a simplex may have collapsed
-        best = _nelder_mead(loss, best, 0.15, 400)
+    best, before = start, math.inf
+    while loss(best) < 0.98 * before:  # from the last result again: a simplex may have collapsed
+        before = loss(best)
+        best = _nelder_mead(loss, best, 0.15, 150)
     fitted, critical = _numbers(best)
     for name, value in asdict(fitted).items():
         click.echo(f"    {name}: float = {value:.3g}")

@@ -224,9 +224,15 @@ def _activations(
     return one + passes * 2 * between  # what comes in and what goes out
 
 
+def passes_kept(schedule: Schedule, stages: int, micro_batches: int) -> list[int]:
+    """How many forward passes each stage keeps at most."""
+    same: Any = schedule  # the protocol does not say that it can be the key of a cache
+    return _passes_kept(same, stages, micro_batches)
+
+
 @functools.cache
-def passes_kept(schedule: Any, stages: int, micro_batches: int) -> list[int]:
-    """How many forward passes each stage of a `Schedule` keeps at most.
+def _passes_kept(schedule: Any, stages: int, micro_batches: int) -> list[int]:
+    """See `passes_kept`.
 
     With 1F1B more micro-batches than two for each stage are worked off one by one, so that no more
     are kept: thousands of them need not be laid out.

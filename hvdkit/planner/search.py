@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -186,7 +187,7 @@ def on_mesh(
         if why := model.misfit(degrees, cut, rows):
             problem = problem or why
             continue
-        memory = model.memory(degrees, cut, rows)
+        memory = _memory(model, degrees, cut, rows)
         if smallest is None or memory < smallest.memory:
             smallest = Candidate(degrees, cut, memory)
         if memory <= limit:
@@ -199,6 +200,12 @@ def on_mesh(
         lacks = f"a rank needs {bytes_text(smallest.memory)} of {bytes_text(limit)}"
         return replace(smallest, problem=lacks)
     return Candidate(degrees, job, problem=problem)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _memory(model: Model, degrees: Degrees, job: PlannedJob, rows: int) -> float:
+    """It does not depend on what is fitted, which is tried a thousand times."""
+    return model.memory(degrees, job, rows)
 
 
 def _cuts(job: PlannedJob, degrees: Degrees, model: Model) -> Iterator[tuple[int, int]]:

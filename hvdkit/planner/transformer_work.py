@@ -127,8 +127,13 @@ class Transformer:
         head = kept.head(*arguments) if stage == degrees.pipeline - 1 else 0.0
         if job.recompute != "full":
             return passes * layers * one + head
-        inputs = 2 * shape.context * rows * shape.width
-        inputs /= degrees.tensor if job.sequence_parallel else 1
+        inputs = (
+            2
+            * shape.context
+            * rows
+            * shape.width
+            / (degrees.tensor if job.sequence_parallel else 1)
+        )
         return passes * layers * inputs + one + head
 
     def training(self, degrees: Degrees, job: PlannedJob, rows: int) -> Training:

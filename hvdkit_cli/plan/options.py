@@ -111,7 +111,8 @@ class Asked:
                 "name one with --model (such as gpt3-175b or resnet-50), a Keras model with "
                 "--keras, or all sizes",
             )
-        return Transformer(TransformerShape(*(sizes[name] for name in _SIZES)))
+        layers, width, heads, context, vocabulary = (sizes[name] for name in _SIZES)
+        return Transformer(TransformerShape(layers, width, heads, context, vocabulary))
 
     def _by_numbers(self) -> Model:
         if not self.flops:
