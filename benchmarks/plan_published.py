@@ -24,7 +24,7 @@ from published_cases import SECTIONS, Case, cases
 from hvdkit.planner.fitted import FITTED, Fitted
 
 # MLPerf's: how many GPUs' batch doubles the epochs that ResNet-50 needs; no part of `hvdkit plan`.
-CRITICAL = 791.0
+CRITICAL = 804.0
 _HUBER = 0.1  # errors above it weigh less: of some rows not all is known that decides them
 _NAMES = [each.name for each in fields(Fitted)]
 # No share is above 1; the rest is only positive.
@@ -62,7 +62,7 @@ def fit() -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="A picture to draw.")
 def table(output: Path | None) -> None:
     """Print all rows."""
-    for half in ("held out", "fit"):
+    for half in ("held out", "fit", "nothing fitted"):
         _summary([case for case in cases() if case.half == half], FITTED, CRITICAL)
     for name, section in SECTIONS.items():
         click.echo(f"\n**{section['title']}** ({section['source']})\n")
@@ -102,7 +102,7 @@ def _summary(rows: Sequence[Case], fitted: Fitted, critical: float) -> None:
 
 def _draw(file: Path) -> None:
     with picture(file, size=(6.5, 4.5)) as (axis,):
-        for half, marker in (("fit", "x"), ("held out", "o")):
+        for half, marker in (("fit", "x"), ("held out", "o"), ("nothing fitted", "+")):
             ratios = [
                 (number, 100 * case.error(FITTED, CRITICAL))
                 for number, name in enumerate(SECTIONS)

@@ -65,7 +65,7 @@ def _section(name: str, section: Mapping[str, Any]) -> Iterator[Case]:
         title, published, predict = _KINDS[section["kind"]](section, row)
         half = "held out" if number % 2 else "fit"
         if section["kind"] in ("energy", "emission"):
-            half = "held out"  # nothing is fitted in them
+            half = "nothing fitted"
         if (section["kind"] == "images" and row[1] == 1) or (
             section["kind"] == "mlperf" and number == 0
         ):

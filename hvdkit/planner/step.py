@@ -165,8 +165,10 @@ def _exchange(
     if data == 1:
         return 0.0
     group = placing.data_group()
-    backward = stage.passes.backward
-    hidden = fitted.overlap * backward if job.overlap else 0.0
+    # hvdkit's pipelines exchange when all stages have ended.
+    of_hvdkit = job.implementation.state_bytes is None
+    hides = job.overlap and not (of_hvdkit and placing.degrees.pipeline > 1)
+    hidden = fitted.overlap * stage.passes.backward if hides else 0.0
     if exchange.fully:
         # Weights are gathered for each pass, and gradients scattered, in what is computed with.
         size = stage.weights * job.bits / 8
