@@ -256,7 +256,7 @@ def test_published_rows_are_predicted() -> None:
     errors = {
         (case.section, case.name): abs(case.error(FITTED, CRITICAL))
         for case in cases()
-        if case.half == "held out"
+        if case.half in ("held out", "nothing fitted")
     }
     goals = {
         "ptdp", "core", "full", "selective", "megatron2019", "fsdp", "tensorflow_p100",

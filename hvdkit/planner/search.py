@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from hvdkit.planner.cluster import Cluster
 from hvdkit.planner.exchange_costs import ExchangeCost, exchange_cost
@@ -203,9 +204,9 @@ def on_mesh(
 
 
 @functools.lru_cache(maxsize=100_000)
-def _memory(model: Model, degrees: Degrees, job: PlannedJob, rows: int) -> float:
+def _memory(model: Any, degrees: Degrees, job: PlannedJob, rows: int) -> float:
     """It does not depend on what is fitted, which is tried a thousand times."""
-    return model.memory(degrees, job, rows)
+    return float(model.memory(degrees, job, rows))
 
 
 def _cuts(job: PlannedJob, degrees: Degrees, model: Model) -> Iterator[tuple[int, int]]:
