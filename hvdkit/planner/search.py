@@ -183,12 +183,13 @@ def on_mesh(
     """
     limit = cluster.device(degrees, job.share_rows).memory
     best, smallest, problem = None, None, ""
+    same: Any = model  # the protocol does not say that it can be the key of a cache
     for rows, chunks in _cuts(job, degrees, model):
         cut = replace(job, micro_batch=rows, chunks=chunks)
         if why := model.misfit(degrees, cut, rows):
             problem = problem or why
             continue
-        memory = _memory(model, degrees, cut, rows)
+        memory = _memory(same, degrees, cut, rows)
         if smallest is None or memory < smallest.memory:
             smallest = Candidate(degrees, cut, memory)
         if memory <= limit:

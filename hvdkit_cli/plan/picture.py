@@ -47,7 +47,7 @@ def draw(plan: Plan, file: Path) -> None:
     axis.invert_yaxis()
     axis.set_xlabel("s a step")
     axis.set_title(f"{plan.model.name} on {plan.cluster.ranks} devices, data·pipeline·tensor")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
