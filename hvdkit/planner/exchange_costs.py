@@ -69,19 +69,19 @@ EXCHANGES = {
         ),
         ExchangeCost("sharded", sharded=True, call=f"{_OF_HVD}Sharded()"),
         ExchangeCost(
-            "int8", 0.0, 1.0 + 4 / 256, passes=3, exact=False, call=f"{_OF_HVD}AllReduce(Int8())"
+            "int8", 0.0, 1.0 + 4 / 256, passes=3, exact=False, call=f"{_OF_HVD}AllReduce(hvd.exchange.Int8())"
         ),
         ExchangeCost(
             "1-bit", 0.0, 1 / 8, passes=5, residual=4, exact=False,
-            call=f"{_OF_HVD}AllReduce(ErrorFeedback(OneBit()))",
+            call=f"{_OF_HVD}AllReduce(hvd.exchange.ErrorFeedback(hvd.exchange.OneBit()))",
         ),
         ExchangeCost(
             "top-1%", 0.0, 0.08, passes=8, residual=4, exact=False,
-            call=f"{_OF_HVD}AllReduce(TopK(0.01))",
+            call=f"{_OF_HVD}AllReduce(hvd.exchange.TopK(0.01))",
         ),
         ExchangeCost(
             "powersgd-4", rank=4, passes=6, residual=4, exact=False,
-            call=f"{_OF_HVD}AllReduce(PowerSGD(4))",
+            call=f"{_OF_HVD}AllReduce(hvd.exchange.PowerSGD(4))",
         ),
         ExchangeCost("local-sgd-8", every=8, exact=False, call=f"{_OF_HVD}LocalSGD(every=8)"),
         ExchangeCost("fully-sharded", sharded=True, fully=True, call=""),

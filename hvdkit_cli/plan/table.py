@@ -125,6 +125,14 @@ def _best(plan: Plan, steps: float | None, console: Console) -> None:
     call = f"hvd.Mesh(data={degrees.data}, pipeline={degrees.pipeline}, tensor={degrees.tensor})"
     if degrees.pipeline * degrees.tensor > 1:
         console.print(f"  {call}", highlight=False)
+    count = best.job.batch // degrees.data // (best.job.micro_batch or 1)
+    if degrees.pipeline > 1:
+        schedule = best.job.schedule
+        how = f"micro_batches={count}"
+        how += f", schedule=schedules.{schedule!r}" if schedule.chunks > 1 else ""
+        console.print(f"  hvd.parallel.PipelineModel(..., {how})", highlight=False)
+    elif count > 1:
+        console.print(f"  gradient_accumulation_steps={count}", highlight=False)
     if degrees.data > 1:
         console.print(
             f"  exchange={exchange.call}" if exchange.call
