@@ -20,11 +20,12 @@ from hvdkit.planner.links import Link, Network
 from hvdkit.planner.memory_plan import passes_kept
 from hvdkit.planner.presets import preset
 from hvdkit.planner.search import on_mesh, plan, what_would_fit
-from hvdkit.planner.step import Placing, step_time
+from hvdkit.planner.step import Placing, idle, step_time
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.planner.transformer_work import Transformer
 from hvdkit.planner.work import MeasuredModel
 from hvdkit.schedules.schedules import GPipe, Interleaved, OneForwardOneBackward, in_flight
+from hvdkit.schedules.simulation import simulate
 
 pytestmark = pytest.mark.quick
 
@@ -141,6 +142,18 @@ def test_the_bubble_is_that_of_the_schedule() -> None:
     assert 0.8 * plain.compute * 3 / 8 < plain.bubble <= plain.compute * 3 / 8
     assert several.bubble == pytest.approx(plain.bubble / 2)
     assert several.pipeline == pytest.approx(2 * plain.pipeline)
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+@pytest.mark.parametrize("stages", [2, 3, 4])
+def test_idle_time_is_that_of_simulated_schedules(stages: int, chunks: int) -> None:
+    schedule = OneForwardOneBackward() if chunks == 1 else Interleaved(chunks)
+    for count in (1, 2, 3, 4, 8, 12):
+        if schedule.problem(stages, count) is None:
+            timeline = simulate(schedule.plan(stages, count), 1 / 3, 2 / 3, chunks=chunks)
+            lasted = max(span.end for span in timeline.spans) / chunks
+            planned = count + idle(stages, count, chunks)
+            assert planned == pytest.approx(lasted, rel=0.1), (stages, count, chunks)
 
 
 def test_more_is_sent_by_more_and_hidden_by_the_backward_pass() -> None:

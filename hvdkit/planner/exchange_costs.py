@@ -69,7 +69,8 @@ EXCHANGES = {
         ),
         ExchangeCost("sharded", sharded=True, call=f"{_OF_HVD}Sharded()"),
         ExchangeCost(
-            "int8", 0.0, 1.0 + 4 / 256, passes=3, exact=False, call=f"{_OF_HVD}AllReduce(hvd.exchange.Int8())"
+            "int8", 0.0, 1.0 + 4 / 256, passes=3, exact=False,
+            call=f"{_OF_HVD}AllReduce(hvd.exchange.Int8())"
         ),
         ExchangeCost(
             "1-bit", 0.0, 1 / 8, passes=5, residual=4, exact=False,

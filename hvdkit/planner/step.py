@@ -115,7 +115,7 @@ def step_time(
     slowest = max(range(len(stages)), key=busy.__getitem__)
     stage = stages[slowest]
     mean = sum(busy) / len(busy)
-    bubble = (degrees.pipeline - 1) / job.schedule.chunks * mean
+    bubble = mean * idle(degrees.pipeline, count, job.schedule.chunks)
     sends = _sends(stage, network, placing, job) * count
     data = max(_exchange(each, network, placing, job, fitted, count) for each in stages)
     updated = max(_update(times, each, degrees, job) for each in stages)
@@ -129,6 +129,16 @@ def step_time(
         update=updated,
         jitter=quiet * fitted.jitter * math.sqrt(2 * math.log(placing.hosts)),
     )
+
+
+def idle(stages: int, micro_batches: int, chunks: int) -> float:
+    """How long a stage idles, in passes of a micro-batch through all of it.
+
+    (p - 1) / v; with fewer micro-batches than stages each of the v rounds takes p passes of a
+    chunk, and more chunks do not help.
+    """
+    rounds = chunks * max(micro_batches, stages) + min(micro_batches, stages) - 1
+    return rounds / chunks - micro_batches
 
 
 def _sums(
