@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.plan.group import plan_group
 from hvdkit_cli.run.options import finite, where_ranks_run
 from hvdkit_cli.scale.line import scale_command
 from hvdkit_cli.scripts import become
@@ -180,6 +181,9 @@ def top_command(folder: Path, once: bool) -> None:
     from hvdkit_cli.top.command import top
 
     top(folder, once=once)
+
+
+cli.add_command(plan_group)
 
 
 # What a script is given is its own affair, --help too.

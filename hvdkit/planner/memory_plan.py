@@ -16,10 +16,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from hvdkit.planner.activation_memory import KERAS_16_BIT, KERAS_FLOAT32, Kept
 from hvdkit.planner.transformer import Degrees, TransformerShape
-from hvdkit.schedules.schedules import OneForwardOneBackward, Schedule, in_flight
+from hvdkit.schedules.schedules import (
+    Interleaved,
+    OneForwardOneBackward,
+    Schedule,
+    in_flight,
+)
 
 _FLOAT32_BYTES = 4
 
@@ -178,7 +184,7 @@ def _of_stage(
     of_variable, of_copy = _bytes_of(training.precision)
     parameters = shape.parameters_of(stage, degrees)
     count = training.micro_batches_on(degrees)
-    passes = _passes(training, degrees.pipeline, count)[stage]
+    passes = passes_kept(training.schedule, degrees.pipeline, count)[stage]
     # Each forward pass that is kept has its own copies.
     copies = 0 if of_copy == of_variable else 1 if training.recompute else passes
     sharded = training.sharded_optimizer and degrees.data > 1
@@ -218,16 +224,42 @@ def _activations(
     return one + passes * 2 * between  # what comes in and what goes out
 
 
-@functools.cache
-def _passes(training: Training, stages: int, micro_batches: int) -> list[int]:
+def passes_kept(schedule: Schedule, stages: int, micro_batches: int) -> list[int]:
     """How many forward passes each stage keeps at most."""
-    return [in_flight(actions) for actions in training.schedule.plan(stages, micro_batches)]
+    same: Any = schedule  # the protocol does not say that it can be the key of a cache
+    return _passes_kept(same, stages, micro_batches)
+
+
+@functools.cache
+def _passes_kept(schedule: Any, stages: int, micro_batches: int) -> list[int]:
+    """See `passes_kept`.
+
+    With 1F1B more micro-batches than two for each stage are worked off one by one, so that no more
+    are kept: thousands of them need not be laid out.
+    """
+    in_turns = isinstance(schedule, OneForwardOneBackward) or (
+        isinstance(schedule, Interleaved) and micro_batches % stages == 0
+    )
+    count = min(micro_batches, 2 * stages) if in_turns else micro_batches
+    return [in_flight(actions) for actions in schedule.plan(stages, count)]
+
+
+# Bytes of an element of a variable, and of what is computed, under the usual policies of Keras's.
+_BYTES = {
+    "float32": (4, 4),
+    "float16": (2, 2),
+    "bfloat16": (2, 2),
+    "mixed_float16": (4, 2),
+    "mixed_bfloat16": (4, 2),
+}
 
 
 @functools.cache
 def _bytes_of(precision: str) -> tuple[int, int]:
     """Bytes of an element of a variable, and of what is computed, under a policy of Keras's."""
-    import keras  # here, so that a plan can be read and shown without TensorFlow
+    if precision in _BYTES:
+        return _BYTES[precision]
+    import keras  # only here, so that most plans need no TensorFlow
     import tensorflow as tf
 
     policy = keras.DTypePolicy(precision)

@@ -1,0 +1,117 @@
+"""Holds `hvdkit plan` to this machine: step times and memory of four forms on two ranks.
+
+    hvdkit plan measure --output cluster.yaml
+    python benchmarks/plan.py --cluster cluster.yaml --output docs/images/plan_here
+
+The forms are those of benchmarks/parallel.py, and data parallelism with sharded slots. Nothing of
+the model is fitted to them: the prediction has the measured cluster, and the numbers that
+benchmarks/plan_published.py found. Let nothing else run, neither here nor for `measure`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from jobs import PausableJob, run_job, step_times_in_turn
+from parallel_forms import FORMS, ROWS, SHAPE
+from pictures import picture
+from rich.console import Console
+from rich.table import Table
+
+from hvdkit.planner.cluster import Cluster
+from hvdkit.planner.cluster_file import find_cluster
+from hvdkit.planner.exchange_costs import exchange_cost
+from hvdkit.planner.job import PlannedJob
+from hvdkit.planner.search import Candidate, on_mesh
+from hvdkit.planner.transformer_work import Transformer
+
+WORKER = "plan_worker.py"
+NAMES = ("data", "sharded", "tensor", "pipeline")
+MIB = 2**20
+
+
+@click.command()
+@click.option("--cluster", required=True, help="What `hvdkit plan measure` has written.")
+@click.option("--rounds", default=6, help="Turns of each job.")
+@click.option("--seconds", default=6.0, help="Length of a turn.")
+@click.option("--forms", default=",".join(NAMES), show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Files to write, without ending.")
+def main(cluster: str, rounds: int, seconds: float, forms: str, output: Path | None) -> None:
+    """Predict, measure, and print both."""
+    names = forms.split(",")
+    machine = find_cluster(cluster).with_ranks(2)
+    planned = {name: predicted(name, machine) for name in names}
+    starts = {name: partial(PausableJob, "mpi", 2, [WORKER, name, "times"]) for name in names}
+    times = step_times_in_turn(starts, rounds, seconds)
+    peaks = {name: _peak(name) for name in names}
+    results = {
+        name: {
+            "planned_ms": 1000 * planned[name].seconds,
+            "parts_s": vars(planned[name].step),
+            "measured_ms": statistics.median(times[name]),
+            "turns_ms": times[name],
+            "planned_bytes": planned[name].memory,
+            "peak_bytes": peaks[name],
+        }
+        for name in names
+    }
+    Console(width=110).print(_table(results))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        _draw(results, output.with_suffix(".png"))
+
+
+def predicted(name: str, machine: Cluster) -> Candidate:
+    """What the planner says of a form."""
+    form = FORMS["data" if name == "sharded" else name]
+    exchange = exchange_cost("sharded" if name == "sharded" else "all-reduce")
+    rows = ROWS // form.degrees.data // form.micro_batches
+    job = PlannedJob(ROWS, "float32", exchange=exchange, micro_batch=rows)
+    return on_mesh(Transformer(SHAPE), machine, job, form.degrees)
+
+
+def _peak(name: str) -> int:
+    ranks = run_job("mpi", 2, [WORKER, name, "memory"], "PARALLEL")[0]["ranks"]
+    return max(int(rank["peak"]) for rank in ranks)
+
+
+def _table(results: dict[str, Any]) -> Table:
+    table = Table(title="Two ranks of this machine")
+    table.add_column("")
+    for column in ("ms a step", "planned", "error", "MiB at most", "planned", "error"):
+        table.add_column(column, justify="right")
+    for name, found in results.items():
+        measured, planned = found["measured_ms"], found["planned_ms"]
+        peak, memory = found["peak_bytes"] / MIB, found["planned_bytes"] / MIB
+        table.add_row(
+            name,
+            *(f"{measured:.0f}", f"{planned:.0f}", f"{100 * (planned / measured - 1):+.0f} %"),
+            *(f"{peak:.0f}", f"{memory:.0f}", f"{100 * (memory / peak - 1):+.0f} %"),
+        )
+    return table
+
+
+def _draw(results: dict[str, Any], file: Path) -> None:
+    with picture(file, columns=2, size=(9, 3.2)) as axes:
+        for axis, pair, scale, label in (
+            (axes[0], ("measured_ms", "planned_ms"), 1, "ms a step"),
+            (axes[1], ("peak_bytes", "planned_bytes"), MIB, "MiB at most"),
+        ):
+            for number, key in enumerate(pair):
+                places = [row + 0.4 * number - 0.2 for row in range(len(results))]
+                values = [found[key] / scale for found in results.values()]
+                axis.barh(places, values, 0.4, label=("measured", "planned")[number])
+            axis.set_yticks(range(len(results)), list(results))
+            axis.invert_yaxis()
+            axis.set_xlabel(label)
+        axes[0].legend()
+
+
+if __name__ == "__main__":
+    main()
