@@ -1,0 +1,3 @@
+"""Meshes of four ranks."""
+
+MODULES = ("meshes",)
