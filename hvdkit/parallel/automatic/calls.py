@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.graph.layer_sequence import LayerSequence, Step
-from hvdkit.keras_internals import get_keras_mask, set_keras_mask
+from hvdkit.keras_internals import compute_output_spec, get_keras_mask, set_keras_mask
 from hvdkit.parallel.automatic.weighted import output_shape
 
 Tensors = dict[int, Any]
@@ -176,15 +176,21 @@ def _known_shapes(composite: Any) -> Iterator[None]:
     `EinsumDense` does not say how long a sequence is if its `output_shape` has None there, and code
     that asks for the length then works on tensors only.
     """
-    kinds = keras.layers.EinsumDense
-    layers = [each for each in composite._flatten_layers() if isinstance(each, kinds)]
-    for each in layers:
-        vars(each)["compute_output_shape"] = partial(output_shape, each)
+    replaced = []
+    for layer in composite._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.EinsumDense):
+            replaced.append((layer, "compute_output_shape", partial(output_shape, layer)))
+        elif layer._layers:
+            # What a composite says of itself may leave out arguments of a subclass's `call`.
+            spec = partial(compute_output_spec, layer.call)
+            replaced.append((layer, "compute_output_spec", spec))
+    for layer, name, function in replaced:
+        vars(layer)[name] = function
     try:
         yield
     finally:
-        for each in layers:
-            del vars(each)["compute_output_shape"]
+        for layer, name, _ in replaced:
+            del vars(layer)[name]
 
 
 def _put(sample: Tensors, new: Any, value: Any) -> None:

@@ -53,13 +53,14 @@ def difference(
 
 
 def _difference(model: keras.Model, mode: str, before: Result, now: Result) -> str | None:
+    tolerance = _tolerance(model)
     for i, (one, other) in enumerate(zip(now.outputs, before.outputs, strict=True)):
-        if one.shape != other.shape or not _close(one, other, 0.0):
+        if one.shape != other.shape or not _close(one, other, 0.0, tolerance):
             return f"output {i} in {mode}"
     gradients = [g for g in (*before.of_inputs, *before.of_weights) if g is not None]
     floor = 1e-3 * max((float(np.abs(g).max(initial=0.0)) for g in gradients), default=0.0)
     for i, (mine, theirs) in enumerate(zip(now.of_inputs, before.of_inputs, strict=True)):
-        if not _same_gradient(mine, theirs, floor):
+        if not _same_gradient(mine, theirs, floor, tolerance):
             return f"the gradient of input {i} in {mode}"
     for variable, mine, theirs in zip(
         model.trainable_variables, now.of_weights, before.of_weights, strict=True
@@ -67,7 +68,7 @@ def _difference(model: keras.Model, mode: str, before: Result, now: Result) -> s
         layout = layout_of(variable)
         if theirs is not None and layout is not None:
             theirs = layout.shard_of(theirs)
-        if not _same_gradient(mine, theirs, floor):
+        if not _same_gradient(mine, theirs, floor, tolerance):
             return f"the gradient of {variable.path} in {mode}"
     return None
 
@@ -111,16 +112,22 @@ def _array(tensor: Any) -> np.ndarray:
     return array.astype("float32") if tf.as_dtype(tensor.dtype).is_floating else array
 
 
-def _same_gradient(mine: np.ndarray | None, theirs: np.ndarray | None, floor: float) -> bool:
+def _same_gradient(
+    mine: np.ndarray | None, theirs: np.ndarray | None, floor: float, tolerance: float
+) -> bool:
     if mine is None or theirs is None:
         return mine is theirs
-    return mine.shape == theirs.shape and _close(mine, theirs, floor)
+    return mine.shape == theirs.shape and _close(mine, theirs, floor, tolerance)
 
 
-def _close(mine: np.ndarray, theirs: np.ndarray, floor: float) -> bool:
+def _tolerance(model: keras.Model) -> float:
+    types = {layer.compute_dtype for layer in model._flatten_layers()}
+    return _TIMES * (1e-3 if types & {"float16", "bfloat16"} else 1e-5)
+
+
+def _close(mine: np.ndarray, theirs: np.ndarray, floor: float, tolerance: float) -> bool:
     if not np.issubdtype(theirs.dtype, np.floating):
         return bool(np.array_equal(mine, theirs))
-    tolerance = _TIMES * (1e-5 if keras.config.dtype_policy().name == "float32" else 1e-3)
     finite = np.abs(theirs[np.isfinite(theirs)])
     largest = max(float(finite.max(initial=0.0)), floor, 1e-6)
     return bool(np.allclose(mine, theirs, rtol=0.0, atol=tolerance * largest, equal_nan=True))

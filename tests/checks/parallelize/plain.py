@@ -67,6 +67,6 @@ def check_lstm_over_a_tensor_group_and_in_a_pipeline() -> None:
 
 
 def check_layers_and_models_that_are_called_twice() -> None:
-    model = require_same(models.called_twice, models.numbers(), "mse", TENSOR, optimizer=sgd)
+    model = require_same(models.called_twice, models.numbers(), "mse", TENSOR)
     # Each pair inside, the shared pair; "once" and its follower are no pair but joined.
     assert divided_layers(model) == 7
