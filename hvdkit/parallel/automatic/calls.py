@@ -246,6 +246,4 @@ def close(mine: Any, other: Any, times: float = 1.0) -> bool:
     tolerance = times * (1e-5 if dtype.size >= 4 else 2e-2)
     one, two = one.astype("float64"), two.astype("float64")
     largest = max(float(np.max(np.abs(two), initial=0.0, where=np.isfinite(two))), 1e-6)
-    return bool(
-        np.allclose(one, two, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
-    )
+    return bool(np.allclose(one, two, rtol=tolerance, atol=tolerance * largest, equal_nan=True))

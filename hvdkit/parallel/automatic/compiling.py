@@ -66,6 +66,4 @@ def _compile(
     return original(model, optimizer, *args, **options)
 
 
-_PATCH = Patch(
-    keras.Model, "compile", _compile, "a divided model's optimizer works over the ranks"
-)
+_PATCH = Patch(keras.Model, "compile", _compile, "a divided model's optimizer works over the ranks")

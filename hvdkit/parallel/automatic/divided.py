@@ -22,9 +22,10 @@ from hvdkit.keras_internals import (
 )
 from hvdkit.mesh.layout import Layout, layout_of
 from hvdkit.mesh.mesh import Mesh
-from hvdkit.parallel.automatic.roles import Columns, Dropped, Gathered, Role, Row
-from hvdkit.parallel.automatic.shards import Sharding
-from hvdkit.parallel.tensor.conjugate import copy_to_group, gather_shards, reduce_over_group
+from hvdkit.parallel.automatic.kinds import Columns, Dropped, Gathered, Role, Row
+from hvdkit.parallel.automatic.logits import gathered
+from hvdkit.parallel.automatic.shards import Sharding, whole_shape
+from hvdkit.parallel.tensor.conjugate import copy_to_group, reduce_over_group
 from hvdkit.parallel.tensor.dropout import drop_shard
 from hvdkit.parallel.tensor.vocabulary import own_rows
 from hvdkit.state.broadcast import broadcast_variables
@@ -57,8 +58,7 @@ class DividedLayer(keras.layers.Layer):
         """As in Keras, with adapters that are divided as the kernel; all ranks call it."""
         layout = layout_of(self._kernel_variable)
         # Keras asks for adapters of the kernel as it is; they are made for the whole one.
-        whole = _Whole(self._kernel_variable, layout)
-        with whole:
+        with whole_shape(self._kernel_variable, layout):
             super().enable_lora(rank, *args, **kwargs)  # type: ignore[misc]
         first, second = self._adapters()
         broadcast_variables([first, second], 0)
@@ -121,7 +121,7 @@ class _Columns(DividedLayer):
         if self.bias is not None:
             outputs = keras.ops.add(outputs, self.bias)
         if isinstance(self.hvdkit_role, Gathered):
-            outputs = gather_shards(outputs, mesh, self._columns.output)
+            outputs = gathered(outputs, mesh, self._columns.output)
         return outputs if self.activation is None else self.activation(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -202,7 +202,7 @@ class _ReversibleEmbedding(_Embedding):
         mesh = self.hvdkit_mesh
         if reverse:
             shard = super().call(copy_to_group(inputs, mesh), reverse=True)
-            return gather_shards(shard, mesh, -1)
+            return gathered(shard, mesh, -1)
         vectors = self._looked_up(inputs)
         if self.mask_zero:
             set_keras_mask(vectors, keras.ops.not_equal(inputs, 0))
@@ -287,19 +287,3 @@ def _projected(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
     if isinstance(layer, keras.layers.EinsumDense):
         return keras.ops.einsum(layer.equation, inputs, layer.kernel)
     return keras.ops.matmul(inputs, layer.kernel)
-
-
-class _Whole:
-    """While inside, a sharded variable says that it has its whole shape."""
-
-    def __init__(self, variable: Any, layout: Layout | None) -> None:
-        self.variable = variable
-        self.layout = layout
-
-    def __enter__(self) -> None:
-        self._shape = self.variable._shape
-        if self.layout is not None:
-            self.variable._shape = self.layout.unsharded_shape(tuple(self._shape))
-
-    def __exit__(self, *_: object) -> None:
-        self.variable._shape = self._shape

@@ -14,7 +14,8 @@ from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.automatic import proof
 from hvdkit.parallel.automatic.calls import calls_of
 from hvdkit.parallel.automatic.divided import DividedLayer, divide, undo
-from hvdkit.parallel.automatic.roles import Roles, roles_of
+from hvdkit.parallel.automatic.kinds import Roles
+from hvdkit.parallel.automatic.roles import roles_of
 from hvdkit.parallel.automatic.samples import sample_of
 from hvdkit.parallel.automatic.weighted import is_dividable
 from hvdkit.parallel.tensor import saving

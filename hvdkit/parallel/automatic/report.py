@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from hvdkit.parallel.automatic.roles import Columns, Dropped, Gathered, Role, Roles, Rows
+from hvdkit.parallel.automatic.kinds import Columns, Dropped, Gathered, Role, Roles, Rows
 
 
 @dataclass

@@ -3,23 +3,23 @@
 A layer that shards its outputs needs nothing forward if all that comes after it, up to layers that
 sum over its outputs, makes of a shard the shard of what it would make of the whole. So all layers
 begin as such; an operation between is tried on a sample, whole and with each shard; where that
-does not come out, the layers whose outputs went into it are struck, and it begins anew. What is left
-are pairs, as the two `Dense` of a feed-forward layer, or query, key, value and output of attention,
-with whatever is between them.
+does not come out, the layers whose outputs went into it are struck, and it begins anew. What is
+left are pairs, as the two `Dense` of a feed-forward layer, or query, key, value and output of
+attention, with whatever is between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from hvdkit.parallel.automatic.calls import Call, Calls, Renamed, close
+from hvdkit.parallel.automatic.kinds import Columns, Dropped, Gathered, Role, Roles, Row, Rows
 from hvdkit.parallel.automatic.weighted import (
-    Columns,
     columns_of,
     indivisible,
     is_embedding,
@@ -27,56 +27,6 @@ from hvdkit.parallel.automatic.weighted import (
     obstacle,
     row_axis,
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """A layer that sums over what is sharded.
-
-    Attributes:
-        kernel: the axis of the kernel.
-        input: the axis of its input.
-    """
-
-    kernel: int
-    input: int
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """A layer whose outputs are sharded, and joined at its end: it has no layer that sums."""
-
-    columns: Columns
-
-
-@dataclass(frozen=True)
-class Rows:
-    """An embedding, of whose rows each rank holds some."""
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A dropout of what is sharded along an axis."""
-
-    axis: int
-
-
-Role = Columns | Row | Gathered | Rows | Dropped
-
-
-@dataclass
-class Roles:
-    """What the layers of a model become.
-
-    Attributes:
-        layers: each layer that is divided, with its role, by its id.
-        names: how messages name a layer, by its id.
-        reasons: why a layer stays whole, by its id.
-    """
-
-    layers: dict[int, tuple[Any, Role]] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
 
 
 class _Struck(Exception):
@@ -199,9 +149,7 @@ class _Finding:
             return None
         return columns
 
-    def _take(
-        self, roles: Roles, layer: Any, role: Role | None, origins: frozenset[int]
-    ) -> None:
+    def _take(self, roles: Roles, layer: Any, role: Role | None, origins: frozenset[int]) -> None:
         """Note what a layer is, which has to be the same each time that it is called.
 
         Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,18 @@ import tensorflow as tf
 
 from hvdkit.mesh.layout import Layout, set_layout
 from hvdkit.parallel.tensor.regularizers import sharded_regularizer
+
+
+@contextmanager
+def whole_shape(variable: Any, layout: Layout | None) -> Iterator[None]:
+    """While inside, a sharded variable says that it has its whole shape."""
+    shape = variable._shape
+    if layout is not None:
+        variable._shape = layout.unsharded_shape(tuple(shape))
+    try:
+        yield
+    finally:
+        variable._shape = shape
 
 
 class Sharding:

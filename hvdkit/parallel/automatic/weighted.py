@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from hvdkit.parallel.automatic.kinds import Columns
+
 _SUMS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 _ELLIPSIS = "ZYXWVUTS"  # letters for the axes that "..." stands for
-
-
-@dataclass(frozen=True)
-class Columns:
-    """How a layer's outputs are sharded.
-
-    Attributes:
-        kernel: the axis of the kernel.
-        bias: the axis of the bias; None without one.
-        output: the axis of what it returns.
-    """
-
-    kernel: int
-    bias: int | None
-    output: int
 
 
 def is_projection(layer: Any) -> bool:
@@ -86,7 +72,10 @@ def row_axis(layer: Any, axis: int, rank: int) -> int | None:
 def output_shape(layer: Any, shape: Sequence[int | None]) -> tuple[int | None, ...]:
     """The shape of what an `EinsumDense` returns, with what Keras leaves open in it."""
     left, kernel, out = _letters(layer.equation, len(shape))
-    sizes = {**dict(zip(left, shape, strict=True)), **dict(zip(kernel, layer.kernel.shape, strict=True))}
+    sizes = {
+        **dict(zip(left, shape, strict=True)),
+        **dict(zip(kernel, layer.kernel.shape, strict=True)),
+    }
     return tuple(sizes[letter] for letter in out)
 
 

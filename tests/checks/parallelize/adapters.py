@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.meshes.folders import shared_folder
 
 import hvdkit as hvd
@@ -34,6 +35,7 @@ def _enable(model: keras.Model) -> keras.Model:
     return model
 
 
+@long
 def check_adapters_train_as_undivided() -> None:
     require_same(
         lambda: _enable(_adapted()), models.text(), models.logits(), (1, 1, 2), optimizer=sgd

@@ -118,3 +118,15 @@ def called_twice() -> keras.Model:
     once = layers.Dense(6, name="once")
     h = once(h) + layers.Dense(6)(once(h + 1))
     return keras.Model(x, layers.Dense(2)(h), name="called_twice")
+
+
+def text_and_classes() -> tuple[np.ndarray, np.ndarray]:
+    """Ids, and one of four classes of each."""
+    ids, following = text()
+    return ids, following % 4
+
+
+def mlp_without_noise() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((6,)), layers.Dense(8, activation="gelu"), layers.Dense(2)]
+    )

@@ -1,3 +1,3 @@
-"""Meshes of four ranks."""
+"""`hvd.parallelize` on four ranks: meshes of more than one axis, and real pipelines."""
 
 MODULES = ("meshes",)
