@@ -80,7 +80,7 @@ def choose(needs: Needs, job: Job) -> Choice:
     Raises:
         ValueError: nothing fits.
     """
-    tried = []
+    tried: list[str] = []
     for degrees, sharded in _candidates(job):
         size = needs.on(degrees, sharded)
         what = f"{degrees}{', slots shared' if sharded else ''}: {size_text(size)} a rank"

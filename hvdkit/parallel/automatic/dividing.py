@@ -8,10 +8,11 @@ from typing import Any
 import keras
 
 from hvdkit import patches
-from hvdkit.engine import HvdkitError
+from hvdkit.engine import HvdkitError, require_same
 from hvdkit.graph.layer_sequence import LayerSequence
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.automatic import proof
+from hvdkit.parallel.automatic.agreed import on_all
 from hvdkit.parallel.automatic.calls import calls_of
 from hvdkit.parallel.automatic.divided import DividedLayer, divide, undo
 from hvdkit.parallel.automatic.kinds import Roles
@@ -62,12 +63,13 @@ def divide_layers(model: keras.Model, sequence: LayerSequence, mesh: Mesh) -> Ro
     then too, the model is as it was.
 
     Raises:
-        ValueError: on every rank: there is no layer to divide; it says why.
+        ValueError: on every rank: there is no layer to divide, with the reasons; or the model does
+            not run on a random batch.
         HvdkitError: on every rank: a divided model would not do what this one does.
     """
     inputs = list(sample_of(sequence, mesh.tensor).values())
-    expected = proof.results(model, sequence, inputs)
-    roles = find_roles(model, sequence, mesh.tensor, {})
+    expected = on_all(lambda: _results(model, sequence, inputs))
+    roles = on_all(lambda: find_roles(model, sequence, mesh.tensor, {}))
     if not roles.layers:
         reasons = [f"{roles.names[key]}: {why}" for key, why in roles.reasons.items()]
         raise ValueError(
@@ -94,6 +96,17 @@ def divide_layers(model: keras.Model, sequence: LayerSequence, mesh: Mesh) -> Ro
     return roles
 
 
+def _results(model: keras.Model, sequence: LayerSequence, inputs: list[Any]) -> list[proof.Result]:
+    try:
+        return proof.results(model, sequence, inputs)
+    # A model may raise anything.
+    except Exception as error:
+        raise ValueError(
+            f"model {model.name!r} can't be divided over tensor groups, as it can't be run on a "
+            f"random batch, on which that would be proved: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _divided_rightly(
     model: keras.Model,
     sequence: LayerSequence,
@@ -103,6 +116,8 @@ def _divided_rightly(
     expected: list[proof.Result],
 ) -> str | None:
     """Divide a model; where it is not the same then, it is undone. Returns what differs."""
+    what = [f"{roles.names[key]}: {role}" for key, (_, role) in roles.layers.items()]
+    require_same("what is divided of the model", what)
     shardings = []
     done = []
     for layer, role in roles.layers.values():

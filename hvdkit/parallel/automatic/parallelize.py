@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 
 from hvdkit.descriptions import dtype_and_shape
 from hvdkit.engine import (
-    HvdkitError,
     allgather_object,
     broadcast_object,
-    raise_everywhere,
     require_initialized,
     require_same,
     topology,
@@ -23,6 +20,8 @@ from hvdkit.exchange.sharded.exchange import Sharded
 from hvdkit.graph.flattening import flattened
 from hvdkit.graph.layer_sequence import LayerSequence
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
+from hvdkit.mesh.variable import is_seed_state
+from hvdkit.parallel.automatic.agreed import on_all
 from hvdkit.parallel.automatic.choice import Choice, Job, Needs, choose
 from hvdkit.parallel.automatic.compiling import remember
 from hvdkit.parallel.automatic.dividing import divide_layers, find_roles, is_divided
@@ -34,7 +33,6 @@ from hvdkit.planner.memory_limit import rank_memory_limit
 from hvdkit.planner.transformer import Degrees
 from hvdkit.state.broadcast import broadcast_variables
 
-T = TypeVar("T")
 _ROWS, _SLOTS = 32, 2  # of a rank's batch, and of the optimizer (Adam), for the estimate
 
 
@@ -85,10 +83,10 @@ def parallelize(
         >>> model.fit(hvd.shard((x, y), batch_size=32))
     """
     require_initialized("hvd.parallelize()")
-    sequence = _on_all(lambda: _checked(model, exchange))
-    require_same(
-        "the models to divide", [dtype_and_shape(v.dtype, v.shape) for v in model.variables]
-    )
+    sequence = on_all(lambda: _checked(model, exchange))
+    kinds = [type(step.operation).__name__ for step in sequence.steps]
+    shapes = [dtype_and_shape(v.dtype, v.shape) for v in model.variables]
+    require_same("the models to divide", [*kinds, *shapes])
     before, reason = current_mesh(), "as given"
     mesh = before if mesh is None else mesh
     if mesh is None:
@@ -120,7 +118,7 @@ def _divided(
     )
     if mesh.pipeline > 1:
         plan.cuts = _cuts(sequence, mesh.pipeline)
-    broadcast_variables(model.variables, 0)
+    _start_alike(model, mesh)
     if mesh.tensor > 1:
         plan.add(divide_layers(model, sequence, mesh))
     _uncompile(model, plan)
@@ -132,10 +130,19 @@ def _divided(
     return parallel
 
 
+def _start_alike(model: keras.Model, mesh: Mesh) -> None:
+    """Let all ranks have rank 0's weights, and a tensor group the random states of its first."""
+    seeds = [v for v in model.variables if is_seed_state(v)]
+    broadcast_variables([v for v in model.variables if not is_seed_state(v)], 0)
+    # Replicas draw for their own rows.
+    first = mesh.rank_at(mesh.data_index, mesh.pipeline_index, 0)
+    broadcast_variables(seeds, first, process_set=mesh.tensor_set)
+
+
 def _cuts(sequence: LayerSequence, stages: int) -> list[str]:
     """Where a pipeline is cut, by the times of rank 0."""
-    blocks = _on_all(lambda: Blocks(sequence, stages))
-    times = _on_all(lambda: blocks.times() if topology.rank() == 0 else None)
+    blocks = on_all(lambda: Blocks(sequence, stages))
+    times = on_all(lambda: blocks.times() if topology.rank() == 0 else None)
     times = broadcast_object(times, name="hvdkit.times_of_blocks")
     return blocks.cuts(times)
 
@@ -164,23 +171,6 @@ def _checked(model: Any, exchange: Exchange | None) -> LayerSequence:
     return flattened(model)
 
 
-def _on_all(work: Callable[[], T]) -> T:
-    """What `work` returns, which does not communicate; an error of a rank is one on all."""
-    found, problem, cause, kind = None, None, None, ValueError
-    try:
-        found = work()
-    except Exception as error:
-        known = isinstance(error, (ValueError, HvdkitError))
-        problem = str(error) if known else f"{type(error).__name__}: {error}"
-        kind, cause = (HvdkitError if isinstance(error, HvdkitError) else ValueError), error
-    try:
-        raise_everywhere(problem, kind)
-    except (ValueError, HvdkitError) as error:
-        raise error from cause
-    assert found is not None or problem is None
-    return found  # type: ignore[return-value]
-
-
 def _chosen(model: keras.Model, sequence: LayerSequence) -> Choice:
     """The mesh that fits, for the rank that may use least."""
     local = topology.local_size()
@@ -199,7 +189,7 @@ def _chosen(model: keras.Model, sequence: LayerSequence) -> Choice:
         job = Job(topology.size(), local, limit, topology.mpi_enabled())
         return choose(Needs(held, slots, activations, divisible), job)
 
-    return _on_all(choice)
+    return on_all(choice)
 
 
 def _uncompile(model: Any, plan: ParallelPlan) -> None:
