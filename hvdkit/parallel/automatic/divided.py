@@ -59,7 +59,7 @@ class DividedLayer(keras.layers.Layer):
         layout = layout_of(self._kernel_variable)
         # Keras asks for adapters of the kernel as it is; they are made for the whole one.
         with whole_shape(self._kernel_variable, layout):
-            super().enable_lora(rank, *args, **kwargs)  # type: ignore[misc]
+            super().enable_lora(rank, *args, **kwargs)
         first, second = self._adapters()
         broadcast_variables([first, second], 0)
         for sharding in self.shard():
@@ -104,7 +104,7 @@ class _Columns(DividedLayer):
     @property
     def _columns(self) -> Columns:
         role = self.hvdkit_role
-        return role.columns if isinstance(role, Gathered) else role  # type: ignore[no-any-return]
+        return role.columns if isinstance(role, Gathered) else role
 
     def layouts(self) -> dict[str, Layout]:
         """Outputs of the kernel, and their biases."""
@@ -274,7 +274,7 @@ def _mixin(layer: Any, role: Role) -> type:
 
 
 @functools.cache
-def _subclass(mixin: type, own: type) -> type:
+def _subclass(mixin: Any, own: Any) -> type:
     """A class that files and messages call as the layer's own."""
     names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
     kind = type(own.__name__, (mixin, own), names)

@@ -218,10 +218,10 @@ class _Finding:
             return f"which takes no shard ({type(error).__name__})"
         found = []
         for i, tensor in enumerate(step.outputs):
-            axis = self._axis(sample[id(tensor)], [each[i] for each in made])
-            if axis is None:
+            along = self._axis(sample[id(tensor)], [each[i] for each in made])
+            if along is None:
                 return "which needs all of it"
-            found.append(axis)
+            found.append(along)
         return found
 
     def _axis(self, whole: Any, shards: list[Any]) -> int | None:
