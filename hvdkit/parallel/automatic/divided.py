@@ -243,7 +243,8 @@ def _entered(tensor: tf.Tensor, mesh: Mesh) -> tf.Tensor:
 def divide(layer: Any, role: Role, mesh: Mesh) -> list[Sharding]:
     """Let a layer become one that holds shards; returns the variables that became some."""
     vars(layer).update(hvdkit_mesh=mesh, hvdkit_role=role)
-    object.__setattr__(layer, "__class__", _subclass(_mixin(layer, role), type(layer)))
+    own: Any = type(layer)
+    object.__setattr__(layer, "__class__", _subclass(_mixin(layer, role), own))
     # Horovod's operations do not compile under XLA.
     vars(layer)["supports_jit"] = False
     if isinstance(role, Row) and not isinstance(layer, keras.layers.EinsumDense):
