@@ -23,6 +23,7 @@ def check_mlp_over_a_tensor_group() -> None:
     assert divided_layers(model) == 6
 
 
+@long
 def check_gpt_over_a_tensor_group() -> None:
     model = require_same(models.gpt, models.text(), models.logits(), TENSOR, optimizer=sgd)
     # Four projections, the dropout of scores, two dense layers, the embedding.
