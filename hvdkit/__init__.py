@@ -103,6 +103,7 @@ if TYPE_CHECKING:
         PartialDistributedGradientTape,
         PartialDistributedOptimizer,
     )
+    from hvdkit.parallel.automatic.parallelize import parallelize
     from hvdkit.parallel.devices.strategy import strategy
     from hvdkit.randomness import set_random_seed
     from hvdkit.state.broadcast import (
@@ -160,6 +161,7 @@ else:
                 "DistributedGradientTape DistributedOptimizer PartialDistributedGradientTape "
                 "PartialDistributedOptimizer"
             ),
+            "hvdkit.parallel.automatic.parallelize": "parallelize",
             "hvdkit.parallel.devices.strategy": "strategy",
             "hvdkit.randomness": "set_random_seed",
             "hvdkit.state.broadcast": (
@@ -239,6 +241,7 @@ __all__ = [
     "nccl_built",
     "nonfinite",
     "parallel",
+    "parallelize",
     "pause",
     "process_set_included_op",
     "rank",

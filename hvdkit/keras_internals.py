@@ -32,6 +32,7 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import (
 from keras.src.utils.file_utils import is_remote_path
 
 __all__ = [
+    "CALL_CONTEXT",
     "NAME_COUNTS",
     "STATELESS_SCOPE",
     "UNINITIALIZED_VARIABLES",
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 # Names of what Keras keeps for the whole process, see `global_attribute`.
+CALL_CONTEXT = "current_call_ctx"
 NAME_COUNTS = "object_name_uids"
 STATELESS_SCOPE = "stateless_scope"
 UNINITIALIZED_VARIABLES = "uninitialized_variables"

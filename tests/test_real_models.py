@@ -17,6 +17,7 @@ JOBS: list[tuple[str, str, int]] = []
 LONG_JOBS = [
     ("real_models.applications", "mpi", 2),
     ("real_models.language", "mpi", 2),
+    ("real_models.parallelized", "mpi", 2),
     ("real_models.vision", "mpi", 2),
     ("real_models.generative", "mpi", 3),
     ("real_models.tabular", "mpi", 2),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hvdkit import lazy
 
 if TYPE_CHECKING:
+    from hvdkit.parallel.automatic.compiling import plan_of
     from hvdkit.parallel.devices.attention import SplitMultiHeadAttention
     from hvdkit.parallel.devices.dense import SplitDense
     from hvdkit.parallel.devices.embedding import SplitEmbedding
@@ -47,6 +48,7 @@ else:
             "hvdkit.schedules.schedules": "",
         },
         training={
+            "hvdkit.parallel.automatic.compiling": "plan_of",
             "hvdkit.parallel.devices.attention": "SplitMultiHeadAttention",
             "hvdkit.parallel.devices.dense": "SplitDense",
             "hvdkit.parallel.devices.embedding": "SplitEmbedding",
@@ -90,6 +92,7 @@ __all__ = [
     "memory_table",
     "misfit",
     "plan_memory",
+    "plan_of",
     "rank_memory_limit",
     "schedules",
     "smallest_mesh",

@@ -48,7 +48,7 @@ def cut(
         balanced(sequence, chunks) if after is None else [sequence.point_after(n) for n in after]
     )
     for point in points:
-        if problem := _problem(sequence, point):
+        if problem := problem_at(sequence, point):
             raise ValueError(problem)
     parts = sequence.cut(points)
     if len(parts) != chunks:
@@ -90,7 +90,7 @@ def balanced(sequence: LayerSequence, chunks: int) -> list[int]:
     """
     ends = [
         0,
-        *(p for p in sequence.cut_points() if _problem(sequence, p) is None),
+        *(p for p in sequence.cut_points() if problem_at(sequence, p) is None),
         len(sequence.steps),
     ]
     blocks = list(pairwise(ends))
@@ -105,7 +105,7 @@ def balanced(sequence: LayerSequence, chunks: int) -> list[int]:
     return [blocks[first][0] for first, _ in balance(costs, sizes, chunks)[1:]]
 
 
-def _problem(sequence: LayerSequence, point: int) -> str | None:
+def problem_at(sequence: LayerSequence, point: int) -> str | None:
     """Why a pipeline can't be cut at a point; None if it can."""
     where = (
         f"model {sequence.name!r} can't be cut after {sequence.steps[point - 1].operation.name!r}: "

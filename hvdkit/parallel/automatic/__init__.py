@@ -1,0 +1,1 @@
+"""An ordinary Keras model that is divided by itself over the ranks: `hvd.parallelize`."""

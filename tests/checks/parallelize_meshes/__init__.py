@@ -1,0 +1,3 @@
+"""`hvd.parallelize` on four ranks: meshes of more than one axis, and real pipelines."""
+
+MODULES = ("meshes",)
