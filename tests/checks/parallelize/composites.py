@@ -130,6 +130,7 @@ def check_blocks_of_ones_own() -> None:
     assert count == 17, count
 
 
+@long
 def check_composites_that_can_not_be_divided() -> None:
     count, said = _divided(HeadsInTheShape, OutOfKeras, OtherInTraining)
     text = "\n".join(f"{name}: {how}" for name, how in said.items())
