@@ -24,7 +24,7 @@ def test_on_ranks(pools: RankPools, check: Check) -> None:
 
 
 def _moments(*spans: Span, batch: float = 11.0, gradients: float = 15.0) -> Moments:
-    return Moments(batch, 0, 0, gradients, 0, 0, 0, 0, spans, {}, ())
+    return Moments(batch, 0, 0, 0, gradients, 0, {}, spans, {}, ())
 
 
 @pytest.mark.quick

@@ -205,13 +205,12 @@ def _moments(batch: float, gradients: float, *spans: tuple[Any, ...]) -> Moments
     collectives = [Span("one", begun, done, 8.0, beside) for begun, done, beside in spans]
     return Moments(
         batch=batch,
+        batches=1,
         rows=8,
         tokens=0,
         gradients=gradients,
         exchanged=0,
-        squared_norm=0,
-        norms=0,
-        norms_not_finite=0,
+        norms={},
         collectives=collectives,
         sent={},
         spans=[],

@@ -15,9 +15,11 @@ import numpy as np
 from hvdkit.callbacks.metric_average import LogsOfAllRanks
 from hvdkit.callbacks.monitored_ranks import (
     MonitoredRanks,
+    accumulated_steps,
     job_of,
     learning_rate,
     monitored_ranks,
+    steps_before,
 )
 from hvdkit.engine import HvdkitError, logger, require_initialized
 from hvdkit.metrics.noted_steps import inputs_seen
@@ -32,12 +34,13 @@ from hvdkit.monitoring.sink import Sink
 from hvdkit.monitoring.sinks.all_sinks import Sinks
 from hvdkit.monitoring.sinks.terminal import Terminal
 from hvdkit.monitoring.window import Window, exchanged, metric_names
-from hvdkit.optimizers.composition import chains, mesh_of
+from hvdkit.optimizers.composition import mesh_of
 from hvdkit.state.meeting import bring_together
 from hvdkit.state.reachable import leading_optimizer
 from hvdkit.watch.activity import pause
 from hvdkit.watch.moments import Moments
-from hvdkit.watch.step_times import Reader, step_times
+from hvdkit.watch.reader import Reader
+from hvdkit.watch.step_times import step_times
 
 
 class Monitor(LogsOfAllRanks):
@@ -105,7 +108,7 @@ class Monitor(LogsOfAllRanks):
         require_initialized("hvd.callbacks.Monitor")
         self.sample = None
         self._optimizer = leading_optimizer(self.model)
-        self._optimizers = max(1, len(chains(self._optimizer)))
+        self._accumulated = accumulated_steps(self._optimizer)
         self._ranks = monitored_ranks(self.model)
         self._machine = Machine(
             self.model,
@@ -116,6 +119,7 @@ class Monitor(LogsOfAllRanks):
         self._said_unknown = False
         self._means = MeanWindows(self.model)
         self._reader = Reader(step_times)
+        self._batches = self._reader.read().batches
         self._window: Window | None = None
         self._step = -1
 
@@ -123,22 +127,24 @@ class Monitor(LogsOfAllRanks):
         """The time since the last epoch counts nowhere."""
         super().on_epoch_begin(epoch, logs)
         self._epoch = epoch + 1
+        self._means.begin_epoch()
         self._last_done: float | None = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Get ready for the first one; ask for the norm of the last of a sample."""
         self._first_batch = batch
         if self._step < 0:  # other callbacks have restored what they had to
-            self._begin(_updates(self._optimizer))
+            self._begin(steps_before(self._optimizer))
         if self._window is not None:
-            ends = self._window.steps + self.model.steps_per_execution >= self.every
-            self._reader.wants_norm(ends)
+            # The last steps, of which one applies what has been accumulated.
+            next_steps = self.model.steps_per_execution + self._accumulated - 1
+            self._reader.wants_norm(self._window.steps + next_steps >= self.every)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count it, and make a sample if it is time."""
         begun, done = step_times.begun, step_times.done
         moments = self._reader.read(until=done)
-        steps = batch - self._first_batch + 1
+        steps = self._steps_of_call(batch, moments)
         self._step += steps
         if self._window is None:  # the first one was traced
             self._new_window(moments)
@@ -150,11 +156,15 @@ class Monitor(LogsOfAllRanks):
                 self._new_window(moments)
         self._last_done = done
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """A validation counts in the metrics from here on."""
+        super().on_test_begin(logs)
+        if self._in_fit:
+            self._means.end_epoch()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Give the logs of all ranks to the sinks; other callbacks get theirs as they are."""
-        if self._step >= 0 and self.model.steps_per_execution > 1 and self._optimizer is not None:
-            # Of a last call with fewer steps, Keras says that it made all of them.
-            self._step = _updates(self._optimizer)
+        self._means.end_epoch()
         of_all = self._over_ranks(dict(logs or {})) if self._in_fit else dict(logs or {})
         values = {name: float(value) for name, value in of_all.items() if _is_number(value)}
         if self._ranks is not None and self._ranks.speaks and self._step >= 0:
@@ -179,15 +189,21 @@ class Monitor(LogsOfAllRanks):
                 self._lookouts.end()
         self._ranks = None
 
+    def _steps_of_call(self, batch: int, moments: Moments) -> int:
+        """The steps of a call of the training function, which may be fewer than Keras says."""
+        before, self._batches = self._batches, moments.batches
+        noted = (moments.batches - before) / self.model.distribute_strategy.num_replicas_in_sync
+        return round(noted) or batch - self._first_batch + 1
+
     def _begin(self, before: int) -> None:
         """Let the sinks get ready, before the first step."""
         assert self._ranks is not None
         self._step = before
-        problem = None
+        problem, job = None, job_of(self.model, self._ranks, self.params, before)
         if self._ranks.speaks:
             self._lookouts.begin()
             try:
-                self._sinks.begin(job_of(self.model, self._ranks, self.params, before))
+                self._sinks.begin(job)
             except HvdkitError as error:
                 problem = str(error)
         self._ranks.raise_everywhere(problem)
@@ -206,7 +222,7 @@ class Monitor(LogsOfAllRanks):
         values = {
             **means_of(rows, metric_names(means)),
             **_settings(self._optimizer),
-            **job_figures(ranks, rows, self._ranks.replicas, self._optimizers),
+            **job_figures(ranks, rows, self._ranks.replicas),
         }
         now = time.time()
         sample = Sample(self._step, self._epoch, window.steps, now, values, ranks, window.sent)
@@ -235,10 +251,6 @@ class Monitor(LogsOfAllRanks):
             self.model.save(path)
             if self._ranks.speaks:
                 self._sinks.model(path)
-
-
-def _updates(optimizer: Any) -> int:
-    return 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 def _settings(optimizer: Any) -> dict[str, float]:

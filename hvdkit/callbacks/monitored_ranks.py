@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def job_of(model: Any, ranks: MonitoredRanks, params: Mapping[str, Any], before:
     optimizer = leading_optimizer(model)
     parameters: dict[str, Any] = {
         "model": model.name,
-        "parameters": model.count_params(),
+        "parameters": sum(math.prod(weight.shape) for weight in model.weights),
         "dtype_policy": model.dtype_policy.name,
         "ranks": len(ranks.numbers),
         "epochs": params.get("epochs"),
@@ -105,6 +106,23 @@ def job_of(model: Any, ranks: MonitoredRanks, params: Mapping[str, Any], before:
 def learning_rate(optimizer: Any) -> float:
     """The learning rate of the next step; of several optimizers that of the first."""
     return float(keras.ops.convert_to_numpy(leaves(optimizer)[0].learning_rate))
+
+
+def accumulated_steps(optimizer: Any) -> int:
+    """How many steps an update takes (`gradient_accumulation_steps`)."""
+    if optimizer is None:
+        return 1
+    return max(
+        getattr(leaf, "gradient_accumulation_steps", None) or 1 for leaf in leaves(optimizer)
+    )
+
+
+def steps_before(optimizer: Any) -> int:
+    """How many steps an optimizer has made so far."""
+    if optimizer is None:
+        return 0
+    updates = int(keras.ops.convert_to_numpy(leaves(optimizer)[0].iterations))
+    return updates * accumulated_steps(optimizer)
 
 
 def monitored_ranks(model: Any) -> MonitoredRanks:

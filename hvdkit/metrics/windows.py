@@ -14,6 +14,8 @@ from hvdkit.metrics.kinds import one_by_one
 class MeanWindows:
     """What the metrics of a model that are means have got since the last call.
 
+    Keras resets them when an epoch begins, and when a validation does.
+
     Args:
         model: a compiled model.
     """
@@ -21,17 +23,32 @@ class MeanWindows:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._before: dict[str, np.ndarray] = {}
+        self._got: dict[str, np.ndarray] = {}
+        self._trains = True
+
+    def begin_epoch(self) -> None:
+        """The metrics have been reset, and count the steps of training from here on."""
+        self._before, self._trains = {}, True
+
+    def end_epoch(self) -> None:
+        """The metrics will be reset, or will count a validation; it can be called twice."""
+        self._look()
+        self._trains = False
 
     def since_last(self) -> dict[str, np.ndarray]:
         """Total and count that each has got since the last call, by its name in Keras's logs."""
+        self._look()
+        got, self._got = self._got, {}
+        return got
+
+    def _look(self) -> None:
+        if not self._trains:
+            return
         now = {name: _state(metric) for name, metric in _means(self._model)}
-        before, self._before = self._before, now
-        return {name: state - _begun(before.get(name), state) for name, state in now.items()}
-
-
-def _begun(before: np.ndarray | None, now: np.ndarray) -> np.ndarray:
-    """The state that a window begins with: zeros where the metric was reset meanwhile."""
-    return np.zeros(2) if before is None or before[1] > now[1] else before
+        for name, state in now.items():
+            more = state - self._before.get(name, np.zeros(2))
+            self._got[name] = self._got.get(name, np.zeros(2)) + more
+        self._before = now
 
 
 def _state(metric: Any) -> np.ndarray:
@@ -47,4 +64,10 @@ def _means(model: Any) -> Iterator[tuple[str, Any]]:
             named = []
         else:
             named = list(zip(metric.result(), singles, strict=True))
-        yield from ((name, one) for name, one in named if isinstance(one, keras.metrics.Mean))
+        yield from ((name, one) for name, one in named if _is_mean(one))
+
+
+def _is_mean(metric: Any) -> bool:
+    """Whether a metric's result is its total over its count, and no root of it or the like."""
+    kind = type(metric)
+    return isinstance(metric, keras.metrics.Mean) and kind.result is keras.metrics.Mean.result

@@ -27,16 +27,13 @@ def rank_figures(rows: np.ndarray, ranks: Sequence[int], hosts: Sequence[str]) -
     ]
 
 
-def job_figures(
-    ranks: Sequence[RankSample], rows: np.ndarray, replicas: int, optimizers: int
-) -> dict[str, float]:
+def job_figures(ranks: Sequence[RankSample], rows: np.ndarray, replicas: int) -> dict[str, float]:
     """The figures of the job.
 
     Args:
         ranks: those of each rank.
         rows: a row for each rank.
         replicas: how many replicas of the model the ranks hold; those of one read the same rows.
-        optimizers: how many exchange gradients in an update, inside a `MultiOptimizer`.
     """
     rows = rows[rows[:, Column.STEPS] > 0]
     ranks_of_replica = len(rows) / replicas if replicas else 1
@@ -62,10 +59,8 @@ def job_figures(
         peak = rows[:, Column.PEAK_FLOPS]
         if not np.isnan(peak).any():
             figures["model_flops_share"] = figures["model_flops_per_second"] / float(peak.sum())
-    norms = float(rows[0, Column.NORMS])
-    if norms > 0:
-        squares = float(rows[:, Column.SQUARED_NORM].sum()) * optimizers / norms
-        figures["gradient_norm"] = math.sqrt(squares)
+    if rows[0, Column.NORMS]:
+        figures["gradient_norm"] = math.sqrt(float(rows[:, Column.SQUARED_NORM].sum()))
     return figures
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hvdkit.engine import ProcessSet, Sum, ops, topology
 from hvdkit.monitoring.split import Split, split
-from hvdkit.watch.moments import Moments
+from hvdkit.watch.moments import Moments, Norms
 
 METRICS = 24
 """Metrics that a row has room for, each with a total and a count; of more, the first by name."""
@@ -97,10 +97,16 @@ class Window:
         return self._latest.rows - self._start.rows
 
     @property
-    def _squared_norm(self) -> float:
-        if self._latest.norms_not_finite > self._start.norms_not_finite:
-            return math.nan
-        return self._latest.squared_norm - self._start.squared_norm
+    def _squared_norm(self) -> float | None:
+        """This rank's share of the squared norm, of all optimizers together; None for no norm."""
+        shares = []
+        for whose, now in self._latest.norms.items():
+            before = self._start.norms.get(whose, Norms(0, 0, 0))
+            if now.not_finite > before.not_finite:
+                return math.nan
+            if now.count > before.count:
+                shares.append((now.squares - before.squares) / (now.count - before.count))
+        return sum(shares) if shares else None
 
     def row(self, readings: Mapping[Column, float], means: Mapping[str, np.ndarray]) -> np.ndarray:
         """The row of this rank.
@@ -114,7 +120,7 @@ class Window:
         """
         row = np.zeros(WIDTH)
         row[: len(Column)] = np.nan
-        parts = self._splits
+        parts, squared_norm = self._splits, self._squared_norm
         known = {
             Column.STEPS: self.steps,
             Column.SECONDS: self.seconds,
@@ -126,8 +132,8 @@ class Window:
             Column.ROWS: self.rows,
             Column.TOKENS: self._latest.tokens - self._start.tokens,
             Column.SENT: sum(self.sent.values()) * self.steps,
-            Column.SQUARED_NORM: self._squared_norm,
-            Column.NORMS: self._latest.norms - self._start.norms,
+            Column.SQUARED_NORM: squared_norm or 0.0,
+            Column.NORMS: float(squared_norm is not None),
             Column.METRIC_NAMES: float(zlib.crc32("\n".join(metric_names(means)).encode())),
             **readings,
         }

@@ -22,7 +22,8 @@ from hvdkit.data.speeds import (
 from hvdkit.engine import allgather_object, global_process_set, logger, topology
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.training.features import Call, Feature
-from hvdkit.watch.step_times import Reader, step_times
+from hvdkit.watch.reader import Reader
+from hvdkit.watch.step_times import step_times
 
 # The first steps of an epoch are like no others: functions are traced, data is opened.
 _LEFT_OUT = 2

@@ -25,33 +25,44 @@ class Span(NamedTuple):
     beside: bool
 
 
+class Norms(NamedTuple):
+    """Norms of exchanged gradients, so far.
+
+    Attributes:
+        squares: this rank's share of the sum of their squares; the ranks' are added up.
+        count: how many they are.
+        not_finite: how many of them are not finite, and not in the sum.
+    """
+
+    squares: float
+    count: float
+    not_finite: float
+
+
 @dataclass(frozen=True)
 class Moments:
     """What has been noted on this rank up to now.
 
     Attributes:
         batch: when the last batch was there; 0 if that is not noted.
+        batches: how many there were so far; on several local devices each counts.
         rows: rows of all batches so far; padding is none.
         tokens: tokens of all batches so far, where rows are sequences of integers.
         gradients: when all gradients of the last update existed; 0 for none.
         exchanged: when all of them had been exchanged; 0 for none.
-        squared_norm: this rank's share of the squared norms of the exchanged gradients, added up
-            over all exchanges so far for which one was wanted, and finite.
-        norms: how many exchanges these are, and those of norms that were not finite.
-        norms_not_finite: how many of them were not.
+        norms: those that were wanted, of each exchange of gradients in a step, by its number.
         collectives: those in graphs, each the last time it ran.
         sent: bytes given to each collective so far, by name, those of Python included.
         spans: collectives outside of graphs, each time, since the reader's last `read`.
     """
 
     batch: float
+    batches: float
     rows: float
     tokens: float
     gradients: float
     exchanged: float
-    squared_norm: float
-    norms: float
-    norms_not_finite: float
+    norms: Mapping[int, Norms]
     collectives: Sequence[Span]
     sent: Mapping[str, float]
     spans: Sequence[Span]

@@ -1,8 +1,7 @@
 """When the steps of this rank did what: moments that graphs note for those who measure.
 
-A graph runs without Python, so it writes times and sizes into a table of variables. What runs
-eagerly is noted in Python. Nothing is noted, and graphs are as they were, unless somebody measures
-(`StepTimes.noted`).
+A graph runs without Python, so it writes times and sizes into a table of variables. Nothing is
+noted, and graphs are as they were, unless somebody measures (`StepTimes.noted`).
 
 Times are seconds since 1970, as of `time.time()`. On a GPU they are those at which the host has
 given the work to the device, which may do it later.
@@ -12,9 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 import math
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,16 +22,17 @@ import numpy as np
 import tensorflow as tf
 
 from hvdkit.watch.activity import in_no_order, own_variable
-from hvdkit.watch.moments import Moments, Span
+from hvdkit.watch.moments import Moments, Norms, Span
 from hvdkit.watch.table import COLUMNS, Table, add_to, raise_to, tensors_of
 
 _BEGUN, _DONE, _BYTES, _TIMES = range(COLUMNS)
-# Rows that are no collectives: of the batch (rows and tokens in the place of bytes and times), of
-# the gradients (exchanged in the place of done), and of their norms: the sum of their squares, how
-# many they are, and how many of them are not finite, which would spoil the sum for good.
-_BATCH, _GRADIENTS, _NORMS = range(3)
+# Rows that are no collectives: of the batch (how many so far in the place of done, rows and tokens
+# in the place of bytes and times), and of the gradients (exchanged in the place of done).
+_BATCH, _GRADIENTS = range(2)
+_FIRST = 2
+# The columns of a row of norms: the sum of their squares, how many they are, and how many of them
+# are not finite, which would spoil the sum for good.
 _SQUARES, _COUNT, _NOT_FINITE = range(3)
-_FIRST = 3
 # Of eager collectives between two readings; what is older is forgotten.
 _SPANS = 4096
 
@@ -42,39 +42,10 @@ _compiled = contextvars.ContextVar("hvdkit_compiled", default=False)
 
 
 class _Note(NamedTuple):
-    """Where a collective of a graph writes."""
+    """A collective of a graph."""
 
-    row: int
     name: str
     beside: bool
-
-
-class Reader:
-    """Reads what is noted, beside other readers.
-
-    Args:
-        times: where it is noted.
-    """
-
-    def __init__(self, times: StepTimes) -> None:
-        self._times = times
-        self._spans = times.spans_so_far
-
-    def read(self, until: float = math.inf) -> Moments:
-        """What has been noted so far.
-
-        Args:
-            until: the next call gets the spans that have begun after this.
-        """
-        moments = self._times.moments(self._spans)
-        late = sum(span.begun >= until for span in moments.spans)
-        self._spans = self._times.spans_so_far - late
-        spans = moments.spans[: len(moments.spans) - late]
-        return dataclasses.replace(moments, spans=spans)
-
-    def wants_norm(self, wanted: bool) -> None:
-        """Say whether the next steps compute the norm of their gradients."""
-        self._times.compute_norm(self, wanted)
 
 
 class StepTimes:
@@ -92,7 +63,13 @@ class StepTimes:
         self._users = 0
         self._table = Table()
         self._wants_norm: tf.Variable | None = None
-        self._notes: list[_Note] = []
+        self._rows = 0
+        self._free: list[int] = []
+        self._notes: dict[int, _Note] = {}
+        # Each call of `gradients_are_exchanged` in a graph, or in an eager step, has a row.
+        self._norms: set[int] = set()
+        self._eager_norms: list[np.ndarray] = []
+        self._eager_calls = 0
         self._eager = np.zeros((_FIRST, COLUMNS))
         self._spans: deque[Span] = deque(maxlen=_SPANS)
         self.spans_so_far = 0
@@ -138,7 +115,7 @@ class StepTimes:
         """Whether what is traced, or runs, now notes moments."""
         return self.on and not _compiled.get()
 
-    def compute_norm(self, reader: Reader, wanted: bool) -> None:
+    def compute_norm(self, reader: object, wanted: bool) -> None:
         """Say whether the next steps compute the norm of their gradients for a reader."""
         assert self._wants_norm is not None
         (self._for_norm.add if wanted else self._for_norm.discard)(id(reader))
@@ -156,11 +133,12 @@ class StepTimes:
         if not self.notes_now:
             return
         if tf.executing_eagerly():
-            self._eager[_BATCH] += (0, 0, float(rows), float(tokens))
+            self._eager[_BATCH] += (0, 1, float(rows), float(tokens))
             self._eager[_BATCH, _BEGUN] = time.time()
+            self._eager_calls = 0
             return
         self._table.write(_BATCH, {_BEGUN: _now}, batch)
-        sizes = {_BYTES: _number(rows), _TIMES: _number(tokens)}
+        sizes = {_DONE: _number(1), _BYTES: _number(rows), _TIMES: _number(tokens)}
         self._table.write(_BATCH, sizes, [], scatter=add_to)
 
     def gradients_are_there(self, gradients: Sequence[tf.Tensor]) -> None:
@@ -179,13 +157,17 @@ class StepTimes:
         self._at_gradients(_DONE, gradients)
         if not self.notes_now:
             return
+        assert self._wants_norm is not None
         if tf.executing_eagerly():
-            if self._wants_norm is not None and bool(self._wants_norm.numpy()):
+            if bool(self._wants_norm.numpy()):
                 squares = float(squared_norm())
                 finite = math.isfinite(squares)
-                self._eager[_NORMS] += (squares if finite else 0, 1, not finite, 0)
+                if self._eager_calls == len(self._eager_norms):
+                    self._eager_norms.append(np.zeros(COLUMNS))
+                row = self._eager_norms[self._eager_calls]
+                row += (squares if finite else 0, 1, not finite, 0)
+            self._eager_calls += 1
             return
-        assert self._wants_norm is not None
         wanted = self._wants_norm.read_value()
         squares = tf.cond(
             wanted,
@@ -198,7 +180,9 @@ class StepTimes:
             _COUNT: _number(wanted),
             _NOT_FINITE: _number(~finite),
         }
-        self._table.write(_NORMS, norm, [], scatter=add_to)
+        row = self._new_row()
+        self._norms.add(row)
+        self._table.write(row, norm, [], scatter=add_to)
 
     def _at_gradients(self, column: int, gradients: Sequence[tf.Tensor]) -> None:
         if not self.notes_now:
@@ -220,16 +204,12 @@ class StepTimes:
         """
         if not self.notes_now:
             return None
-        row = _FIRST + len(self._notes)
-        self._notes.append(_Note(row, name, _beside.get()))
+        row = self._new_row()
+        self._notes[row] = _Note(name, _beside.get())
         self._table.write(row, {_BEGUN: _now}, tensors)
         sent = _bytes_of(tensors)
-        self._table.write(
-            row,
-            {_BYTES: lambda: sent, _TIMES: _number(1)},
-            tensors,
-            scatter=add_to,
-        )
+        sizes = {_BYTES: lambda: sent, _TIMES: _number(1)}
+        self._table.write(row, sizes, tensors, scatter=add_to)
         return row
 
     def ends(self, row: int | None, results: Sequence[tf.Tensor]) -> None:
@@ -260,29 +240,45 @@ class StepTimes:
     def moments(self, spans_before: int) -> Moments:
         """What has been noted so far, with the spans after the first so many; for a `Reader`."""
         known = self._table.read()
-        rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_BYTES, _TIMES]]
-        batch, gradients = np.maximum(known[:2], self._eager[:2])
-        norms = known[_NORMS] + self._eager[_NORMS]
+        batches, rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_DONE, _BYTES, _TIMES]]
+        batch, gradients = np.maximum(known[:_FIRST], self._eager)
         collectives, sent = [], dict(self._sent)
-        for row, name, beside in self._notes:
+        for row, (name, beside) in list(self._notes.items()):
             begun, done, given = (float(value) for value in known[row, :3])
             collectives.append(Span(name, begun, done, given, beside))
             sent[name] = sent.get(name, 0.0) + given
+        norms = {-1 - call: Norms(*row[:3]) for call, row in enumerate(self._eager_norms)}
+        norms |= {row: Norms(*known[row, :3]) for row in list(self._norms)}
         new = min(self.spans_so_far - spans_before, len(self._spans))
         spans = list(self._spans)[len(self._spans) - new :]
         return Moments(
             batch=float(batch[_BEGUN]),
+            batches=float(batches),
             rows=float(rows),
             tokens=float(tokens),
             gradients=float(gradients[_BEGUN]),
             exchanged=float(gradients[_DONE]),
-            squared_norm=float(norms[_SQUARES]),
-            norms=float(norms[_COUNT]),
-            norms_not_finite=float(norms[_NOT_FINITE]),
+            norms=norms,
             collectives=collectives,
             sent=sent,
             spans=spans,
         )
+
+    def _new_row(self) -> int:
+        """A row of the table for the graph that is being made, until it is gone."""
+        if self._free:
+            row = self._free.pop()
+            self._table.clear(row)
+        else:
+            row = _FIRST + self._rows
+            self._rows += 1
+        weakref.finalize(tf.compat.v1.get_default_graph(), self._forget, row)
+        return row
+
+    def _forget(self, row: int) -> None:
+        self._notes.pop(row, None)
+        self._norms.discard(row)
+        self._free.append(row)
 
 
 def _now() -> tf.Tensor:

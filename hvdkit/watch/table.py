@@ -31,6 +31,16 @@ class Table:
             with tf.init_scope(), tf.device("CPU:0"):
                 self._variables.append(own_variable(np.zeros(_ROWS * COLUMNS), tf.float64))
 
+    def clear(self, row: int) -> None:
+        """Set a row to zeros, now."""
+        place = row % _ROWS * COLUMNS
+        with tf.init_scope():
+            tf.raw_ops.ResourceScatterUpdate(
+                resource=self._variables[row // _ROWS].handle,
+                indices=list(range(place, place + COLUMNS)),
+                updates=tf.zeros([COLUMNS], tf.float64),
+            )
+
     def write(
         self,
         row: int,

@@ -21,11 +21,16 @@ class Lookouts:
     Args:
         lookouts: what looks; each `fit` begins with copies of them.
         hand_to: called with each alarm; its `end`, if it has one, is called at the end of a `fit`.
+
+    Raises:
+        TypeError: a lookout is none, or can't be copied.
     """
 
     def __init__(
         self, lookouts: Sequence[Lookout], hand_to: Callable[[Alarm], object] | None
     ) -> None:
+        for lookout in lookouts:
+            _require_lookout(lookout)
         self._given, self._given_hand_to = list(lookouts), hand_to
         self._lookouts: list[Lookout] = []
         self._hand_to: Callable[[Alarm], object] | None = None
@@ -52,8 +57,12 @@ class Lookouts:
     def end(self) -> None:
         """The `fit` has ended."""
         ends = getattr(self._hand_to, "end", None)
-        if callable(ends):
+        if not callable(ends):
+            return
+        try:
             ends()
+        except Exception as error:
+            _say("%s could not end: %s.", self._hand_to, error)
 
     def _hand_on(self, alarm: Alarm) -> None:
         if self._hand_to is None:
@@ -69,3 +78,16 @@ def _say(text: str, what: object, error: Exception) -> None:
     name = getattr(what, "__name__", type(what).__name__)
     reason = f"{type(error).__name__}: {error}".strip().rstrip(".")
     _logger.warning(f"hvdkit: {text}", name, reason)
+
+
+def _require_lookout(lookout: object) -> None:
+    name = type(lookout).__name__
+    if isinstance(lookout, type) or not callable(getattr(lookout, "look", None)):
+        raise TypeError(f"alarms has {lookout!r}, which is no lookout: give it what has look().")
+    try:
+        copy.deepcopy(lookout)
+    except Exception as error:
+        raise TypeError(
+            f"each fit begins with a copy of its lookouts, and {name} can't be copied: {error}. "
+            "Give it a __deepcopy__, or let it open what it needs when it first looks."
+        ) from None

@@ -25,8 +25,9 @@ from hvdkit.monitoring.trace.chrome import Process, chrome_trace, write
 from hvdkit.monitoring.trace.sources import HorovodView, Profiler
 from hvdkit.monitoring.trace.steps import STEPS, TRACKS, Step, collective, slices_of_steps
 from hvdkit.watch.activity import pause
+from hvdkit.watch.reader import Reader
 from hvdkit.watch.slices import Slice, notes
-from hvdkit.watch.step_times import Reader, step_times
+from hvdkit.watch.step_times import step_times
 
 # Operations of a rank in a file, which else a browser can't hold.
 MOST_OPERATIONS = 100_000

@@ -219,7 +219,7 @@ def check_steps_go_on_where_a_training_stopped() -> None:
 
 
 def check_steps_of_an_epoch_that_goes_on_in_its_middle() -> None:
-    x, y = data(hvd.size() * BATCH * 5)
+    x, y = data(hvd.size() * BATCH * 8)
     folder = shared_folder()
     backups = [hvd.callbacks.BackupAndRestore(folder, save_freq=2) for _ in range(2)]
 
@@ -228,9 +228,71 @@ def check_steps_of_an_epoch_that_goes_on_in_its_middle() -> None:
         return monitored(model, hvd.shard((x, y), BATCH), every=1, callbacks=callbacks)
 
     with pytest.raises(Stopped):
-        fit(StopAt(4), backups[0])
+        fit(StopAt(6), backups[0])
     backups[0]._saver._pool.shutdown()
     hvd.barrier()
     kept = fit(backups[1])
-    assert kept.jobs[0].resumed_at == 2
-    assert [sample.step for sample in kept.of_steps] == [4, 5]
+    before = kept.jobs[0].resumed_at
+    assert before in (2, 4)  # whether all ranks had written the last one
+    assert [sample.step for sample in kept.of_steps] == list(range(before + 2, 9))
+
+
+def check_samples_over_the_ends_of_epochs_and_validations() -> None:
+    """Each step and row counts once; a root of a mean is none."""
+    per_step = hvd.size() * BATCH
+    x, y = data(per_step * 4)
+    model = mlp(0)
+    metrics = [keras.metrics.RootMeanSquaredError(name="rmse")]
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), "mse", metrics=metrics)
+    train = hvd.shard((x, y), BATCH, shuffle=False)
+    validation = hvd.shard((x, 100 * y), BATCH)
+    kept = monitored(model, train, every=3, epochs=3, validation_data=validation)
+    losses = ((np.asarray(mlp(0)(x)) - y) ** 2).mean(1).reshape(4, per_step).mean(1)
+    every_step = np.tile(losses, 3)[1:]
+    assert [sample.step for sample in kept.of_steps] == [4, 7, 10, 12]
+    for sample, first in zip(kept.of_steps, (0, 3, 6, 9), strict=True):
+        steps = every_step[first : first + sample.steps]
+        np.testing.assert_allclose(sample.values["loss"], steps.mean(), rtol=1e-4)
+        assert "rmse" not in sample.values
+    assert "rmse" in kept.of_epochs[0].values
+
+
+def check_norms_of_two_optimizers_are_put_together() -> None:
+    """Of a model without a `call`, and with a step of its own."""
+
+    class Two(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = [keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])] * 1
+            self.parts.append(keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]))
+
+        def train_step(self, batch: Any) -> dict[str, Any]:
+            x, y = batch
+            norms = []
+            for part, optimizer in zip(self.parts, self.optimizers, strict=True):
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean((part(x, training=True) - y) ** 2)
+                gradients = tape.gradient(loss, part.trainable_variables)
+                norms.append(tf.linalg.global_norm(gradients))
+                optimizer.apply(gradients, part.trainable_variables)
+            return {"first": norms[0], "second": norms[1]}
+
+    keras.utils.set_random_seed(0)
+    model = Two()
+    model.optimizers = [hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)) for _ in range(2)]
+    model.compile(model.optimizers[0])
+    x, y = data(6)  # the same on all ranks
+    kept = monitored(model, (tf.constant(x)), y=tf.constant(y), batch_size=6, every=1, epochs=2)
+    logs = kept.of_epochs[-1].values
+    expected = math.hypot(logs["first"], logs["second"])
+    np.testing.assert_allclose(kept.of_steps[-1].values["gradient_norm"], expected, rtol=1e-5)
+    assert kept.jobs[0].parameters["parameters"] == 28
+
+
+def check_accumulated_steps_go_on_in_a_second_fit() -> None:
+    optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)
+    model = _compiled(hvd.DistributedOptimizer(optimizer))
+    shard = hvd.shard(data(hvd.size() * BATCH * 6), BATCH)
+    first, second = (monitored(model, shard, every=2) for _ in range(2))
+    assert all("gradient_norm" in sample.values for sample in first.of_steps[:2])
+    assert second.jobs[0].resumed_at == 6

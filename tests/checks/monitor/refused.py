@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import keras
@@ -146,6 +147,28 @@ def check_lookouts_and_hooks_that_fail_are_said_once() -> None:
     def refuse(alarm: Alarm) -> None:
         raise OSError("away")
 
+    class Open:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def look(self, sample: Sample) -> Alarm | None:
+            return None
+
+    class Ends:
+        def __call__(self, alarm: Alarm) -> None:
+            """Takes all."""
+
+        def end(self) -> None:
+            raise OSError("no end")
+
+    with pytest.raises(TypeError, match="Open can't be copied"):
+        hvd.callbacks.Monitor(alarms=[Open()])
+    with pytest.raises(TypeError, match="which is no lookout"):
+        hvd.callbacks.Monitor(alarms=[Sample])
+    with heard() as texts:
+        ends = hvd.callbacks.Monitor(1, [], alarms=[], on_alarm=Ends())
+        _model().fit(_rows(), verbose=0, callbacks=[ends])
+    assert sum("Ends could not end: OSError: no end" in text for text in texts) == (hvd.rank() == 0)
     kept = Kept()
     monitor = hvd.callbacks.Monitor(1, [kept], alarms=[Blind(), Sees()], on_alarm=refuse)
     with heard() as texts:

@@ -164,3 +164,5 @@ def check_what_cannot_be_split_is_left_out() -> None:
     # Keras takes the last call of an epoch, of one step, for one of two.
     kept = monitored(_model(steps_per_execution=2), _rows(3), every=1, epochs=2)
     assert [sample.step for sample in kept.of_epochs] == [3, 6]
+    assert [sample.step for sample in kept.of_steps] == [3, 5, 6]
+    assert [sample.steps for sample in kept.of_steps] == [1, 2, 1]
