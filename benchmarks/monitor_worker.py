@@ -10,7 +10,7 @@ from typing import Any
 
 import hvdkit as hvd
 
-STEPS, WARM_UP = 100, 2
+STEPS, WARM_UP = 30, 2
 
 
 def main(every: int, layers: int, rounds: int) -> None:

@@ -23,6 +23,8 @@ def main(batch_size: int, share: float, steps: int, rounds: int) -> None:
     hvd.init(consistency_check=False)  # alone, ranks come to have weights of their own
     import numpy as np
 
+    from hvdkit.data.shares import apportioned
+
     rank, size = hvd.rank(), hvd.size()
     slow = rank == size - 1
     rng = np.random.default_rng(0)
@@ -56,7 +58,9 @@ def main(batch_size: int, share: float, steps: int, rounds: int) -> None:
                 if number > 0:
                     found[way].append(speed)
     rows = size * batch_size
-    found["rows"] = {way: data[way].sharding.deal(rows).counts for way in ("fixed", "measured")}
+    found["rows"] = {
+        way: apportioned(data[way].weights or size * [1.0], rows) for way in ("fixed", "measured")
+    }
     sys.stdout.write(f"UNEQUAL {json.dumps(found)}\n")
     sys.stdout.flush()
 

@@ -104,8 +104,8 @@ class Window:
             before = self._start.norms.get(whose, Norms(0, 0, 0))
             if now.not_finite > before.not_finite:
                 return math.nan
-            if now.count > before.count:
-                shares.append((now.squares - before.squares) / (now.count - before.count))
+            if now.number > before.number:
+                shares.append((now.squares - before.squares) / (now.number - before.number))
         return sum(shares) if shares else None
 
     def row(self, readings: Mapping[Column, float], means: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -30,12 +30,12 @@ class Norms(NamedTuple):
 
     Attributes:
         squares: this rank's share of the sum of their squares; the ranks' are added up.
-        count: how many they are.
+        number: how many they are.
         not_finite: how many of them are not finite, and not in the sum.
     """
 
     squares: float
-    count: float
+    number: float
     not_finite: float
 
 

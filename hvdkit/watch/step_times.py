@@ -164,8 +164,8 @@ class StepTimes:
                 finite = math.isfinite(squares)
                 if self._eager_calls == len(self._eager_norms):
                     self._eager_norms.append(np.zeros(COLUMNS))
-                row = self._eager_norms[self._eager_calls]
-                row += (squares if finite else 0, 1, not finite, 0)
+                norms = self._eager_norms[self._eager_calls]
+                norms += (squares if finite else 0, 1, not finite, 0)
             self._eager_calls += 1
             return
         wanted = self._wants_norm.read_value()

@@ -126,7 +126,11 @@ class _Measured:
                 f"{number} of {len(starts)}: {start}, round {start.round}", end=": ", style="dim"
             )
             begun = time.monotonic()
-            found = self._starter.run(start)
+            try:
+                found = self._starter.run(start)
+            except CommandError:
+                self._console.print()  # the error has a line of its own
+                raise
             if isinstance(found, Refused):
                 self._why_not = found.why
                 self._console.print(f"left out: {found.why}", style="dim", markup=False)

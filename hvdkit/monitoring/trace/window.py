@@ -182,5 +182,5 @@ def _write(everyone: Sequence[_Found], path: Path, about: Mapping[str, Any]) -> 
         return str(error)
     logger.info("hvdkit: trace in %s; open it at https://ui.perfetto.dev", path)
     for problem in problems:
-        logger.info("hvdkit: the trace is not complete: %s.", problem)
+        logger.info("hvdkit: the trace: %s.", problem)
     return None
