@@ -22,7 +22,7 @@ from rich.console import Console
 @click.option("--ranks", default=2)
 @click.option("--every", default=10, help="A sample after so many steps.")
 @click.option("--layers", default=16, help="Dense layers of the model, of 1 MiB each.")
-@click.option("--rounds", default=20, help="Turns of each training, of 30 steps.")
+@click.option("--rounds", default=10, help="Turns of each training, of 60 steps.")
 def main(launcher: str, ranks: int, every: int, layers: int, rounds: int) -> None:
     """Time steps with and without a monitor."""
     arguments = ["monitor_worker.py", str(every), str(layers), str(rounds)]

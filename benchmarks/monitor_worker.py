@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -10,22 +11,28 @@ from typing import Any
 
 import hvdkit as hvd
 
-STEPS, WARM_UP = 30, 2
+STEPS, WARM_UP = 60, 2
 
 
 def main(every: int, layers: int, rounds: int) -> None:
-    """Print the median seconds of a step for each turn of both trainings."""
+    """Print the seconds of a step for each turn of both trainings."""
     hvd.init(consistency_check=False)
     import keras
     import numpy as np
     import tensorflow as tf
 
     class StepTimes(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.begun = time.perf_counter()
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.ends: list[float] = []
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.seconds = (time.perf_counter() - self.begun) / STEPS
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.ends.append(time.perf_counter())
+
+        @property
+        def seconds(self) -> float:
+            """Of a step: the median of groups of steps with one sample each."""
+            groups = zip(self.ends[:-every], self.ends[every:], strict=True)
+            return statistics.median(end - begun for begun, end in groups) / every
 
     def compiled() -> keras.Model:
         hvd.set_random_seed(0)
@@ -48,8 +55,7 @@ def main(every: int, layers: int, rounds: int) -> None:
     for turn in range(WARM_UP + rounds):
         for name, (model, callbacks) in trainings.items():
             times = StepTimes()
-            # First, so that what a monitor does at the end of an epoch is no part of it.
-            model.fit(data, steps_per_epoch=STEPS, verbose=0, callbacks=[times, *callbacks])
+            model.fit(data, steps_per_epoch=STEPS, verbose=0, callbacks=[*callbacks, times])
             if turn >= WARM_UP:
                 seconds[name].append(times.seconds)
     assert monitor.sample is not None
