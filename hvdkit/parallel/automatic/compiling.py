@@ -66,4 +66,6 @@ def _compile(
     return original(model, optimizer, *args, **options)
 
 
-_PATCH = Patch(keras.Model, "compile", _compile, "a divided model's optimizer works over the ranks")
+# Where it is defined: Keras saves nothing of a `compile` that a model's class overrides.
+_OWNER = next(kind for kind in keras.Model.__mro__ if "compile" in vars(kind))
+_PATCH = Patch(_OWNER, "compile", _compile, "a divided model's optimizer works over the ranks")
