@@ -13,6 +13,7 @@ import hvdkit as hvd
 from hvdkit import patches, randomness
 from hvdkit.mesh.mesh import set_mesh
 from hvdkit.parallel import ColumnParallelDense, LayerSplit, SplitDense
+from hvdkit.parallel.automatic import compiling, logits
 
 from . import meshes
 
@@ -30,6 +31,7 @@ def _use_everything() -> None:
     set_mesh(meshes.made()[0])
     ColumnParallelDense(4 * hvd.size())(np.zeros((1, 2)))
     set_mesh(None)
+    patches.install(compiling._PATCH, logits._PATCH)  # as hvd.parallelize does
 
 
 def _declared() -> list[patches.Patch]:
