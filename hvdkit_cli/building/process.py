@@ -1,6 +1,7 @@
 """Run a long program with its output in a log, and leave nothing of it behind."""
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -48,6 +49,36 @@ def run_logged(
         finally:
             if process.poll() is None:
                 end_tree(process.pid)
+
+
+def run_for(command: list[str], env: Mapping[str, str], timeout: float) -> tuple[int | None, str]:
+    """Run a program for some time at most.
+
+    Args:
+        command: The program and its arguments.
+        env: Its whole environment.
+        timeout: Seconds after which it is ended.
+
+    Returns:
+        The exit status, None if it had to be ended, and what was printed.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+        process = subprocess.Popen(
+            command,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            status: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            if process.poll() is None:
+                end_tree(process.pid)
+        printed.seek(0)
+        return status, printed.read()
 
 
 def end_tree(pid: int) -> None:

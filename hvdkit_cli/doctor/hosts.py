@@ -4,15 +4,13 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hvdkit_cli.building.process import end_tree
+from hvdkit_cli.building.process import run_for
 from hvdkit_cli.doctor import facts as facts_module
 from hvdkit_cli.doctor import pair as pair_module
 from hvdkit_cli.doctor.check import Check, fail, ok, skip
@@ -134,7 +132,7 @@ def _pair(
     command += ["-H", f"{one}:1,{other}:1"]
     command += ["--interface", interface] if interface else []
     command += ["--", sys.executable, str(Path(pair_module.__file__).resolve())]
-    status, output = _run(command, {**env, "HOROVOD_CONTROLLER": "mpi"}, timeout)
+    status, output = run_for(command, {**env, "HOROVOD_CONTROLLER": "mpi"}, timeout)
     lines = [line for line in output.splitlines() if line.strip()]
     found = [line.partition(pair_module.MARK)[2] for line in lines if pair_module.MARK in line]
     if status is None:
@@ -169,24 +167,3 @@ def _judged(pair: Check, usual: float) -> Check:
     detail = f"{pair.detail}, where others have {usual:.0f} MB/s"
     remedy = "look at the link (ethtool: speed, errors), the cable and the port of the switch"
     return Check(pair.name, "fail", detail, remedy, pair.measured)
-
-
-def _run(command: list[str], env: Mapping[str, str], timeout: float) -> tuple[int | None, str]:
-    """The exit status, None if it had to be ended, and what was printed."""
-    with tempfile.TemporaryFile("w+", errors="replace") as printed:
-        process = subprocess.Popen(
-            command,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            status: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            if process.poll() is None:
-                end_tree(process.pid)
-        printed.seek(0)
-        return status, printed.read()

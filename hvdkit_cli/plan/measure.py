@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvdkit_cli.building.process import end_tree
+from hvdkit_cli.building.process import run_for
 from hvdkit_cli.doctor.trial import trial_environment
 from hvdkit_cli.errors import CommandError
 from hvdkit_cli.plan import measure_worker
@@ -66,7 +64,7 @@ def _job(asked: Measuring, ranks: int, hosts: str | None) -> dict[str, Any]:
     command += ["--interface", asked.interface] if asked.interface else []
     worker = Path(measure_worker.__file__).resolve()
     command += ["--", sys.executable, str(worker), str(asked.largest), str(asked.rounds)]
-    status, output = _run(command, {**env, "HOROVOD_CONTROLLER": "mpi"}, asked.timeout)
+    status, output = run_for(command, {**env, "HOROVOD_CONTROLLER": "mpi"}, asked.timeout)
     lines = [line for line in output.splitlines() if line.strip()]
     found = [
         line.partition(measure_worker.MARK)[2] for line in lines if measure_worker.MARK in line
@@ -144,24 +142,3 @@ def _link(name: str, found: Mapping[str, Any]) -> list[str]:
     for size, seconds in found["all_reduce"].items():
         lines.append(f"      {int(size) // 2**10} KiB: {1e6 * seconds:.1f} us")
     return lines
-
-
-def _run(command: list[str], env: Mapping[str, str], timeout: float) -> tuple[int | None, str]:
-    """The exit status, None if it had to be ended, and what was printed."""
-    with tempfile.TemporaryFile("w+", errors="replace") as printed:
-        process = subprocess.Popen(
-            command,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            status: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            if process.poll() is None:
-                end_tree(process.pid)
-        printed.seek(0)
-        return status, printed.read()
