@@ -25,9 +25,9 @@ from hvdkit.watch.activity import in_no_order, own_variable
 from hvdkit.watch.moments import Moments, Norms, Span
 from hvdkit.watch.table import COLUMNS, Table, add_to, raise_to, tensors_of
 
-_BEGUN, _DONE, _BYTES, _TIMES = range(COLUMNS)
-# Rows that are no collectives: of the batch (how many so far in the place of done, rows and tokens
-# in the place of bytes and times), and of the gradients (exchanged in the place of done).
+_BEGUN, _DONE, _BYTES, _TOKENS = range(COLUMNS)
+# Rows that are no collectives: of the batch (how many so far in the place of done, rows in that of
+# bytes, and tokens), and of the gradients (exchanged in the place of done).
 _BATCH, _GRADIENTS = range(2)
 _FIRST = 2
 # The columns of a row of norms: the sum of their squares, how many they are, and how many of them
@@ -138,7 +138,7 @@ class StepTimes:
             self._eager_calls = 0
             return
         self._table.write(_BATCH, {_BEGUN: _now}, batch)
-        sizes = {_DONE: _number(1), _BYTES: _number(rows), _TIMES: _number(tokens)}
+        sizes = {_DONE: _number(1), _BYTES: _number(rows), _TOKENS: _number(tokens)}
         self._table.write(_BATCH, sizes, [], scatter=add_to)
 
     def gradients_are_there(self, gradients: Sequence[tf.Tensor]) -> None:
@@ -208,8 +208,7 @@ class StepTimes:
         self._notes[row] = _Note(name, _beside.get())
         self._table.write(row, {_BEGUN: _now}, tensors)
         sent = _bytes_of(tensors)
-        sizes = {_BYTES: lambda: sent, _TIMES: _number(1)}
-        self._table.write(row, sizes, tensors, scatter=add_to)
+        self._table.write(row, {_BYTES: lambda: sent}, tensors, scatter=add_to)
         return row
 
     def ends(self, row: int | None, results: Sequence[tf.Tensor]) -> None:
@@ -240,7 +239,7 @@ class StepTimes:
     def moments(self, spans_before: int) -> Moments:
         """What has been noted so far, with the spans after the first so many; for a `Reader`."""
         known = self._table.read()
-        batches, rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_DONE, _BYTES, _TIMES]]
+        batches, rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_DONE, _BYTES, _TOKENS]]
         batch, gradients = np.maximum(known[:_FIRST], self._eager)
         collectives, sent = [], dict(self._sent)
         for row, (name, beside) in list(self._notes.items()):
