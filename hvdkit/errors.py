@@ -47,3 +47,11 @@ class FunctionError(HvdkitError):
 
 class CheckpointError(HvdkitError):
     """A checkpoint can't be written, or none can be read; raised alike on every rank."""
+
+
+class ExportError(HvdkitError):
+    """A model can't be exported, or what was exported can't be read or run."""
+
+
+class ModelInputError(HvdkitError, ValueError):
+    """An exported model was given what does not fit its inputs; the message says what does."""
