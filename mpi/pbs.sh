@@ -39,7 +39,8 @@ read -r -a train <<<"${TRAIN:-examples/digits.py}"
 # Edit: seconds until SIGUSR1, some time before the walltime ends. The ranks save
 # (hvd.callbacks.BackupAndRestore) and the job ends with status 75. The same by
 # hand: qsig -s SIGUSR1 JOB.
-(sleep 3480 && kill -USR1 $$) </dev/null &>/dev/null &
+readonly seconds=3480
 
 # The wrapper reads the hosts and slots from PBS_NODEFILE.
-exec mpi/hvdkit-mpirun.sh -np "$ranks" -- python "${train[@]}"
+exec timeout --foreground --preserve-status --signal=USR1 "$seconds" \
+  mpi/hvdkit-mpirun.sh -np "$ranks" -- python "${train[@]}"
