@@ -63,6 +63,7 @@ CASES = [
         named="the ranks wait for each other in different collectives",
         traceback=False,
         launchers=("mpi",),
+        long=("mpi",),
     ),
     Case(
         "missing_rank.py",

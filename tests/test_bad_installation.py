@@ -33,6 +33,7 @@ def horovod_with(folder: Path, **replaced: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{folder}:{LIKE_A_USER['PYTHONPATH']}"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [

@@ -123,6 +123,7 @@ def test_sdist_has_what_a_checkout_has(built: Built, tmp_path: Path) -> None:
     assert [name for name in at_the_top if not (project / name).is_file()] == []
 
 
+@pytest.mark.long
 def test_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
     project = built.unpack(tmp_path)
     again = tmp_path / "again"
@@ -130,6 +131,7 @@ def test_sdist_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
     assert _build(project, again).wheel_files() == built.wheel_files()
 
 
+@pytest.mark.long
 def test_wheel_works_elsewhere(built: Built, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     _run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=tmp_path)

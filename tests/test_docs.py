@@ -41,10 +41,14 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def _examples(wanted: Callable[[str], bool]) -> list:
-    """The code blocks that are whole scripts, of those that are wanted."""
+def _examples(wanted: Callable[[str], bool], usual: tuple[str, ...] = ()) -> list:
+    """The code blocks that are whole scripts, of those that are wanted; long but on usual pages."""
     return [
-        pytest.param(code, id=f"{page}-{number}")
+        pytest.param(
+            code,
+            id=f"{page}-{number}",
+            marks=[] if str(page) in usual else [pytest.mark.long],
+        )
         for page in PAGES
         for number, code in enumerate(_PYTHON.findall((ROOT / page).read_text()))
         if wanted(code)
@@ -97,21 +101,21 @@ def test_readme_starts_with_the_two_commands() -> None:
 # One after another on the same ranks, with all packages that are installed.
 _PATHS = (ROOT, ROOT / "tests", ROOT / "tests/without_pandas")
 RANKS = Ranks("mpi", 2, (("PYTHONPATH", os.pathsep.join(map(str, _PATHS))),))
+# Examples of other pages are long tests.
+_USUAL_PAGES = ("README.md", "docs/concepts.md", "docs/parallelism.md", "docs/data.md")
 # What is set before TensorFlow starts needs a process of its own.
 _NEEDS_A_START = "set_logical_device_configuration"
 
 
-@pytest.mark.parametrize("code", _examples(lambda code: _NEEDS_A_START not in code))
+@pytest.mark.parametrize("code", _examples(lambda code: _NEEDS_A_START not in code, _USUAL_PAGES))
 def test_example_runs(code: str, pools: RankPools, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(code)
     pools.require(Check(tmp_path.name, str(script), "script", RANKS))
 
 
-@pytest.mark.parametrize(
-    ("launcher", "ranks"),
-    [("mpi", 2), pytest.param("python", 1, marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("launcher", "ranks"), [("mpi", 2), ("python", 1)])
 @pytest.mark.parametrize("code", _examples(lambda code: _NEEDS_A_START in code))
 def test_example_that_needs_a_start_runs(
     code: str, launcher: str, ranks: int, tmp_path: Path

@@ -10,16 +10,14 @@ import pytest
 from launch import LIKE_A_USER, Finished, run_ranks
 
 # digits.py runs over MPI with its defaults, and as one process on two devices, see below.
-RUNS = [
-    ("examples/digits.py", "gloo", 2),
-    ("examples/custom_loop.py", "mpi", 2),
-]
+RUNS = [("examples/digits.py", "gloo", 2)]
 LONG_RUNS = [
     pytest.param(*run, marks=pytest.mark.long)
     for run in (
         ("examples/digits.py", "python", 1),
         ("examples/digits.py", "mpi", 2),
         ("examples/custom_loop.py", "python", 1),
+        ("examples/custom_loop.py", "mpi", 2),
         ("examples/custom_loop.py", "gloo", 2),
     )
 ]
@@ -53,6 +51,7 @@ def test_defaults_reach_the_accuracy_and_the_best_model_is_saved(tmp_path: Path)
     assert zipfile.is_zipfile(saved)
 
 
+@pytest.mark.long
 def test_mirrored_strategy() -> None:
     finished = run_ranks(
         "python",

@@ -20,8 +20,6 @@ SMALL = (
 
 MESHES = [
     ("mpi", 2, "--pipeline 2 --micro-batches 2"),
-]
-LONG_MESHES = [
     ("gloo", 2, "--tensor 2 --sequence-parallel"),
     ("mpi", 2, "--data 2"),
     ("mpi", 2, "--tensor 2"),
@@ -43,9 +41,10 @@ def alone(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
     return _curves("python", 1, (), cache, tmp_path_factory.mktemp("alone"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "ranks", "mesh"),
-    [*MESHES, *(pytest.param(*mesh, marks=pytest.mark.long) for mesh in LONG_MESHES)],
+    MESHES,
 )
 def test_every_mesh_has_the_curve_of_one_rank(
     launcher: str,

@@ -230,6 +230,7 @@ def test_a_plan_of_memory_needs_no_horovod(tmp_path: Path) -> None:
     assert "A rank may use 8.0 GiB" in job.output
 
 
+@pytest.mark.long
 def test_what_can_not_be_imported_is_said_at_first_use(tmp_path: Path) -> None:
     command = ["-c", "import hvdkit\nprint('imported')\nhvdkit.init()"]
     job = run_ranks("python", 1, command, env=broken(tmp_path, "horovod"), timeout=60)
@@ -277,6 +278,7 @@ print("REGISTERED", *sorted(package))
 """
 
 
+@pytest.mark.long
 def test_layers_are_known_to_keras_after_first_use() -> None:
     """So that a file with them can be loaded by a script that makes none."""
     decorated = {

@@ -40,6 +40,7 @@ def test_metadata_and_check_allow_the_same_versions() -> None:
     assert said[1] == checked[1] == HIGHEST
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "version",
     [

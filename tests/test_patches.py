@@ -92,10 +92,12 @@ def _twice(original: Callable[..., int], *args: Any) -> int:
     return 2 * original(*args)
 
 
+@pytest.mark.long
 def test_import_changes_nothing() -> None:
     run_ranks("python", 1, ["-c", _NOTHING_AT_IMPORT], timeout=120).require_success()
 
 
+@pytest.mark.long
 def test_a_model_that_was_trained_before_init_goes_on_on_several_ranks() -> None:
     """Its steps are made again, and its layers with constants are found."""
     job = run_ranks("mpi", 2, ["-c", _TRAINED_BEFORE_INIT], timeout=180, forked=True)

@@ -74,6 +74,7 @@ print("FREE", cpus_are_free())
 """
 
 
+@pytest.mark.long
 def test_ranks_train_as_one_process_and_an_error_has_its_traceback() -> None:
     job = ray_job(TRAINING).require_success()
     assert "TRAINED" in job.output, job.describe()

@@ -69,6 +69,7 @@ def test_functions_on_ranks(launcher: str) -> None:
     assert "hello from 1" in job.output, job.describe()
 
 
+@pytest.mark.long
 def test_a_rank_starts_no_job_of_its_own() -> None:
     code = "import hvdkit as hvd; hvd.init(); hvd.run(print)"
     job = run_ranks("mpi", 2, ["-c", code], timeout=60)

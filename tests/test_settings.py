@@ -224,6 +224,7 @@ def test_threads_of_real_ranks() -> None:
         assert job.output.count("TensorFlow threads = ") == 1, "said once, by rank 0"
 
 
+@pytest.mark.long
 def test_the_user_sets_threads() -> None:
     job = run_ranks("python", 1, ["-c", PRINT_THREADS.format({"threads": 3})], forked=True)
     assert "THREADS 3" in job.require_success().output

@@ -168,6 +168,7 @@ def only_run(uri: str, experiment: str) -> Any:
     return found
 
 
+@pytest.mark.long
 def test_mlflow_keeps_a_run_with_its_model(mlflow_server: tuple[str, int], tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

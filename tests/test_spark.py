@@ -95,6 +95,7 @@ assert not {"tensorflow", "keras", "horovod"} & sys.modules.keys()
 """
 
 
+@pytest.mark.long
 def test_ranks_train_as_one_process() -> None:
     job = spark_job(TRAINING).require_success()
     assert "TRAINED" in job.output, job.describe()

@@ -123,6 +123,7 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     assert "[/red] 1" in shown(tmp_path)
 
 
+@pytest.mark.long
 def test_on_a_terminal_it_follows_the_job_until_ctrl_c(tmp_path: Path) -> None:
     sink = hvd.monitoring.JsonLines(tmp_path)
     sink.begin(JOB)

@@ -92,6 +92,7 @@ def check_the_formulas_of_the_paper() -> None:
         close(MEGATRON.layer(shape, b, t, True), sequence, 1e-9)
 
 
+@long
 def check_ranks_hold_the_planned_bytes() -> None:
     for mesh in meshes():
         training = parallel.Training(batch_size=ROWS * mesh.data)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.optimizers import Halved, shipped_optimizers
 
 import hvdkit as hvd
@@ -73,6 +74,7 @@ def check_options_of_keras_apply_to_the_mean_gradient() -> None:
         _require_same_steps(name, make(), hvd.DistributedOptimizer(make()), graph=True)
 
 
+@long
 def check_options_of_distributed_optimizers_apply_to_the_mean_gradient() -> None:
     from horovod.tensorflow.compression import Compression
 

@@ -69,6 +69,7 @@ def check_every_optimizer_that_keras_ships() -> None:
             raise AssertionError(f"{cls.__name__}: {error}") from error
 
 
+@long
 def check_multi_optimizer() -> None:
     def make() -> Any:
         kernels, biases = O.Adam(0.02), O.SGD(0.1)
@@ -83,6 +84,7 @@ def check_clipnorm() -> None:
     _same(lambda: O.SGD(0.1, clipnorm=0.05))
 
 
+@long
 def check_global_clipnorm() -> None:
     _same(lambda: O.Adam(0.02, global_clipnorm=0.05))
 
@@ -171,6 +173,7 @@ class DenseAdam(O.Adam):
         super().apply([tf.convert_to_tensor(g) for g in grads], trainable_variables)
 
 
+@long
 def check_sparse_gradients_adam() -> None:
     compare_with_one_process(
         _embedding_model,
@@ -363,14 +366,17 @@ def check_mixed_bfloat16() -> None:
     _same(lambda: O.SGD(0.1), lambda seed: mlp(seed, dtype="mixed_bfloat16"), rtol=5e-2, atol=2e-2)
 
 
+@long
 def check_run_eagerly() -> None:
     _same(lambda: O.Adam(0.02), compile_options={"run_eagerly": True})
 
 
+@long
 def check_steps_per_execution() -> None:
     _same(lambda: O.Adam(0.02), compile_options={"steps_per_execution": 2})
 
 
+@long
 def check_xla() -> None:
     _same(lambda: O.Adam(0.02), compile_options={"jit_compile": True})
 

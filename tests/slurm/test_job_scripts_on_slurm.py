@@ -71,6 +71,7 @@ def test_a_job_that_fails(box: SlurmBox, launcher: str) -> None:
     assert shown["Restarts"] == "0"
 
 
+@pytest.mark.long
 def test_pre_empted_saved_requeued_resumed(box: SlurmBox, tmp_path: Path) -> None:
     """Slurm itself would take a job that has saved in the grace time for failed."""
     job = light(box, tmp_path / "state")

@@ -81,6 +81,7 @@ def check_one_rank_that_differs_is_named() -> None:
     assert ("rank 1 (" in text) == (hvd.size() > 2)
 
 
+@long
 def check_right_training_passes_in_every_mode_and_twice() -> None:
     for mode in MODES[1:]:
         model = mlp(hvd.rank())

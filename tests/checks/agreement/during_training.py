@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from checks.agreement.at_start import START, fit
+from checks.marks import long
 from checks.reference import mlp, same_on_all_ranks
 
 import hvdkit as hvd
@@ -80,6 +81,7 @@ def logged(call: Any) -> list[str]:
     return log.lines
 
 
+@long
 def check_repair_sends_what_differs_and_logs_it() -> None:
     model = _model()
     lines = logged(lambda: fit(model, START(0), _Disturb(3), Check(every_n_steps=1, repair=True)))

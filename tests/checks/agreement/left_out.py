@@ -19,6 +19,7 @@ def _differ(weights: np.ndarray) -> bool:
     return any(not np.array_equal(first, other) for other in others)
 
 
+@long
 def check_local_layers_and_their_slots() -> None:
     model = mlp(hvd.rank())
     optimizer = hvd.PartialDistributedOptimizer(

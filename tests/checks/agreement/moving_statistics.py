@@ -44,6 +44,7 @@ class _Statistics(keras.callbacks.Callback):
         self._note("end")
 
 
+@long
 def check_validation_uses_the_average() -> None:
     watch = _Statistics()
     model = _model(keras.layers.BatchNormalization())
@@ -67,6 +68,7 @@ def check_a_rank_may_validate_alone() -> None:
     same_on_all_ranks(model)
 
 
+@long
 def check_checkpoints_between_epochs_hold_the_average() -> None:
     watch = _Statistics()
     with tempfile.TemporaryDirectory() as folder:

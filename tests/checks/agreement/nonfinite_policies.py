@@ -64,6 +64,7 @@ def check_skip_has_a_limit() -> None:
         _fit(hvd.nonfinite.Skip(limit=1), bad=(1, 2))
 
 
+@long
 def check_stop_keeps_the_weights_before_the_step() -> None:
     seen: list[keras.Model] = []
 
@@ -94,6 +95,7 @@ class _Checkpoint(keras.callbacks.Callback):
         self.model.set_weights(self.weights)
 
 
+@long
 def check_restore_goes_back_on_all_ranks() -> None:
     checkpoint = _Checkpoint()
     model, _ = _fit(hvd.nonfinite.Restore(), checkpoint)

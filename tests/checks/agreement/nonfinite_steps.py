@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from keras import optimizers
 
 import hvdkit as hvd
@@ -42,6 +43,7 @@ CASES: dict[str, Callable[[], Any]] = {
 }
 
 
+@long
 def check_a_bad_step_changes_nothing_and_a_good_one_does() -> None:
     for name, make in CASES.items():
         for eager in (False, True):

@@ -173,6 +173,7 @@ def words_model(words: list[str], **options: Any) -> keras.Model:
     return model
 
 
+@long
 def check_vocabularies_of_other_rows_are_an_error_before_the_first_step() -> None:
     """Each rank adapts to its own shard, and all weights are equal."""
     text = _error(words_model(WORDS[hvd.rank() :][:3]))

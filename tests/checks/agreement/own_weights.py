@@ -80,6 +80,7 @@ def check_what_may_be_no_statistic_is_said_once_by_name() -> None:
         assert not said
 
 
+@long
 def check_a_layer_keeps_its_own_where_it_says_so() -> None:
     layer = OwnLast()
     _, said = _train(layer)

@@ -26,6 +26,7 @@ def _require_same_state(model: GAN) -> None:
             np.testing.assert_array_equal(mine, theirs)
 
 
+@long
 def check_a_gan_trains_as_in_one_process() -> None:
     """It is the GAN of the global batch, though its models are built by their first step."""
     alone = gan(0, lambda optimizer: optimizer)
@@ -44,6 +45,7 @@ def check_a_gan_trains_as_in_one_process() -> None:
     assert len(model.d_optimizer.variables) == 2 + 2 * 4, "slots of its own variables only"
 
 
+@long
 def check_state_of_all_optimizers_is_sent_and_compared() -> None:
     """A rank goes on with a model that was trained before."""
     model = gan(hvd.rank())
@@ -61,6 +63,7 @@ def check_state_of_all_optimizers_is_sent_and_compared() -> None:
         _fit(model)
 
 
+@long
 def check_an_optimizer_that_is_not_distributed_is_named() -> None:
     wrapped: list[object] = []
 

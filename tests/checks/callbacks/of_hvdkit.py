@@ -45,6 +45,7 @@ def check_broadcast_sends_model_and_optimizer_from_any_root() -> None:
         assert int(optimizer.iterations) == 100 + root + 4
 
 
+@long
 def check_broadcast_leaves_local_variables() -> None:
     model = mlp(10 + hvd.rank())
     model.compile(optimizer=hvd.DistributedOptimizer(O.SGD(0.0)), loss="mse")
@@ -56,6 +57,7 @@ def check_broadcast_leaves_local_variables() -> None:
         assert not np.array_equal(model.get_weights()[2], own[2])
 
 
+@long
 def check_broadcast_keeps_dropout_different() -> None:
     def masks() -> np.ndarray:
         keras.utils.set_random_seed(5)
@@ -91,6 +93,7 @@ def check_broadcast_sends_lookup_tables() -> None:
     assert lookup.get_vocabulary() == ["[UNK]", "a", "b"]
 
 
+@long
 def check_metric_average_is_exact_with_unequal_rows() -> None:
     rows = 8 + 4 * hvd.rank()
     x, y = data(rows, seed=hvd.rank())
@@ -131,6 +134,7 @@ def check_metric_on_one_rank_is_an_error_that_names_it() -> None:
         fit(model, [_OnRankZero(), hvd.callbacks.MetricAverageCallback()])
 
 
+@long
 def check_warmup_follows_horovods_formula() -> None:
     size, seen = hvd.size(), []
 
@@ -160,6 +164,7 @@ def check_schedule_staircase_and_constant_multiplier() -> None:
     np.testing.assert_allclose(history["lr"], [0.4, 0.4, 0.2, 0.2], rtol=1e-6)
 
 
+@long
 def check_momentum_correction_takes_effect_in_compiledfit() -> None:
     """By hand: v = m (new / old) v - lr g at the change, on a loss whose gradient is 1."""
 
@@ -197,6 +202,7 @@ class _Scripted(keras.callbacks.Callback):
         logs["scripted"] = best * epoch + (10.0 * epoch if epoch >= self.worse_from else 0.0)
 
 
+@long
 def check_early_stopping_decides_alike() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
@@ -219,6 +225,7 @@ def check_reduce_lr_on_plateau_decides_alike() -> None:
     assert rates[0][-1] < 0.4
 
 
+@long
 def check_checkpoints_are_written_by_rank_0_only() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = mlp(0)
@@ -231,6 +238,7 @@ def check_checkpoints_are_written_by_rank_0_only() -> None:
         assert sorted(os.listdir(folder)) == expected
 
 
+@long
 def check_config_free_verbose_auto_is_quiet_on_other_ranks() -> None:
     import contextlib
     import io

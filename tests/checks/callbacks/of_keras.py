@@ -66,6 +66,7 @@ def check_callbacks_that_can_not_write_once_are_said() -> None:
         shutil.rmtree(folder)
 
 
+@long
 def check_keras_early_stopping_stops_all_ranks() -> None:
     """Each rank has other rows, so its own loss would stop it at an epoch of its own."""
     model = mlp(0)
@@ -81,6 +82,7 @@ def check_keras_early_stopping_stops_all_ranks() -> None:
     assert history["learning_rate"][-1] < 0.3
 
 
+@long
 def check_callbacks_of_hvdkit_on_some_ranks_are_an_error() -> None:
     model = mlp(0)
     model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
@@ -92,6 +94,7 @@ def check_callbacks_of_hvdkit_on_some_ranks_are_an_error() -> None:
         fit(model, [hvd.callbacks.EarlyStopping(monitor="loss")], **some)
 
 
+@long
 def check_one_cache_file_for_several_ranks_is_an_error() -> None:
     folder = shared_folder()
     model = mlp(0)

@@ -33,6 +33,7 @@ def check_plateaus_and_warm_up() -> None:
     require_same_end(never, train(folder, callbacks=_callbacks(), **options))
 
 
+@long
 def check_lost_state_is_named() -> None:
     class Counter(keras.callbacks.Callback):
         def __init__(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import pytest
 from checks.checkpoints.runs import build, never_stopped, require_same_end, shared_folder, train
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.checkpoint import CheckpointError
@@ -52,6 +53,7 @@ def _model(units: int = 2, optimizer: Any = "adam") -> keras.Model:
     return model
 
 
+@long
 def check_damage_is_found_and_the_one_before_is_used() -> None:
     def cut_off(path: Path) -> None:
         os.truncate(path, path.stat().st_size // 2)
@@ -153,6 +155,7 @@ def _disk_is_full(after: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@long
 def check_disk_that_is_full_on_one_rank() -> None:
     folder = shared_folder()
     assert train(folder, stop=6) is None

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from checks.checkpoints.runs import rows, shared_folder
+from checks.marks import long
 
 import hvdkit as hvd
 
@@ -43,6 +44,7 @@ def _loop(folder: Path, stop: int | None = None) -> list[np.ndarray] | None:
     return [*model.get_weights(), np.array(seen)]
 
 
+@long
 def check_loop_goes_on() -> None:
     never, folder = _loop(shared_folder()), shared_folder()
     for stop in (3, 4, 8):

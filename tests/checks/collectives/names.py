@@ -132,6 +132,7 @@ def check_results_that_one_rank_does_not_use() -> None:
     assert_equal(integers, np.arange(ROWS))
 
 
+@long
 def check_constants_and_equal_tensors_of_one_rank() -> None:
     """TensorFlow computes what is constant once, and what is equal only once."""
     fixed = tf.constant(_of(hvd.rank()).numpy())

@@ -6,10 +6,12 @@ import os
 
 import tensorflow as tf
 from checks.collectives.reference import all_ranks, assert_equal
+from checks.marks import long
 
 import hvdkit as hvd
 
 
+@long
 def check_ranks_and_sizes() -> None:
     ranks = [hvd.rank(), hvd.local_rank(), hvd.cross_rank()]
     sizes = [hvd.size(), hvd.local_size(), hvd.cross_size()]

@@ -70,6 +70,7 @@ def _require_better(name: str) -> None:
     assert reached < 0.02 < 0.04 < not_reached, (name, reached, not_reached)
 
 
+@long
 def check_error_feedback_comes_to_the_optimum() -> None:
     assert distance(AllReduce()) < 1e-3
     _require_better("one bit")

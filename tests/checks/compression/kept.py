@@ -102,6 +102,7 @@ def check_each_method_in_fit() -> None:
         _require_trained(lambda m=make: AllReduce(m(), groups=1), {})
 
 
+@long
 def check_sparse_gradients_and_several_optimizers() -> None:
     """Sparse gradients do not pass through an aggregator, unless they are made dense."""
     for dense in (False, True):

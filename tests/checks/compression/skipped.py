@@ -65,6 +65,7 @@ def _left_out(name: str, *, graph: bool) -> None:
         np.testing.assert_array_equal(calm, other, err_msg=name)
 
 
+@long
 def check_steps_that_are_left_out() -> None:
     _left_out("momentum", graph=False)
     _left_out("late power", graph=True)
@@ -77,6 +78,7 @@ def check_steps_that_are_left_out_with_each_method() -> None:
             _left_out(name, graph=graph)
 
 
+@long
 def check_without_a_policy_what_is_kept_stays_finite() -> None:
     """The weights are lost then, as in Keras; a checkpoint's can be put back and go on."""
     for name in SOME:
@@ -148,6 +150,7 @@ def check_local_gradients_do_not_divide_the_ranks() -> None:
     assert np.isfinite(everyone[0]).all()
 
 
+@long
 def check_accumulated_steps() -> None:
     """Micro-steps change nothing that is kept; NaN in one of them leaves out the update."""
     for graph in (False, True):

@@ -52,6 +52,7 @@ class _Batches(keras.callbacks.Callback):
         self.seen.append((self.epoch, batch))
 
 
+@long
 def check_fit_passes_over_batches_that_are_done() -> None:
     whole = [(1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
     x, y = data(16 * hvd.size(), seed=3)

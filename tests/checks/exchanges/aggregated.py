@@ -36,6 +36,7 @@ def check_payloads_without_a_sum_are_gathered() -> None:
     assert aggregated.sent[0].dtype == tf.float32
 
 
+@long
 def check_nothing_is_lost_by_error_feedback() -> None:
     """The steps so far are the mean of what was given, less the mean of what is left."""
     for compile_step in (lambda step: step, tf.function):

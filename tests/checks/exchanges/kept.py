@@ -38,6 +38,7 @@ def _require_resumed(make: Any) -> None:
         np.testing.assert_array_equal(mine, expected)
 
 
+@long
 def check_residuals_are_saved_and_resumed() -> None:
     _require_resumed(lambda: AllReduce(ErrorFeedback()))
 
@@ -47,6 +48,7 @@ def check_local_steps_are_saved_and_resumed_between_two_meetings() -> None:
     _require_resumed(lambda: LocalSteps(2, 0.5))  # the last checkpoint is after step 3
 
 
+@long
 def check_anchors_are_sent() -> None:
     """Each rank starts from weights of its own, which its anchors were made of."""
     compare_with_one_process(
@@ -56,6 +58,7 @@ def check_anchors_are_sent() -> None:
     )
 
 
+@long
 def check_residuals_are_neither_sent_nor_compared() -> None:
     x, y = data(16, seed=hvd.rank())
     feedback = ErrorFeedback()
@@ -77,6 +80,7 @@ def check_residuals_are_neither_sent_nor_compared() -> None:
     same_on_all_ranks(model)
 
 
+@long
 def check_weights_and_slots_that_drift_are_sent_and_not_compared() -> None:
     x, y = data(16, seed=hvd.rank())
     model = mlp(hvd.rank())

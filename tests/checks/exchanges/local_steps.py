@@ -46,6 +46,7 @@ def check_ranks_meet_after_every_third_update() -> None:
             np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5, atol=1e-6)
 
 
+@long
 def check_updates_are_counted_and_not_micro_steps() -> None:
     variable = keras.Variable([0.0])
     optimizer = hvd.DistributedOptimizer(

@@ -31,6 +31,7 @@ def _decays_some(optimizer: Any) -> Any:
     return optimizer
 
 
+@long
 def check_equal_to_the_plain_optimizer() -> None:
     for name, make in KINDS.items():
         for compile_step in (lambda step: step, tf.function):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 from checks.gossip.values import expected, run
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.exchange import Gossip
 from hvdkit.schedules.gossip import GRAPHS
 
 
+@long
 def check_every_graph_with_these_ranks() -> None:
     for name, graph in GRAPHS.items():
         seen = run(Gossip(name), 7, tf.function)

@@ -19,6 +19,7 @@ from hvdkit.mesh.layout import Layout, set_layout
 from hvdkit.schedules.gossip import Exponential, mixing_matrix
 
 
+@long
 def check_ranks_meet_at_the_end_and_tell_how_far_they_were_apart() -> None:
     x, y = data(16, seed=hvd.rank())
     model = mlp(5)

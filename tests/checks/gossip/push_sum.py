@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from checks.gossip.values import run, start
+from checks.marks import long
 from keras import optimizers
 
 import hvdkit as hvd
@@ -34,6 +35,7 @@ class Hub:
         return cls(**config)
 
 
+@long
 def check_weights_sum_to_the_number_of_ranks_and_the_mean_is_found() -> None:
     exchange = Gossip(Hub())
     seen = run(exchange, 40)

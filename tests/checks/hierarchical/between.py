@@ -138,6 +138,7 @@ def _require_nothing_lost(aggregator: Any, groups: list[list[int]], *, graph: bo
     assert (np.abs(left[0]).max() > 1e-3) == is_leader(groups)  # some methods begin late
 
 
+@long
 def check_nothing_is_lost_inside_or_around() -> None:
     """The sum over ranks of gradients and residuals is that of outputs and new residuals."""
     groups = all_groups()[1]

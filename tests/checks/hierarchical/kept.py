@@ -60,6 +60,7 @@ def check_residuals_around_are_saved_and_resumed() -> None:
         _require_resumed(lambda: ErrorFeedback(Hierarchical(hvd.exchange.OneBit(), groups=groups)))
 
 
+@long
 def check_a_checkpoint_goes_on_to_the_bit_and_on_other_hosts() -> None:
     """With the same groups nothing changes; with others nothing is lost."""
     with forgetting_process_sets():

@@ -78,6 +78,7 @@ def check_under_accumulation_loss_scaling_and_several_optimizers() -> None:
             )
 
 
+@long
 def check_two_optimizers_find_the_same_process_sets() -> None:
     from hvdkit.engine.native import registered_process_sets
 

@@ -109,6 +109,7 @@ def check_with_a_tape_and_a_step_late() -> None:
         np.testing.assert_allclose(moved.numpy(), [-(0 + 1 + (hvd.size() - 1))])
 
 
+@long
 def check_nan_on_one_rank_is_seen_by_all() -> None:
     """Also on a rank that is no leader, in a step that is left out on all."""
     for place, value, make in ((hvd.size() - 1, np.nan, tf.function), (0, np.inf, _as_it_is)):

@@ -28,6 +28,7 @@ def weighted(rows: int, seed: int = 0) -> tuple[np.ndarray, ...]:
     return (*data(rows, seed=seed), rng.uniform(0.2, 3, rows).astype("float32"))
 
 
+@long
 def check_a_short_batch_counts_as_many_rows_as_it_has():
     # The last of 33 rows is on one device only; each of the others has a padding row.
     compare(

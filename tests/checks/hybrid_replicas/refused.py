@@ -8,6 +8,7 @@ import keras
 import pytest
 import tensorflow as tf
 from checks.hybrid_replicas.comparing import BATCH, mirrored, on_replicas
+from checks.marks import long
 from checks.reference import data, mlp
 
 import hvdkit as hvd
@@ -15,6 +16,7 @@ import hvdkit as hvd
 exchange, optimizers = hvd.exchange, keras.optimizers
 
 
+@long
 def check_what_works_on_weights():
     for make in (
         lambda: {"exchange": exchange.Sharded()},

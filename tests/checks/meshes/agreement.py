@@ -43,6 +43,7 @@ def check_a_changed_whole_variable_is_named_on_every_rank() -> None:
             _fit(made.language_model(1), _Changes(last, split=False), check)
 
 
+@long
 def check_a_changed_part_is_named_on_every_rank() -> None:
     for mesh in made.each():
         if mesh.data == 1 or mesh.tensor == 1:

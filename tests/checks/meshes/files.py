@@ -36,6 +36,7 @@ def check_a_saved_model_loads_whole_and_with_any_mesh() -> None:
                 made.require_weights(keras.models.load_model(file), expected, rtol=0, atol=0)
 
 
+@long
 def check_weights_of_a_file_are_divided() -> None:
     _weights_are_divided(made.SIZES[hvd.size()][-1])
 

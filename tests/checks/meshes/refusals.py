@@ -16,6 +16,7 @@ def _divided() -> tuple[int, int, int]:
     return hvd.size() // 2, 1, 2
 
 
+@long
 def check_optimizers_that_look_at_whole_variables() -> None:
     with made.using(_divided()):
         for optimizer in ("Lamb", "Adafactor", "Muon"):

@@ -65,6 +65,7 @@ def seen(inputs: Any) -> Any:
     return inputs
 
 
+@long
 def check_one_folder_is_written_once_and_those_of_each_rank_stay() -> None:
     folder = shared_folder()
     model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Lambda(seen), *mlp(0).layers])
@@ -117,6 +118,7 @@ def check_a_subclass_is_said() -> None:
     end(folder)
 
 
+@long
 def check_ranks_with_shards_of_one_model_write_once() -> None:
     folder = shared_folder()
     hvd.set_mesh(hvd.Mesh(tensor=hvd.size()))

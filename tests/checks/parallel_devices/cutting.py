@@ -63,6 +63,7 @@ def check_every_cut_of_a_model_with_skips_gives_its_outputs():
     assert set(names) == {"one", "early", "two", "three", "join", "late"}
 
 
+@long
 def check_copies_are_other_layers_with_the_same_names_weights_and_random_states():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.Dropout(0.5)])
     x = np.ones((6, 4), "float32")

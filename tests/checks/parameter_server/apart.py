@@ -20,6 +20,7 @@ def _fit(exchange: ParameterServer, before: BeforeSteps) -> None:
     model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[before])
 
 
+@long
 def check_nobody_waits_for_a_slow_worker() -> None:
     """The last worker does not begin before all others have begun their last step."""
     exchange, traces = ParameterServer(), Traces()

@@ -23,6 +23,7 @@ import hvdkit as hvd
 from hvdkit.exchange import ParameterServer
 
 
+@long
 def check_workers_end_at_different_times() -> None:
     for staleness in (None, 0) if hvd.size() == 3 else (1,):
         exchange = ParameterServer(staleness=staleness)
@@ -66,6 +67,7 @@ def check_statistics_are_the_mean_of_the_workers() -> None:
     same_everywhere(model.get_weights())
 
 
+@long
 def check_validation_and_callbacks_are_each_workers_own() -> None:
     folder = hvd.broadcast_object(tempfile.mkdtemp())
     file = os.path.join(folder, "best.keras")

@@ -94,6 +94,7 @@ def check_layers_that_assign_and_initializers_that_draw() -> None:
     require_as_plain(plain)
 
 
+@long
 def check_weights_that_are_changed() -> None:
     require_as_plain(changed)
 

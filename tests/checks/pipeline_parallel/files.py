@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from checks.marks import long
 from checks.pipeline_parallel.comparison import (
     fit,
     pipeline_model,
@@ -45,6 +46,7 @@ def trained(folder: Path | None = None) -> PipelineModel:
     return model
 
 
+@long
 def check_the_unsplit_model_is_written_and_read() -> None:
     x, _ = data()
     folder = Path(hvd.broadcast_object(tempfile.mkdtemp()))

@@ -47,6 +47,7 @@ def check_a_timeline_of_all_stages() -> None:
         assert len(set(hvd.allgather_object(repr(trace.timelines)))) == 1
 
 
+@long
 def check_activations_kept() -> None:
     """GPipe keeps those of all micro-batches, 1F1B at most as many as there are stages."""
     x, y = np.ones((16, 6), "float32"), np.ones((16, 2), "float32")

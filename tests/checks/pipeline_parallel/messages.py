@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.engine.point_to_point import PointToPoint
@@ -31,6 +32,7 @@ def check_all_types_go_round() -> None:
     messages.flush()
 
 
+@long
 def check_tags_are_kept_apart_and_large_arrays_arrive() -> None:
     messages = PointToPoint(hvd.global_process_set, "a check sends messages")
     if hvd.size() == 1:

@@ -39,6 +39,7 @@ def check_no_mesh() -> None:
     require_refusal(lambda: PipelineModel(build, micro_batches=2), "hvd.set_mesh")
 
 
+@long
 def check_numbers_that_do_not_fit() -> None:
     pipeline_of_all_ranks()
     stages = hvd.size()
@@ -65,6 +66,7 @@ def check_numbers_that_do_not_fit() -> None:
         )
 
 
+@long
 def check_micro_batches_that_do_not_divide_a_batch() -> None:
     pipeline_of_all_ranks()
     model = PipelineModel(build, micro_batches=4)
@@ -158,6 +160,7 @@ def check_models_that_can_not_be_cut() -> None:
         require_refusal(lambda: PipelineModel(model, micro_batches=2), "another PipelineModel")
 
 
+@long
 def check_losses_that_are_no_sum() -> None:
     model = pipeline_model(build, micro_batches=2)
     ignoring = keras.losses.SparseCategoricalCrossentropy(ignore_class=0)
@@ -176,6 +179,7 @@ def check_losses_that_are_no_sum() -> None:
     require_refusal(lambda: tagger.compile("sgd", "mse"), "a mask reaches the outputs")
 
 
+@long
 def check_an_optimizer_of_no_mesh() -> None:
     mesh = pipeline_of_all_ranks()
     set_mesh(None)
@@ -185,6 +189,7 @@ def check_an_optimizer_of_no_mesh() -> None:
     require_refusal(lambda: model.compile(optimizer, "mse"), "wrap it after hvd.set_mesh")
 
 
+@long
 def check_ranks_that_differ() -> None:
     if hvd.size() == 1:
         return

@@ -21,6 +21,7 @@ def _late(optimizer: Any, exchange: Any = None, **options: Any) -> Any:
     return hvd.DistributedOptimizer(optimizer, exchange=exchange or Delayed(), **options)
 
 
+@long
 def check_each_step_applies_the_mean_of_the_last_one() -> None:
     if hvd.size() == 1:
         return
@@ -46,6 +47,7 @@ def check_the_first_step_applies_zeros_and_counts() -> None:
     assert int(optimizer.iterations) == 1
 
 
+@long
 def check_no_delay_is_an_allreduce() -> None:
     for late, plain in zip(
         run(_late(optimizers.Adam(0.1), Delayed(0)), 4),
@@ -55,6 +57,7 @@ def check_no_delay_is_an_allreduce() -> None:
         close(late, plain, 0, 0)
 
 
+@long
 def check_what_an_inner_exchange_remembers_goes_on() -> None:
     """The residuals of a late exchange are those of a prompt one, a step later."""
     if hvd.size() == 1:
@@ -71,6 +74,7 @@ def _one_bit() -> AllReduce:
     return AllReduce(hvd.exchange.ErrorFeedback(hvd.exchange.OneBit()))
 
 
+@long
 def check_the_exchange_waits_for_nothing_of_its_own_step() -> None:
     """In the graph no collective comes after an operation of the forward or backward pass."""
     if hvd.size() == 1:

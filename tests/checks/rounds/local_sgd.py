@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.rounds.steps import (
     COMPILE,
     close,
@@ -26,6 +27,7 @@ def _distributed(optimizer: Any, exchange: Any, **options: Any) -> Any:
     return hvd.DistributedOptimizer(optimizer, exchange=exchange, **options)
 
 
+@long
 def check_a_meeting_at_each_step_of_sgd_is_an_allreduce() -> None:
     for compile_step in COMPILE:
         local = run(_distributed(optimizers.SGD(0.3), LocalSGD(1)), 5, compile_step)
@@ -54,6 +56,7 @@ def check_it_is_so_to_the_bit_where_floats_do_not_round() -> None:
         np.testing.assert_array_equal(mine, expected)
 
 
+@long
 def check_ranks_step_alone_and_meet_after_every_third_update() -> None:
     for compile_step in COMPILE:
         values = run(_distributed(optimizers.SGD(0.5, momentum=0.9), LocalSGD(3)), 7, compile_step)
@@ -86,6 +89,7 @@ def check_meet_starts_a_new_round_and_does_nothing_twice() -> None:
     assert meetings == ([2, 3, 6] if hvd.size() > 1 else [*range(8)]), meetings
 
 
+@long
 def check_post_local_sgd_begins_with_an_allreduce() -> None:
     """To the bit, with any optimizer; then the ranks go apart, with slots that were alike."""
     for compile_step in COMPILE:
@@ -168,6 +172,7 @@ def check_a_schedule_and_a_constraint() -> None:
     close([weight.numpy()], [own / np.linalg.norm(own)])
 
 
+@long
 def check_sparse_gradients_stay_on_their_rank() -> None:
     rank, size = hvd.rank(), hvd.size()
     for start, compile_step in ((0, COMPILE[0]), (0, COMPILE[1]), (2, COMPILE[1])):

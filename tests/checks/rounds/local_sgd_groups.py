@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from checks.marks import long
 from checks.rounds.steps import COMPILE, close, run, together
 from keras import optimizers
 
@@ -15,6 +16,7 @@ def _run(every: object, compile_step: object) -> list:
     return run(optimizer, 6, compile_step)
 
 
+@long
 def check_each_group_meets_in_its_own_time() -> None:
     for compile_step in COMPILE:
         values = _run({"weight0": 3, ".*": 2}, compile_step)

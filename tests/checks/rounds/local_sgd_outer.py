@@ -20,6 +20,7 @@ def _nesterov() -> Any:
     return optimizers.SGD(0.7, momentum=0.9, nesterov=True)
 
 
+@long
 def check_an_outer_nesterov_step() -> None:
     """Written out as in the paper: v = 0.9 v + (anchor - mean), anchor -= 0.7 (0.9 v + ...)."""
     for compile_step in COMPILE:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.rounds.steps import close, gradients, mean_over_ranks, run, together, variables
 from keras import optimizers
 
@@ -58,6 +59,7 @@ def check_factored_slots_are_found() -> None:
     assert {id(optimizer._r[0]), id(optimizer._c[0]), id(optimizer._v[1])} <= own
 
 
+@long
 def check_averages_of_weights_are_the_average_of_means() -> None:
     """The mean over ranks of the averages is, at each step, the average of the means."""
     for overwrite in (None, 3):

@@ -36,6 +36,7 @@ def _require_resumed(make: Callable[[], Any]) -> None:
         np.testing.assert_array_equal(np.array(one.variable), np.array(other.variable))
 
 
+@long
 def check_local_steps_between_two_meetings() -> None:
     outer = {"momentum": 0.9, "nesterov": True}
     _require_resumed(
@@ -48,6 +49,7 @@ def check_a_gradient_that_is_pending() -> None:
     _require_resumed(lambda: Delayed())
 
 
+@long
 def check_another_number_of_ranks_starts_from_the_mean() -> None:
     """As if one rank more went on: weights, slots and pending gradients are means of all."""
     for make in (lambda: LocalSGD(100), lambda: Delayed()):

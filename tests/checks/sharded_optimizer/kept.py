@@ -60,6 +60,7 @@ def check_each_ranks_shards_are_saved() -> None:
             np.testing.assert_array_equal(slot.numpy(), value)
 
 
+@long
 def check_another_stage_goes_on_where_one_stopped() -> None:
     """In the middle of an accumulation, and from and to an optimizer that is not sharded."""
     _go_on((1, 2), (2, None), (None, 1))
@@ -107,6 +108,7 @@ def check_slots_of_rules_that_see_whole_variables_are_put_together() -> None:
                 np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_an_optimizer_that_has_stepped_on_each_rank_is_divided() -> None:
     """As those of a file that all ranks load."""
     for make in (lambda: optimizers.Nadam(0.05), lambda: optimizers.Adafactor(0.05)):
@@ -125,6 +127,7 @@ def check_an_optimizer_that_has_stepped_on_each_rank_is_divided() -> None:
             np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_another_model_is_refused() -> None:
     folder = shared_folder()
     hvd.checkpoint.save(folder, _sharded(1, optimizers.Adam))
@@ -135,6 +138,7 @@ def check_another_model_is_refused() -> None:
         hvd.checkpoint.restore(folder, other)
 
 
+@long
 def check_a_file_of_keras_holds_weights_and_no_slots() -> None:
     model, path = _sharded(1, optimizers.Adam), shared_folder() / "model.keras"
     _step(model, range(2))
@@ -153,6 +157,7 @@ def check_a_file_of_keras_holds_weights_and_no_slots() -> None:
     assert again.get_config() == exchange.get_config() == {"stage": 2}
 
 
+@long
 def check_a_start_from_rank_0() -> None:
     """Slots that start from the weights start from those of rank 0, too."""
     x, y = data(8, seed=hvd.rank())
@@ -179,6 +184,7 @@ def check_a_start_from_rank_0() -> None:
         np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_a_rank_that_has_stepped_alone_sends_nothing() -> None:
     """Its slots are no start for the others, who would go on with their own without a word."""
     model = _sharded(1, optimizers.Adam)

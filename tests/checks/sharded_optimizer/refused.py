@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks.exchanges.kinds import ShardedRows
+from checks.marks import long
 from checks.sharded_optimizer.twins import as_tensors, drawn, variables
 from keras import optimizers
 
@@ -56,6 +57,7 @@ def check_norms_over_shards_that_an_exchange_says_nothing_of() -> None:
             optimizer.apply([tf.ones((2 * hvd.size(), 2))])
 
 
+@long
 def check_elastic_jobs() -> None:
     from hvdkit.exchange.sharded import exchange
 

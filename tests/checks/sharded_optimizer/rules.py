@@ -42,6 +42,7 @@ class Scaled(optimizers.SGD):
         super().update_step(gradient / (norm + 1.0), variable, learning_rate)
 
 
+@long
 def check_each_rule_of_keras() -> None:
     for name, make in RULES.items():
         optimizer = require_equal_to_plain(make, Sharded(), what=name, steps=2)

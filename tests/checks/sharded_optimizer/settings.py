@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.sharded_optimizer.twins import as_tensors, drawn, require_equal_to_plain, variables
 from keras import optimizers
 
@@ -36,6 +37,7 @@ def _constrained(given: list[keras.Variable]) -> None:
     given[3].constraint = keras.constraints.NonNeg()
 
 
+@long
 def check_settings() -> None:
     for number, (name, make) in enumerate(SETTINGS.items()):
         compile_step = tf.function if number == 1 else lambda step: step
@@ -49,6 +51,7 @@ def check_settings() -> None:
     require_equal_to_plain(SETTINGS["accumulated"], Sharded(2), what="stage 2")
 
 
+@long
 def check_sums_of_passes() -> None:
     """Horovod's `backward_passes_per_step` sums where Keras averages."""
     for stage in (1, 2):
@@ -67,6 +70,7 @@ def check_sums_of_passes() -> None:
             np.testing.assert_allclose(weight.numpy(), first - 0.1 * summed, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_loss_scaling_and_several_optimizers() -> None:
     def scaled() -> Any:
         return optimizers.LossScaleOptimizer(adam(0.1, clipnorm=0.5), initial_scale=1.0)
@@ -82,6 +86,7 @@ def check_loss_scaling_and_several_optimizers() -> None:
     require_equal_to_plain(several, Sharded(), what="several")
 
 
+@long
 def check_what_is_not_finite_on_one_rank_is_left_out_on_all() -> None:
     weights = variables()
     optimizer = hvd.DistributedOptimizer(
@@ -99,6 +104,7 @@ def check_what_is_not_finite_on_one_rank_is_left_out_on_all() -> None:
     assert optimizer.nonfinite_steps == 1
 
 
+@long
 def check_sparse_gradients_missing_ones_and_local_variables() -> None:
     """An embedding that travels alone, one in a bucket, and gradients for some of the variables."""
     shapes = ((2000, 131), (4, 3), (3,), (2,))

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.memory_plan import SHAPE
 from checks.sharded_optimizer.twins import variables
 from gpt_model import build_model
@@ -24,6 +25,7 @@ def _bytes(given: list[Any]) -> int:
     return sum(v.value.dtype.size * int(tf.size(v)) for v in given if v is not None)
 
 
+@long
 def check_bytes_are_those_of_the_plan() -> None:
     for ranks_divide in (True, False):
         shape = SHAPE if ranks_divide else parallel.TransformerShape(1, 60, 4, 31, 257)
@@ -48,6 +50,7 @@ def check_bytes_are_those_of_the_plan() -> None:
                 assert abs(accumulated - share) <= 0.01 * share
 
 
+@long
 def check_whole_variables_are_balanced() -> None:
     shapes = [(rows, 3) for rows in range(1, 25)]
     given = variables(shapes)
@@ -58,6 +61,7 @@ def check_whole_variables_are_balanced() -> None:
     assert max(held) - min(held) <= 24 * 3 * 4
 
 
+@long
 def check_each_element_has_one_owner() -> None:
     """Each rank fills what it owns with numbers of its own; gathered, nothing is missing."""
     for make in (lambda: optimizers.SGD(0.0, momentum=0.9), lambda: optimizers.Lamb(0.0)):
@@ -81,6 +85,7 @@ def check_each_element_has_one_owner() -> None:
                 assert (value.reshape(-1)[shard.start : shard.stop] == rank + 1.0).all()
 
 
+@long
 def check_names_of_slots_are_those_of_the_plain_optimizer() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
     plain = optimizers.Adam(name="one")
@@ -92,6 +97,7 @@ def check_names_of_slots_are_those_of_the_plain_optimizer() -> None:
     assert len(own) == 2 * len(model.trainable_variables)
 
 
+@long
 def check_ranges() -> None:
     for ranks in (1, 2, 3, 7):
         for sizes in ([1], [5, 1, 0, 12], [1, 1], [100, 3, 3]):

@@ -56,6 +56,7 @@ def _compare(build: Any, **options: Any) -> None:
     )
 
 
+@long
 def check_a_loop_with_a_large_kernel() -> None:
     """A kernel that travels alone, in a graph; other weights at the start on each rank."""
     models = [_wide(1), _wide(1)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH, data, mlp, same_on_all_ranks
 from checks.sharding.reference import global_batches, number_of_rows
 
 import hvdkit as hvd
 
 
+@long
 def check_custom_loop_with_row_weights() -> None:
     x, y = data(number_of_rows(1))
     reference = mlp(0)

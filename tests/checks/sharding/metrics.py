@@ -98,6 +98,7 @@ def check_metrics_of_a_model_that_nothing_was_built_of() -> None:
     assert result["wrong"] == (1 - y[right]).sum()
 
 
+@long
 def check_metrics_that_only_their_result_makes_different_are_exact() -> None:
     assert not compare_with_one_process(
         *probabilities(1), [_F1OfTwo(), _RootOfSquares(name="root")], "mse"
@@ -108,6 +109,7 @@ def _mean_of_all(y: Any, p: Any) -> Any:
     return ops.mean(ops.square(y - p))
 
 
+@long
 def check_what_is_computed_of_a_whole_batch_is_said() -> None:
     p, y = probabilities(3)
     model = identity(3)

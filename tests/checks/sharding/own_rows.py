@@ -68,6 +68,7 @@ def check_uneven_rows_train_and_evaluate_as_one_process() -> None:
         compare(single, data, fit={"shuffle": False}, validation=((x, y), data))
 
 
+@long
 def check_predictions_are_in_the_order_of_the_ranks() -> None:
     model = classifier(0)
     for parts in (uneven(), last_is_empty()):
@@ -96,6 +97,7 @@ def check_full_batches_only() -> None:
     assert [len(x) for x, _ in data] == [BATCH] * len(data)
 
 
+@long
 def check_a_loop_goes_on_where_it_was_and_with_other_rows_it_begins_again() -> None:
     data, _, _ = sharded(uneven(), shuffle=True)
     whole = [x.numpy() for x, _, _ in data]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import number_of_rows
 
@@ -26,6 +27,7 @@ def check_every_row_once_and_equal_numbers_of_batches() -> None:
         assert everyone[0][1] == len(shard)
 
 
+@long
 def check_reshuffles_each_epoch_alike() -> None:
     rows = number_of_rows(0)
     shard = hvd.shard(np.arange(rows), BATCH, seed=5)

@@ -68,6 +68,7 @@ def _augmented(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return x + tf.random.normal(tf.shape(x)), y
 
 
+@long
 def check_other_rows_are_an_error() -> None:
     if hvd.size() == 1:
         return
@@ -90,6 +91,7 @@ def check_other_rows_are_an_error() -> None:
             make()
 
 
+@long
 def check_other_files_are_an_error() -> None:
     if hvd.size() == 1:
         return

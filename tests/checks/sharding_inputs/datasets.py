@@ -17,6 +17,7 @@ def check_dataset_of_samples() -> None:
     compare(global_batches(x, y), hvd.shard(samples, BATCH))
 
 
+@long
 def check_dataset_of_batches() -> None:
     x, y = labelled_rows(number_of_rows(1))
     batched = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).prefetch(1)

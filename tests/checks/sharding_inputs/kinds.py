@@ -89,6 +89,7 @@ def linear(columns: int = 4) -> keras.Model:
     return keras.Sequential([keras.Input((columns,)), layers.Dense(1)])
 
 
+@long
 def check_lists_of_inputs_and_outputs() -> None:
     rows = number_of_rows(1)
     a, b, u, v = (numbers(rows, n) for n in (3, 2, 1, 2))

@@ -46,6 +46,7 @@ def _parity(i: tf.Tensor) -> tf.Tensor:
     return tf.cast(i % 2, tf.int32)
 
 
+@long
 def check_orders_that_differ_by_rank_are_refused() -> None:
     tf.random.set_seed(None)  # with one, which other checks set, all orders are those of a seed
     made_before = D.range(5).shuffle(5)

@@ -99,6 +99,7 @@ def check_ranks_that_divide_the_rows_themselves_hear_nothing() -> None:
     assert texts == []
 
 
+@long
 def check_uneven_numbers_of_batches_are_an_error() -> None:
     if hvd.size() == 1:
         return
@@ -143,6 +144,7 @@ def check_uneven_numbers_of_batches_are_an_error() -> None:
             call()
 
 
+@long
 def check_a_rank_without_data_is_an_error() -> None:
     if hvd.size() == 1:
         return

@@ -22,6 +22,7 @@ def _compare_batches(extra: int, workers: int) -> None:
     compare(global_batches(x, y), shard, epochs=1)
 
 
+@long
 def check_pydataset() -> None:
     _compare_batches(BATCH + 1, workers=3)
 

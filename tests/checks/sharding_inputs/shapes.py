@@ -155,6 +155,7 @@ def check_pydataset_of_text_lists_and_tensors() -> None:
     assert a.nrows() == b.shape[0] == len(c) == len(x["text"]) == rows
 
 
+@long
 def check_map_is_called_for_own_rows_only() -> None:
     rows = number_of_rows(1)
     x, y = numbers(rows, 4).astype("float32"), numbers(rows, 1).astype("float32")

@@ -9,6 +9,7 @@ from checks.sharding.reference import compare, global_batches, labelled_rows, nu
 import hvdkit as hvd
 
 
+@long
 def check_validation_data() -> None:
     x, y = labelled_rows(number_of_rows(1))
     vx, vy = labelled_rows(2 * hvd.size() * BATCH + 1)
@@ -29,6 +30,7 @@ def check_steps_per_execution() -> None:
     )
 
 
+@long
 def check_run_eagerly() -> None:
     x, y = labelled_rows(number_of_rows(1))
     compare(

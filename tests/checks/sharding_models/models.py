@@ -45,6 +45,7 @@ def check_several_inputs_and_outputs() -> None:
         np.testing.assert_allclose(history[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@long
 def check_unbuilt_model_is_built_and_broadcast_before_the_first_step() -> None:
     x, y = data(number_of_rows(0))
 
@@ -64,6 +65,7 @@ def check_unbuilt_model_is_built_and_broadcast_before_the_first_step() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+@long
 def check_loss_that_is_no_average_is_refused_where_uneven() -> None:
     x, y = data(number_of_rows(1))
     model = mlp(0)

@@ -46,6 +46,7 @@ def _both(mesh, call, inputs, **options: Any) -> tuple[Result, Result]:
     return run(divided, call, inputs, upstream), run(plain, call, inputs, upstream)
 
 
+@long
 def check_causal_self_attention() -> None:
     for mesh in meshes.each():
         call = lambda layer, x: layer(x, x, use_causal_mask=True)  # noqa: E731
@@ -103,6 +104,7 @@ def check_attention_on_parts_of_the_sequence() -> None:
         compare(*results)
 
 
+@long
 def check_traffic_of_a_block() -> None:
     """Two collectives each way without sequence parallelism, four with it, and as many bytes."""
     for mesh in meshes.each():

@@ -50,6 +50,7 @@ def _check(function, x, y, upstream, gradient) -> None:
         np.testing.assert_array_equal(found[1], gradient)
 
 
+@long
 def check_copy_and_reduce() -> None:
     for mesh in meshes.each():
         whole, own = _whole(mesh, 1), _of_ranks(mesh, 2)
@@ -69,6 +70,7 @@ def check_parts() -> None:
             _check(gather, part, whole, upstream, of_part)
 
 
+@long
 def check_sequence() -> None:
     for mesh in meshes.each():
         whole, own = _whole(mesh, 1), _of_ranks(mesh, 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit import patches, randomness
@@ -45,6 +46,7 @@ def _declared() -> list[patches.Patch]:
     return found
 
 
+@long
 def check_the_documentation_lists_all_patches() -> None:
     _use_everything()
     installed = {patch.place: patch.why for patch in patches.installed()}

@@ -74,6 +74,7 @@ def check_sgd_with_a_clipped_norm() -> None:
         same_weights(*_trained(sgd, tied=False), atol=1e-4)
 
 
+@long
 def check_adam() -> None:
     _require_adam(blocks=1)
 
@@ -117,6 +118,7 @@ def check_mixed_bfloat16() -> None:
     _train_in("mixed_bfloat16", sequence_parallel=False)
 
 
+@long
 def check_own_loop_run_eagerly() -> None:
     """A tape of the user's own, without any function."""
     for mesh in meshes.each():
@@ -142,6 +144,7 @@ def _apply(optimizer: Any, tape: Any, value: tf.Tensor, model: keras.Model) -> N
     optimizer.apply(gradients, variables)
 
 
+@long
 def check_weights_of_other_degrees() -> None:
     """Whole weights go into the model on one rank, and back, with any degree."""
     for mesh in meshes.each():

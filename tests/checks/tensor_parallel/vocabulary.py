@@ -27,6 +27,7 @@ def _embedding(divided: bool, **options):
     return layer
 
 
+@long
 def check_embedding() -> None:
     for mesh in meshes.each():
         divided, plain = twins(_embedding)

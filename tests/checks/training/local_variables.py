@@ -58,6 +58,7 @@ def check_partial_tape_and_optimizer() -> None:
             )
 
 
+@long
 def check_local_variables_keep_their_gradients_in_fit() -> None:
     model = mlp(0)
     optimizer = hvd.DistributedOptimizer(optimizers.SGD(0.1))
@@ -71,6 +72,7 @@ def check_local_variables_keep_their_gradients_in_fit() -> None:
         assert not np.array_equal(weights[0][2], weights[1][2])
 
 
+@long
 def check_local_variables_of_other_shapes_on_each_rank() -> None:
     """A table that each rank has of another size, as in a model-parallel embedding."""
     rank, size = hvd.rank(), hvd.size()

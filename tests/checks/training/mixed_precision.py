@@ -44,6 +44,7 @@ def _small_rows() -> tuple[np.ndarray, np.ndarray]:
     return x * 0.1, y * 0.01
 
 
+@long
 def check_mixed_float16_wrapped_by_compile() -> None:
     model = compare_with_one_process(
         _build_half,

@@ -25,6 +25,7 @@ def _ids_and_sums() -> tuple[np.ndarray, np.ndarray]:
     return ids, ids.sum(1, keepdims=True).astype("float32")
 
 
+@long
 def check_sparse_gradients_and_statistics() -> None:
     _more_on_rank_0()
     model = keras.Sequential(
@@ -100,6 +101,7 @@ def check_two_optimizers_in_one_graph_and_by_turns() -> None:
         same_on_all_ranks(model)
 
 
+@long
 def check_variables_are_broadcast_in_the_first_step() -> None:
     """As Horovod's tensorflow2_mnist.py has it: on the root nothing uses what is sent."""
     _more_on_rank_0()

@@ -59,6 +59,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+@long
 def check_saved_files_load_without_hvdkit_and_with_state() -> None:
     _require_files_that_load(
         accumulating=lambda: hvd.DistributedOptimizer(
@@ -151,6 +152,7 @@ def _read_export(path: Path) -> list[np.ndarray]:
     return [variable.numpy() for variable in tf.saved_model.load(str(path)).variables]
 
 
+@long
 def check_all_ranks_save_to_one_path() -> None:
     """What is there is what one of them wrote, whole; each can read it when it has written."""
     model = _filled(float(hvd.rank()))

@@ -86,6 +86,7 @@ def _fit(model: keras.Model, *, sharded: bool) -> bool | None:
     return before.had
 
 
+@long
 def check_models_are_built_by_their_own_step() -> None:
     for cls, columns in ((WithoutCall, 6), (OtherData, 12)):
         keras.utils.set_random_seed(hvd.rank())

@@ -11,6 +11,7 @@ from keras import optimizers
 import hvdkit as hvd
 
 
+@long
 def check_xla_compiles_forward_and_backward() -> None:
     """The compiled part of the step is marked so in the graph, and the reduction is not in it."""
     x, y = data(16, seed=hvd.rank())
