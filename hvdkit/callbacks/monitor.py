@@ -120,6 +120,8 @@ class Monitor(LogsOfAllRanks):
         self._means = MeanWindows(self.model)
         self._reader = Reader(step_times)
         self._batches = self._reader.read().batches
+        # Keras finds it anew each time that it is asked, which takes as long as reading moments.
+        self._replicas = self.model.distribute_strategy.num_replicas_in_sync
         self._window: Window | None = None
         self._step = -1
 
@@ -147,6 +149,7 @@ class Monitor(LogsOfAllRanks):
         steps = self._steps_of_call(batch, moments)
         self._step += steps
         if self._window is None:  # the first one was traced
+            self._means.since_last()
             self._new_window(moments)
         else:
             last = begun if self._last_done is None else self._last_done
@@ -192,7 +195,7 @@ class Monitor(LogsOfAllRanks):
     def _steps_of_call(self, batch: int, moments: Moments) -> int:
         """The steps of a call of the training function, which may be fewer than Keras says."""
         before, self._batches = self._batches, moments.batches
-        noted = (moments.batches - before) / self.model.distribute_strategy.num_replicas_in_sync
+        noted = (moments.batches - before) / self._replicas
         return round(noted) or batch - self._first_batch + 1
 
     def _begin(self, before: int) -> None:
@@ -210,7 +213,6 @@ class Monitor(LogsOfAllRanks):
 
     def _new_window(self, moments: Moments) -> None:
         self._window = Window(moments)
-        self._means.since_last()
         self._machine.begin()
 
     def _make_sample(self, window: Window) -> None:
