@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
+
+from slowed import slowed
 
 import hvdkit as hvd
 
@@ -55,7 +53,7 @@ def main(batch_size: int, share: float, steps: int, on_the_way: int, seconds: fl
         return batch_size / clock.seconds_of_a_step()
 
     found: dict[str, Any] = {way: [] for way in models}
-    with _slowed(share if slow else 1):
+    with slowed(share if slow else 1):
         clock = _clock(lambda: rows_of("measured"))
         epochs = -(-on_the_way // steps)
         models["measured"].fit(data["measured"], epochs=epochs, verbose=0, callbacks=[clock])
@@ -117,20 +115,6 @@ def _clock(look: Callable[[], Any] = lambda: None) -> Any:
             return (counted[-1] - counted[0]) / (len(counted) - 1)
 
     return Clock()
-
-
-@contextlib.contextmanager
-def _slowed(share: float) -> Iterator[None]:
-    """While inside, this process runs for a share of the time."""
-    if share == 1:
-        yield
-        return
-    program = str(Path(__file__).with_name("slowed.py"))
-    command = [sys.executable, program, str(os.getpid()), str(share)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as helper:
-        yield
-        assert helper.stdin is not None
-        helper.stdin.close()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Monitor(LogsOfAllRanks):
 
     Raises:
         ValueError: `every` or `peak_flops` is not positive.
+        ValueError: from `fit`: it was given twice.
         HvdkitError: on every rank, before the first step: a sink can't be used at all.
 
     Example:
@@ -80,6 +81,8 @@ class Monitor(LogsOfAllRanks):
     """
 
     measures_steps = True
+    # Data of `hvd.shard` has logs of all ranks already, whatever callbacks have evaluated since.
+    only_if_different = True
 
     def __init__(
         self,
@@ -106,6 +109,8 @@ class Monitor(LogsOfAllRanks):
         """Begin; the sinks get ready on the rank that speaks for all."""
         super().on_train_begin(logs)
         require_initialized("hvd.callbacks.Monitor")
+        if self._ranks is not None:
+            raise ValueError("fit got one hvd.callbacks.Monitor twice: give it once.")
         self.sample = None
         self._optimizer = leading_optimizer(self.model)
         self._accumulated = accumulated_steps(self._optimizer)
@@ -119,7 +124,6 @@ class Monitor(LogsOfAllRanks):
         self._said_unknown = False
         self._means = MeanWindows(self.model)
         self._reader = Reader(step_times)
-        self._batches = self._reader.read().batches
         # Keras finds it anew each time that it is asked, which takes as long as reading moments.
         self._replicas = self.model.distribute_strategy.num_replicas_in_sync
         self._window: Window | None = None
@@ -159,12 +163,6 @@ class Monitor(LogsOfAllRanks):
                 self._new_window(moments)
         self._last_done = done
 
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """A validation counts in the metrics from here on."""
-        super().on_test_begin(logs)
-        if self._in_fit:
-            self._means.end_epoch()
-
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Give the logs of all ranks to the sinks; other callbacks get theirs as they are."""
         self._means.end_epoch()
@@ -194,9 +192,7 @@ class Monitor(LogsOfAllRanks):
 
     def _steps_of_call(self, batch: int, moments: Moments) -> int:
         """The steps of a call of the training function, which may be fewer than Keras says."""
-        before, self._batches = self._batches, moments.batches
-        noted = (moments.batches - before) / self._replicas
-        return round(noted) or batch - self._first_batch + 1
+        return round(moments.batches / self._replicas) or batch - self._first_batch + 1
 
     def _begin(self, before: int) -> None:
         """Let the sinks get ready, before the first step."""

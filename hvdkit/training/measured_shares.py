@@ -78,7 +78,6 @@ class MeasureSpeeds(keras.callbacks.Callback):
         super().__init__()
         self._data = data
         self._shares = shares
-        self._rows = 0.0
         self._said = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -96,8 +95,7 @@ class MeasureSpeeds(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure a step; all ranks agree after the same one."""
         moments = self._reader.read()
-        rows, self._rows = moments.rows - self._rows, moments.rows
-        seconds = own_seconds(moments)
+        rows, seconds = moments.rows, own_seconds(moments)
         speed = None
         if seconds is not None and seconds > 0 and rows > 0:
             speed = rows / self.model.steps_per_execution / seconds

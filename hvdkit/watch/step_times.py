@@ -83,6 +83,7 @@ class StepTimes:
         self._spans: deque[Span] = deque(maxlen=_SPANS)
         self.spans_so_far = 0
         self.begun = self.done = 0.0
+        self._before = self._of_call = np.zeros(COLUMNS)
         self._for_norm: set[int] = set()
         self._sent: dict[str, float] = {}
 
@@ -123,6 +124,16 @@ class StepTimes:
     def notes_now(self) -> bool:
         """Whether what is traced, or runs, now notes moments."""
         return self.on and not _compiled.get()
+
+    def call_begins(self) -> None:
+        """Keras calls the training function now, after all callbacks."""
+        self._before = self._batches()
+        self.begun = time.time()
+
+    def call_ends(self) -> None:
+        """It has returned; callbacks that train other models have not run yet."""
+        self.done = time.time()
+        self._of_call = self._batches() - self._before
 
     def compute_norm(self, reader: object, wanted: bool) -> None:
         """Say whether the next steps compute the norm of their gradients for a reader."""
@@ -250,7 +261,7 @@ class StepTimes:
     def moments(self, spans_before: int) -> Moments:
         """What has been noted so far, with the spans after the first so many; for a `Reader`."""
         known = self._table.read()
-        batches, rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_DONE, _BYTES, _TOKENS]]
+        batches, rows, tokens = self._of_call[[_DONE, _BYTES, _TOKENS]]
         batch, gradients = np.maximum(known[:_FIRST], self._eager)
         collectives, sent = [], dict(self._sent)
         rows_now = known.tolist()
@@ -276,6 +287,9 @@ class StepTimes:
             sent=sent,
             spans=spans,
         )
+
+    def _batches(self) -> np.ndarray:
+        return self._table.read(1)[_BATCH] + self._eager[_BATCH]
 
     def _forget(self, row: int) -> None:
         self._notes.pop(row, None)

@@ -70,11 +70,16 @@ class Table:
                 lambda handle: scatter(resource=handle, indices=where, updates=updates),
             )
 
-    def read(self) -> np.ndarray:
-        """All rows, and some that nobody has written into (rows, `COLUMNS`)."""
+    def read(self, rows: int | None = None) -> np.ndarray:
+        """Rows, and some that nobody has written into (rows, `COLUMNS`).
+
+        Args:
+            rows: how many at least, from the first on; None for all.
+        """
+        needed = len(self._variables) if rows is None else -(-rows // _ROWS)
         values = [
             tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=tf.float64).numpy()
-            for variable in self._variables
+            for variable in self._variables[:needed]
         ]
         return np.concatenate(values).reshape(-1, COLUMNS)
 

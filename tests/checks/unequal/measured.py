@@ -29,13 +29,11 @@ _SPEEDS = [3.0, 1.0, 2.0]
 @contextlib.contextmanager
 def measured(rows_per_second: Callable[[], float | None]) -> Iterator[None]:
     """Let this rank measure that it computes so many rows a second."""
-    before, original = 0.0, measured_shares.own_seconds
+    original = measured_shares.own_seconds
 
     def seconds(moments: Any) -> float | None:
-        nonlocal before
-        rows, before = moments.rows - before, moments.rows
         speed = rows_per_second()
-        return None if speed is None else rows / speed
+        return None if speed is None else moments.rows / speed
 
     measured_shares.own_seconds = seconds
     try:
