@@ -21,7 +21,7 @@ from hvdkit.callbacks.monitored_ranks import (
     monitored_ranks,
     steps_before,
 )
-from hvdkit.engine import HvdkitError, logger, require_initialized
+from hvdkit.engine import HvdkitError, logger, raise_everywhere, require_initialized
 from hvdkit.metrics.noted_steps import inputs_seen
 from hvdkit.metrics.windows import MeanWindows
 from hvdkit.monitoring.alarms.base import Lookout
@@ -205,7 +205,7 @@ class Monitor(LogsOfAllRanks):
                 self._sinks.begin(job)
             except HvdkitError as error:
                 problem = str(error)
-        self._ranks.raise_everywhere(problem)
+        raise_everywhere(problem, HvdkitError, self._ranks.process_set)
 
     def _new_window(self, moments: Moments) -> None:
         self._window = Window(moments)

@@ -141,6 +141,7 @@ def _require_evaluated(kinds: list[str]) -> None:
             np.testing.assert_allclose(predicted, rows, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@long
 def check_a_loop_of_ones_own() -> None:
     x, y = _data(2)
 
