@@ -82,7 +82,8 @@ def _on_the_way(first: dict[str, Any], rows: int) -> Table:
     for name in ("steps", "rows of each rank", "ms a step (quartiles)", "rows/s"):
         table.add_column(name)
     ends, seen = first["ends"], first["rows on the way"]
-    for begin, end in itertools.pairwise([2, *AGREEMENTS, len(ends)]):
+    agreed = [step for step in AGREEMENTS if step < len(ends) - 2]
+    for begin, end in itertools.pairwise([2, *agreed, len(ends)]):
         took = [1000 * (b - a) for a, b in itertools.pairwise(ends[begin - 1 : end])]
         own = "/".join(map(str, seen[end - 2]))
         speed = f"{1000 * rows / statistics.median(took):.1f}"

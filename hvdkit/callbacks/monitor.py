@@ -112,6 +112,7 @@ class Monitor(LogsOfAllRanks):
         if self._ranks is not None:
             raise ValueError("fit got one hvd.callbacks.Monitor twice: give it once.")
         self.sample = None
+        self._reader = Reader(step_times)
         self._optimizer = leading_optimizer(self.model)
         self._accumulated = accumulated_steps(self._optimizer)
         self._ranks = monitored_ranks(self.model)
@@ -123,7 +124,6 @@ class Monitor(LogsOfAllRanks):
         )
         self._said_unknown = False
         self._means = MeanWindows(self.model)
-        self._reader = Reader(step_times)
         # Keras finds it anew each time that it is asked, which takes as long as reading moments.
         self._replicas = self.model.distribute_strategy.num_replicas_in_sync
         self._window: Window | None = None
