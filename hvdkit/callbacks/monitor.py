@@ -262,4 +262,6 @@ def _settings(optimizer: Any) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.number)
+    kind = np.asarray(value).dtype
+    is_real = np.issubdtype(kind, np.number) and not np.issubdtype(kind, np.complexfloating)
+    return np.ndim(value) == 0 and is_real

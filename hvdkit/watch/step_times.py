@@ -289,7 +289,8 @@ class StepTimes:
         )
 
     def _batches(self) -> np.ndarray:
-        return self._table.read(1)[_BATCH] + self._eager[_BATCH]
+        noted: np.ndarray = self._table.read(1)[_BATCH] + self._eager[_BATCH]
+        return noted
 
     def _forget(self, row: int) -> None:
         self._notes.pop(row, None)

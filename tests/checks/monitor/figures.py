@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from checks.checkpoints.runs import StopAt, Stopped, shared_folder
 from checks.marks import long
 from checks.monitor.kept import monitored
@@ -51,6 +52,11 @@ def check_losses_are_means_over_the_steps_and_rows_of_all_ranks() -> None:
     for sample in kept.of_epochs:
         np.testing.assert_allclose(sample.values["loss"], squared.mean(), rtol=1e-5)
     assert [(sample.step, sample.epoch) for sample in kept.of_epochs] == [(7, 1), (14, 2)]
+    with tf.GradientTape() as tape:  # of the last step of the first sample
+        rows = slice(2 * per_step, 3 * per_step)
+        loss = keras.losses.MeanSquaredError()(y[rows], reference(x[rows], training=True))
+    norm = tf.linalg.global_norm(tape.gradient(loss, reference.trainable_variables))
+    np.testing.assert_allclose(kept.of_steps[0].values["gradient_norm"], norm, rtol=1e-4)
     steady = kept.of_steps[1]
     of_buckets = [sent for name, sent in steady.sent.items() if "bucket" in name]
     assert sum(of_buckets) == (4 * model.count_params() if size > 1 else 0)
@@ -109,6 +115,7 @@ def check_bytes_of_methods_are_those_that_they_tell() -> None:
         assert abs(_bytes(exchange)[0] - expected) < 0.2 * expected + 500
 
 
+@long
 def check_loss_that_is_not_a_number_is_told_as_it_is() -> None:
     """And a norm that is none does not spoil those that come after it."""
     per_step = hvd.size() * BATCH
@@ -201,7 +208,7 @@ def check_samples_over_the_ends_of_epochs_and_validations() -> None:
     metrics = [keras.metrics.RootMeanSquaredError(name="rmse")]
     model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), "mse", metrics=metrics)
     train = hvd.shard((x, y), BATCH, shuffle=False)
-    other = hvd.shard((x, 100 * y), BATCH)
+    other = hvd.shard((x, 10 * y), BATCH)
     kept = monitored(
         model, train, every=3, epochs=3, validation_data=other, before=[Evaluates(other)]
     )
@@ -210,10 +217,11 @@ def check_samples_over_the_ends_of_epochs_and_validations() -> None:
     assert [sample.step for sample in kept.of_steps] == [4, 7, 10, 12]
     for sample, first in zip(kept.of_steps, (0, 3, 6, 9), strict=True):
         steps = every_step[first : first + sample.steps]
-        np.testing.assert_allclose(sample.values["loss"], steps.mean(), rtol=1e-4)
+        # Keras adds up in float32, and what an evaluation leaves is much larger.
+        np.testing.assert_allclose(sample.values["loss"], steps.mean(), rtol=1e-3)
         assert "rmse" not in sample.values
     assert "rmse" in kept.of_epochs[0].values
-    assert kept.of_epochs[0].values["val_loss"] > 100 * losses.mean()
+    assert kept.of_epochs[0].values["val_loss"] > 10 * losses.mean()
 
 
 @long

@@ -41,6 +41,7 @@ def _expected_norms(optimizer: Any) -> list[float]:
     return found[1:]
 
 
+@long
 def check_norms_are_those_of_the_global_batch_before_clipping() -> None:
     """Of shards of gradients."""
     plain = lambda: keras.optimizers.Adam(0.05, global_clipnorm=0.1)  # noqa: E731

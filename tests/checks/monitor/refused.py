@@ -182,6 +182,7 @@ def check_lookouts_and_hooks_that_fail_are_said_once() -> None:
         assert len(kept.alarms) == 3
 
 
+@long
 def check_ranks_with_unequal_steps_end_with_the_error_about_them() -> None:
     """One has joined: Horovod answers for it with zeros."""
     if hvd.size() == 1:

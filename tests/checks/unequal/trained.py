@@ -30,6 +30,7 @@ def _compare(kind: str, given: list[int] | None = None, extra: int = 1, **more: 
     compare(global_batches(x, y), KINDS[kind](x, y, weights=weights(given)), **more)
 
 
+@long
 def check_arrays_with_validation() -> None:
     test = labelled_rows(global_batch() + 1)
     ours = KINDS["arrays"](*test, weights=weights(VERY_UNEQUAL))
@@ -187,6 +188,7 @@ class OwnExchangedStep(OwnStep):
     tape_of = staticmethod(hvd.DistributedGradientTape)
 
 
+@long
 def check_a_step_of_ones_own_with_a_tape() -> None:
     x, y = _data(2)
     single, model = OwnStep(0), OwnExchangedStep(0)
