@@ -289,8 +289,7 @@ class StepTimes:
         )
 
     def _batches(self) -> np.ndarray:
-        noted: np.ndarray = self._table.read(1)[_BATCH] + self._eager[_BATCH]
-        return noted
+        return np.asarray(self._table.read(1)[_BATCH] + self._eager[_BATCH])
 
     def _forget(self, row: int) -> None:
         self._notes.pop(row, None)
