@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit_cli.building.process import end_tree
+from hvdkit_cli.run.script import end_with_parent
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -64,20 +65,42 @@ def run_job(
         The objects that the ranks printed.
 
     Raises:
-        RuntimeError: the job failed; the message holds its output.
+        RuntimeError: the job failed, and the message holds its output; or its time was up.
     """
     command = _command(launcher, ranks, arguments)
-    done = subprocess.run(
-        command, env=_environment(env), capture_output=True, text=True, timeout=timeout
-    )
+    process = _started(command, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        printed, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{' '.join(command)} took longer than {timeout:g} s") from error
+    finally:
+        if process.poll() is None:
+            end_tree(process.pid)
     found = [
         json.loads(line.split(marker, 1)[1])
-        for line in done.stdout.splitlines()
+        for line in printed.splitlines()
         if f"{marker} {{" in line
     ]
-    if done.returncode or not found:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+    if process.returncode or not found:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{printed}\n{errors}")
     return found
+
+
+def _started(
+    command: list[str], env: Mapping[str, str] | None, stdout: Any, stderr: Any
+) -> subprocess.Popen[str]:
+    """Start a launcher that does not outlive this benchmark, however that ends."""
+    # `timeout` ends a benchmark by it: an exception, so that what starts jobs ends them, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    return subprocess.Popen(
+        command,
+        env=_environment(env),
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: end_with_parent(signal.SIGTERM),
+    )
 
 
 class Job:
@@ -98,13 +121,8 @@ class Job:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._printed = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (until stop)
-        self._process = subprocess.Popen(
-            _command(launcher, ranks, arguments),
-            env=_environment(env),
-            stdout=self._printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = _command(launcher, ranks, arguments)
+        self._process = _started(command, env, self._printed, subprocess.STDOUT)
 
     def ended(self) -> bool:
         """Whether the launcher has ended."""
@@ -132,8 +150,9 @@ class Job:
 class PausableJob(Job):
     """A job that trains until it is stopped, and that runs only while it is asked to.
 
-    The worker gets a folder as its last argument, and calls `StepLog` for each step. Pausing
-    stops the ranks' processes with all their threads, so another job has the machine to itself.
+    The worker gets a folder as its last argument, and calls `StepLog` (step_log.py) for each step.
+    Pausing stops the ranks' processes with all their threads, so another job has the machine to
+    itself.
     """
 
     def __init__(
@@ -267,29 +286,3 @@ def step_times_in_turn(
         for job in jobs.values():
             job.stop()
     return times
-
-
-class StepLog:
-    """Notes when each step of a rank ended, for `PausableJob`.
-
-    Args:
-        folder: where to write.
-        rank: this process's rank.
-        warm_up: steps before the rank says that it is warm.
-    """
-
-    def __init__(self, folder: str, rank: int, warm_up: int) -> None:
-        self._stamps = Path(folder, f"{rank}.steps")
-        self._pid = Path(folder, f"{rank}.pid")
-        self._left = warm_up
-
-    def step(self) -> None:
-        """Note that a step has ended now."""
-        with self._stamps.open("ab") as file:
-            file.write(array("d", [time.monotonic()]).tobytes())
-        self._left -= 1
-        if self._left == 0:
-            # Renamed when complete, so that nobody reads half a number.
-            partial = self._pid.with_suffix(".part")
-            partial.write_text(str(os.getpid()))
-            partial.rename(self._pid)

@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from jobs import ROOT, StepLog
+from jobs import ROOT
 from parallel_forms import FORMS, SHAPE, Form, ids_of_replica
+from step_log import StepLog
 
 import hvdkit as hvd
 from hvdkit import parallel

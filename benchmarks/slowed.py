@@ -2,20 +2,37 @@
 
     python benchmarks/slowed.py PID SHARE
 
-The process runs for SHARE of the time, in turns of `_PERIOD` seconds, as on a machine that is as
-much slower. It goes on when this program ends, which it does when its input ends.
+A process that slows itself does so by `with slowed(SHARE)`. It runs for SHARE of the time, in turns
+of `_PERIOD` seconds, as on a machine that is as much slower. It goes on when this program ends,
+which it does when its input ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 # Short beside a step, and long beside what it takes to send a signal.
 _PERIOD = 0.01
+
+
+@contextlib.contextmanager
+def slowed(share: float) -> Iterator[None]:
+    """While inside, this process runs for a share of the time."""
+    if share == 1:
+        yield
+        return
+    command = [sys.executable, __file__, str(os.getpid()), str(share)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as helper:
+        yield
+        assert helper.stdin is not None
+        helper.stdin.close()
 
 
 def main(pid: int, share: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jobs import StepLog
+from step_log import StepLog
 
 WARM_UP = 8
 

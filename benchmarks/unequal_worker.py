@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
+
+from slowed import slowed
 
 import hvdkit as hvd
 
@@ -18,8 +16,8 @@ SIDE, CHANNELS, CLASSES = 24, 48, 10
 _LEFT_OUT = 2
 
 
-def main(batch_size: int, share: float, steps: int, rounds: int) -> None:
-    """Print the rows per second of this rank in each epoch of each way."""
+def main(batch_size: int, share: float, steps: int, on_the_way: int, seconds: float) -> None:
+    """Print what each step took while weights were found, and rows per second of each way then."""
     hvd.init(consistency_check=False)  # alone, ranks come to have weights of their own
     import numpy as np
 
@@ -27,8 +25,9 @@ def main(batch_size: int, share: float, steps: int, rounds: int) -> None:
 
     rank, size = hvd.rank(), hvd.size()
     slow = rank == size - 1
+    rows = size * batch_size
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(steps * size * batch_size, SIDE, SIDE, 3)).astype("float32")
+    x = rng.normal(size=(steps * rows, SIDE, SIDE, 3)).astype("float32")
     y = rng.integers(0, CLASSES, len(x))
     given: dict[str, Any] = {
         "equal": None,
@@ -40,27 +39,33 @@ def main(batch_size: int, share: float, steps: int, rounds: int) -> None:
     # A slow rank alone makes fewer steps, so that all end at about the same time.
     own = batch_size * max(1 + _LEFT_OUT, round(steps * (share if slow else 1)))
 
+    def rows_of(way: str) -> list[int]:
+        return list(apportioned(data[way].weights or size * [1.0], rows))
+
     def rows_per_second(way: str) -> float:
         clock = _clock()
         hvd.barrier()
         if way == "alone":
             options = {"batch_size": batch_size, "shuffle": False}
             models[way].fit(x[:own], y[:own], verbose=0, callbacks=[clock], **options)
-            return batch_size / clock.seconds_of_a_step()
-        models[way].fit(data[way], verbose=0, callbacks=[clock])
+        else:
+            models[way].fit(data[way], verbose=0, callbacks=[clock])
         return batch_size / clock.seconds_of_a_step()
 
     found: dict[str, Any] = {way: [] for way in models}
-    with _slowed(share if slow else 1):
-        for number in range(1 + rounds):
-            for way in list(models)[:: -1 if number % 2 else 1]:
-                speed = rows_per_second(way)
-                if number > 0:
-                    found[way].append(speed)
-    rows = size * batch_size
-    found["rows"] = {
-        way: apportioned(data[way].weights or size * [1.0], rows) for way in ("fixed", "measured")
-    }
+    with slowed(share if slow else 1):
+        clock = _clock(lambda: rows_of("measured"))
+        epochs = -(-on_the_way // steps)
+        models["measured"].fit(data["measured"], epochs=epochs, verbose=0, callbacks=[clock])
+        for way in models:
+            rows_per_second(way)
+        begun = time.monotonic()
+        while hvd.broadcast_object(len(found["alone"]) < 2 or time.monotonic() - begun < seconds):
+            ways = list(models)
+            for way in ways[:: -1 if len(found["alone"]) % 2 else 1]:
+                found[way].append(rows_per_second(way))
+    found["ends"], found["rows on the way"] = clock.ends, clock.seen
+    found["rows"] = {way: rows_of(way) for way in ("fixed", "measured")}
     sys.stdout.write(f"UNEQUAL {json.dumps(found)}\n")
     sys.stdout.flush()
 
@@ -91,17 +96,19 @@ def _model(alone: bool) -> Any:
     return model
 
 
-def _clock() -> Any:
-    """A callback that notes when steps have ended."""
+def _clock(look: Callable[[], Any] = lambda: None) -> Any:
+    """A callback that notes when steps have ended, and what `look` saw then."""
     import keras
 
     class Clock(keras.callbacks.Callback):
         def __init__(self) -> None:
             super().__init__()
             self.ends: list[float] = []
+            self.seen: list[Any] = []
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.ends.append(time.monotonic())
+            self.seen.append(look())
 
         def seconds_of_a_step(self) -> float:
             counted = self.ends[_LEFT_OUT - 1 :]
@@ -110,19 +117,6 @@ def _clock() -> Any:
     return Clock()
 
 
-@contextlib.contextmanager
-def _slowed(share: float) -> Iterator[None]:
-    """While inside, this process runs for a share of the time."""
-    if share == 1:
-        yield
-        return
-    program = str(Path(__file__).with_name("slowed.py"))
-    command = [sys.executable, program, str(os.getpid()), str(share)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as helper:
-        yield
-        assert helper.stdin is not None
-        helper.stdin.close()
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    batch, share, *steps, seconds = sys.argv[1:]
+    main(int(batch), float(share), *map(int, steps), float(seconds))

@@ -7,15 +7,14 @@ from typing import Any
 import click
 
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.options import HELP, PATH, POSITIVE, prints_json, seconds
 from hvdkit_cli.plan.group import plan_group
-from hvdkit_cli.run.options import finite, where_ranks_run
+from hvdkit_cli.run.options import where_ranks_run
 from hvdkit_cli.scale.line import scale_command
 from hvdkit_cli.scripts import become
 
-_HELP = {"help_option_names": ["-h", "--help"]}
 
-
-@click.group(context_settings=_HELP)
+@click.group(context_settings=HELP)
 @click.version_option(package_name="hvdkit")
 def cli() -> None:
     """Distributed training of Keras 3 models on TensorFlow, on Horovod's engine."""
@@ -33,7 +32,7 @@ def cli() -> None:
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     help="Compiler processes at a time. Default: as many as cores and memory allow.",
 )
 @click.option("--force", is_flag=True, help="Compile even if the right build exists.")
@@ -52,14 +51,8 @@ def build_command(gpu: bool, mpi: str, jobs: int | None, force: bool, dry_run: b
 
 
 @cli.command("doctor")
-@click.option("--json", "json_", is_flag=True, help="Print JSON in place of the table.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=1),
-    default=90.0,
-    show_default=True,
-    help="Seconds that each trial (imports, a two-rank job) may take.",
-)
+@prints_json
+@seconds("--timeout", 90.0, "Seconds that each trial (imports, a two-rank job) may take.")
 @click.option(
     "--hosts",
     metavar="H1,H2,...",
@@ -104,14 +97,14 @@ def _elastic(context: click.Context, option: click.Parameter, text: str | None) 
     return int(fewest), int(most)
 
 
-@cli.command("run", context_settings={**_HELP, "allow_interspersed_args": False})
-@click.option("-np", "-n", "ranks", type=click.IntRange(min=1), help="Number of ranks.")
+@cli.command("run", context_settings={**HELP, "allow_interspersed_args": False})
+@click.option("-np", "-n", "ranks", type=POSITIVE, help="Number of ranks.")
 @click.option("--elastic", metavar="MIN:MAX", callback=_elastic, help="Ranks may come and go.")
 @click.option("--discover", metavar="COMMAND", help="Prints the hosts of an elastic job.")
 @where_ranks_run
 @click.option(
     "--log-dir",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for a log of each rank. Default: a new one in hvdkit-logs.",
 )
 @click.option(
@@ -121,21 +114,9 @@ def _elastic(context: click.Context, option: click.Parameter, text: str | None) 
     show_default=True,
     help="Start again so often when a process or a host was lost; not after a script's own error.",
 )
-@click.option(
-    "--start-timeout",
-    type=click.FloatRange(min=1),
-    callback=finite,
-    default=120.0,
-    show_default=True,
-    help="Seconds within which all ranks have to be there.",
-)
-@click.option(
-    "--lost-timeout",
-    type=click.FloatRange(min=5),
-    callback=finite,
-    default=30.0,
-    show_default=True,
-    help="Seconds without a word from a host after which it is lost.",
+@seconds("--start-timeout", 120.0, "Seconds within which all ranks have to be there.")
+@seconds(
+    "--lost-timeout", 30.0, "Seconds without a word from a host after which it is lost.", least=5
 )
 @click.option("--all-output", "-v", "--verbose", is_flag=True, help="Show what all ranks print.")
 @click.option("--dry-run", is_flag=True, help="Print the launcher's command and stop.")
@@ -171,7 +152,7 @@ cli.add_command(scale_command)
 
 
 @cli.command("top")
-@click.argument("folder", metavar="LOGDIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="LOGDIR", type=PATH)
 @click.option("--once", is_flag=True, help="Print what is known now, and stop.")
 def top_command(folder: Path, once: bool) -> None:
     """Show what a job does, each second, from what hvd.monitoring.JsonLines(LOGDIR) writes.

@@ -131,13 +131,29 @@ def test_disks_that_are_not_in_need(monkeypatch: pytest.MonkeyPatch) -> None:
     assert minutes(Disk(monkeypatch, 5 * GIB), FullDisk(), growing) == []
 
 
-def test_a_nearly_full_disk_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nearly_full_disk_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With all paths that lie on it, also those that are yet to be made."""
     disk = Disk(monkeypatch, 1.5 * GIB)
-    lookout = FullDisk(["/a", "/b"])
-    first, second = minutes(disk, lookout, [0.0] * 100)
-    assert (first.step, second.step) == (1, 2)
-    assert "the disk of /a on node0 has 1.5 GiB left at step 1, less than 2 GiB" in first.text
-    assert "the disk of /b" in second.text
+    paths = [tmp_path, tmp_path / "a", tmp_path / "b"]
+    (alarm,) = minutes(disk, FullDisk(paths), [0.0] * 100)
+    assert alarm.step == 1
+    named = f"the disk of {paths[0]}, {paths[1]} and {paths[2]} on node0 has 1.5 GiB left at step 1"
+    assert f"{named}, less than 2 GiB" in alarm.text
+    assert alarm.text.count("the disk of") == 1
+
+
+def test_all_full_disks_are_told_of_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    disk = Disk(monkeypatch, 1.5 * GIB)
+    unknown = tmp_path / ("a" * 300)
+    (alarm,) = minutes(disk, FullDisk([tmp_path, unknown, "/proc"]), [0.0] * 100)
+    told = alarm.text.split("; ")
+    assert [each.split(" on ")[0] for each in sorted(told)] == sorted(
+        f"the disk of {path}" for path in (tmp_path, unknown, "/proc")
+    )
 
 
 def test_a_disk_is_not_asked_with_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:

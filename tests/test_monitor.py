@@ -8,7 +8,8 @@ from rank_checks import Check
 from rank_pool import RankPools
 
 from hvdkit.monitoring.split import seconds_in, split
-from hvdkit.watch.moments import Moments, Span
+from hvdkit.monitoring.window import Column, Window
+from hvdkit.watch.moments import Moments, Norms, Span
 
 JOBS = [("monitor", "mpi", 2)]
 LONG_JOBS = [
@@ -45,6 +46,29 @@ def test_collectives_beside_the_backward_pass_count_after_it() -> None:
     assert parts.compute == 6.0
     assert parts.rest == 0.5
     assert parts.step == 10.0
+
+
+@pytest.mark.quick
+def test_a_norm_that_is_not_finite_is_not_a_number_once() -> None:
+    """What comes after it is as it was."""
+
+    def moments(*norms: Norms) -> Moments:
+        return Moments(0, 0, 0, 0, 0, 0, dict(enumerate(norms)), (), {}, ())
+
+    def norm(before: Moments, after: Moments) -> float:
+        window = Window(before)
+        window.add(1, after, 1.0, 1.0, 2.0)
+        return float(window.row({}, {})[Column.SQUARED_NORM])
+
+    at = [
+        moments(Norms(8.0, 2, 0), Norms(1.0, 1, 0)),
+        moments(Norms(12.0, 3, 0), Norms(3.0, 2, 0)),
+        moments(Norms(12.0, 3, 1), Norms(4.0, 3, 0)),
+        moments(Norms(15.0, 4, 1), Norms(5.0, 4, 0)),
+    ]
+    assert norm(at[0], at[1]) == 4.0 + 2.0
+    assert np.isnan(norm(at[1], at[2]))
+    assert norm(at[2], at[3]) == 3.0 + 1.0
 
 
 @pytest.mark.quick

@@ -20,8 +20,8 @@ from rank_pool import RankPools
 from hvdkit_cli.errors import CommandError
 from hvdkit_cli.main import cli
 
-JOBS = [("measured", "mpi", 2)]
-LONG_JOBS = [("measured", "gloo", 3)]
+JOBS: list[tuple[str, str, int]] = []
+LONG_JOBS = [("measured", "mpi", 2), ("measured", "gloo", 3)]
 
 HVDKIT = f"{sysconfig.get_path('scripts')}/hvdkit"
 SCRIPT = [sys.executable, str(ROOT / "tests/scaled_script.py")]
@@ -77,6 +77,7 @@ def found_in(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_a_script_whose_law_is_known(tmp_path: Path) -> None:
     """Through `hvdkit run`, with the batch divided by `hvdkit scale`."""
     options = ["--ranks", "1,2,4", "--rounds", "1", "--oversubscribe", "--json"]
@@ -137,7 +138,7 @@ def train(*arguments: str, options: str, folder: Path) -> Finished:
     script = folder / "train.py"
     seed = "hvd.rank()" if "Broadcast" in options else "1"
     script.write_text(TRAINING.replace("OPTIONS", options).replace("SEED", seed))
-    few = ["--rounds", "1", "--warm-up", "4", "--steps", "40", "--output", "out"]
+    few = ["--rounds", "1", "--warm-up", "4", "--steps", "30", "--output", "out"]
     command = [HVDKIT, "scale", *few, *arguments, "--", sys.executable, str(script)]
     return run_command(command, timeout=200, cwd=folder)
 
@@ -195,7 +196,7 @@ def test_a_training_whose_data_ends(tmp_path: Path) -> None:
     job = train("--ranks", "1,2", "--scaling", "weak", options=options, folder=tmp_path)
     assert job.status == 1, job.describe()
     said = " ".join(job.output.split())
-    assert "before 4 + 40 steps of fit were measured: its last fit made 30, and then" in said
+    assert "before 4 + 30 steps of fit were measured: its last fit made 30, and then" in said
 
 
 @pytest.mark.long
@@ -229,6 +230,7 @@ def python(code: str) -> list[str]:
     return ["--", sys.executable, "-c", code]
 
 
+@pytest.mark.long
 def test_a_script_that_ends_before(tmp_path: Path) -> None:
     job = scale("--ranks", "1,2", *python("print('all done')"), output=tmp_path)
     assert job.status == 1, job.describe()
@@ -249,6 +251,7 @@ def test_a_script_that_fails(tmp_path: Path) -> None:
     assert "try it alone: hvdkit run -np 1 -- " in said
 
 
+@pytest.mark.long
 def test_a_script_that_hangs(tmp_path: Path) -> None:
     code = "import os, time; print('PID', os.getpid(), flush=True); time.sleep(300)"
     options = ["--ranks", "1,2", "--time-limit", "3"]

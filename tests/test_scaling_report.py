@@ -21,6 +21,7 @@ from hvdkit_cli.scale.limits import limit_of
 from hvdkit_cli.scale.page import page
 from hvdkit_cli.scale.plan import Plan
 from hvdkit_cli.scale.result import Result, series_of
+from hvdkit_cli.scale.setting import Setting
 from hvdkit_cli.scale.words import sentences
 
 pytestmark = pytest.mark.quick
@@ -56,7 +57,7 @@ def test_what_is_true_lies_in_the_ranges(law: Law, serial: float) -> None:
 
 
 def test_exact_speeds_give_the_exact_law() -> None:
-    fit = fit_law(AMDAHL, [{1: 100.0, 2: 100 / 0.55, 4: 100 / 0.325}] * 2)
+    fit = fit_law(AMDAHL, [{1: 100.0, 2: 100 / 0.55, 4: 100 / 0.325}] * 3)
     assert fit.serial.value == pytest.approx(0.1)
     assert fit.expected.value == pytest.approx(1 / (0.1 + 0.9 / 8))
     assert fit.check is not None
@@ -173,7 +174,9 @@ def test_ranks_that_do_not_train_together_are_no_speed(tmp_path: Path) -> None:
 
 
 def result_of(folder: Path, rounds: list[dict[int, Figures]]) -> Result:
-    return Result("python train.py <&>", len(rounds), 50, 10, [series_of(rounds)], ["A note."])
+    setting = Setting("2026-11-27 12:00:00 +0000", "here", "hvdkit scale -x A='<>'", {"keras": "3"})
+    series = [series_of(rounds)]
+    return Result("python train.py <&>", setting, len(rounds), 50, 10, series, ["A note."])
 
 
 def test_weak_and_strong_are_told_by_rows(tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ def test_weak_and_strong_are_told_by_rows(tmp_path: Path) -> None:
 def test_a_law_that_misses_is_said_to(tmp_path: Path) -> None:
     def rounds(exchange: float) -> list[dict[int, Figures]]:
         by_ranks = {n: 0.1 / n + exchange * (n - 1) ** 2 for n in (1, 2, 4)}
-        return [{n: figures(tmp_path, n, 64 // n, s) for n, s in by_ranks.items()}] * 2
+        return [{n: figures(tmp_path, n, 64 // n, s) for n, s in by_ranks.items()}] * 3
 
     fine, far = (" ".join(sentences(result_of(tmp_path, rounds(e)))) for e in (0, 0.01))
     assert "Without its 4 ranks Amdahl's law says 4.00 (4.00 to 4.00) there" in fine
@@ -239,8 +242,11 @@ def test_the_page_is_whole_and_quotes_what_it_shows(tmp_path: Path) -> None:
     text = page(result_of(tmp_path, rounds), picture)
     assert "python train.py &lt;&amp;&gt;" in text
     assert "data:image/png;base64,iVBORw==" in text
+    assert "2026-11-27 12:00:00 +0000 on here, with keras 3" in text
+    assert "<code>hvdkit scale -x A=&#x27;&lt;&gt;&#x27;</code>" in text
     assert re.findall(r"(?:src|href)=\"(?!data:)", text) == []
     said = sentences(result_of(tmp_path, rounds))
     assert any("goes exactly, so nothing checks it" in each for each in said)
-    assert any("--rounds 3" in each for each in said)
+    assert any("not known from 1 round: ranges need --rounds 3" in each for each in said)
+    assert "95 of 100" not in text
     assert said[-1] == "A note."

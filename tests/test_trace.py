@@ -11,7 +11,7 @@ from checks.trace.files import TraceFile
 from rank_checks import Check
 from rank_pool import RankPools
 
-JOBS = [("trace", "mpi", 2), ("trace.clocks", "gloo", 2), ("trace.loops", "gloo", 2)]
+JOBS = [("trace", "mpi", 2)]
 LONG_JOBS = [("trace", "gloo", 2), ("trace", "mpi", 3), ("trace_pipeline", "mpi", 2)]
 
 

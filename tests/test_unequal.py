@@ -14,7 +14,13 @@ from rank_pool import RankPools
 
 from hvdkit.data.measured import MeasuredShares, Place
 from hvdkit.data.shares import EQUAL, Deal, FixedShares, apportioned
-from hvdkit.data.speeds import described, own_seconds, problem_with, weights_worth_a_change
+from hvdkit.data.speeds import (
+    Measured,
+    described,
+    own_seconds,
+    problem_with,
+    weights_worth_a_change,
+)
 from hvdkit.watch.moments import Moments, Span
 
 JOBS = [("unequal", "mpi", 2)]
@@ -176,6 +182,49 @@ def test_shares_change_where_it_is_worth_it(
 ) -> None:
     expected = tuple(speeds) if changes else None
     assert weights_worth_a_change(speeds, now, 64) == expected
+
+
+@pytest.mark.quick
+def test_measuring_ever_more_steps_comes_near_to_the_best_shares() -> None:
+    """Ranks of which one is half as fast, in steps that take more or less by chance."""
+    drawn, ideal, rows = random.Random(2), [2.0, 1.0], 64
+    best = rows / sum(ideal)
+    lost = {"first": [], "later": []}  # type: dict[str, list[float]]
+    for _ in range(50):
+        ranks, weights, seconds = [Measured() for _ in ideal], None, 0.0
+        for step in range(500):
+            if weights is not None:
+                lost["first" if step < 45 else "later"].append(seconds / best - 1)
+            own = [speed * drawn.lognormvariate(0, 0.15) for speed in ideal]
+            agree = [one.add(speed) for one, speed in zip(ranks, own, strict=True)]
+            assert len(set(agree)) == 1
+            if agree[0]:
+                speeds = [one.speed or 0.0 for one in ranks]
+                changed = weights_worth_a_change(speeds, weights, rows, ranks[0].steps)
+                weights = changed or weights
+                counts = apportioned(weights or [1.0, 1.0], rows)
+                seconds = max(count / speed for count, speed in zip(counts, ideal, strict=True))
+                for one in ranks:
+                    one.begin_again()
+    first, later = (sum(shares) / len(shares) for shares in lost.values())
+    assert later < 0.02 < first, (first, later)
+
+
+@pytest.mark.quick
+def test_steps_that_are_measured_before_the_ranks_agree() -> None:
+    def places(accumulated: int) -> list[int]:
+        measured, found = Measured(accumulated), []
+        for step in range(1, 600):
+            if measured.add(1.0 + step):
+                found.append(step)
+                measured.begin_again()
+        return found
+
+    assert places(1) == [10, 42, 170, 298, 426, 554]
+    assert places(3)[:2] == [2 + 24, 2 + 24 + 96]
+    unknown = Measured()
+    assert [unknown.add(None) for _ in range(10)] == [False] * 9 + [True]
+    assert unknown.speed is None
 
 
 @pytest.mark.quick

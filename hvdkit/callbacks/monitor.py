@@ -21,7 +21,7 @@ from hvdkit.callbacks.monitored_ranks import (
     monitored_ranks,
     steps_before,
 )
-from hvdkit.engine import HvdkitError, logger, require_initialized
+from hvdkit.engine import HvdkitError, logger, raise_everywhere, require_initialized
 from hvdkit.metrics.noted_steps import inputs_seen
 from hvdkit.metrics.windows import MeanWindows
 from hvdkit.monitoring.alarms.base import Lookout
@@ -72,6 +72,7 @@ class Monitor(LogsOfAllRanks):
 
     Raises:
         ValueError: `every` or `peak_flops` is not positive.
+        ValueError: from `fit`: it was given twice.
         HvdkitError: on every rank, before the first step: a sink can't be used at all.
 
     Example:
@@ -80,6 +81,8 @@ class Monitor(LogsOfAllRanks):
     """
 
     measures_steps = True
+    # Data of `hvd.shard` has logs of all ranks already, whatever callbacks have evaluated since.
+    only_if_different = True
 
     def __init__(
         self,
@@ -106,7 +109,10 @@ class Monitor(LogsOfAllRanks):
         """Begin; the sinks get ready on the rank that speaks for all."""
         super().on_train_begin(logs)
         require_initialized("hvd.callbacks.Monitor")
+        if self._ranks is not None:
+            raise ValueError("fit got one hvd.callbacks.Monitor twice: give it once.")
         self.sample = None
+        self._reader = Reader(step_times)
         self._optimizer = leading_optimizer(self.model)
         self._accumulated = accumulated_steps(self._optimizer)
         self._ranks = monitored_ranks(self.model)
@@ -118,8 +124,8 @@ class Monitor(LogsOfAllRanks):
         )
         self._said_unknown = False
         self._means = MeanWindows(self.model)
-        self._reader = Reader(step_times)
-        self._batches = self._reader.read().batches
+        # Keras finds it anew each time that it is asked, which takes as long as reading moments.
+        self._replicas = self.model.distribute_strategy.num_replicas_in_sync
         self._window: Window | None = None
         self._step = -1
 
@@ -147,6 +153,7 @@ class Monitor(LogsOfAllRanks):
         steps = self._steps_of_call(batch, moments)
         self._step += steps
         if self._window is None:  # the first one was traced
+            self._means.since_last()
             self._new_window(moments)
         else:
             last = begun if self._last_done is None else self._last_done
@@ -155,12 +162,6 @@ class Monitor(LogsOfAllRanks):
                 self._make_sample(self._window)
                 self._new_window(moments)
         self._last_done = done
-
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """A validation counts in the metrics from here on."""
-        super().on_test_begin(logs)
-        if self._in_fit:
-            self._means.end_epoch()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Give the logs of all ranks to the sinks; other callbacks get theirs as they are."""
@@ -191,9 +192,7 @@ class Monitor(LogsOfAllRanks):
 
     def _steps_of_call(self, batch: int, moments: Moments) -> int:
         """The steps of a call of the training function, which may be fewer than Keras says."""
-        before, self._batches = self._batches, moments.batches
-        noted = (moments.batches - before) / self.model.distribute_strategy.num_replicas_in_sync
-        return round(noted) or batch - self._first_batch + 1
+        return round(moments.batches / self._replicas) or batch - self._first_batch + 1
 
     def _begin(self, before: int) -> None:
         """Let the sinks get ready, before the first step."""
@@ -206,11 +205,10 @@ class Monitor(LogsOfAllRanks):
                 self._sinks.begin(job)
             except HvdkitError as error:
                 problem = str(error)
-        self._ranks.raise_everywhere(problem)
+        raise_everywhere(problem, HvdkitError, self._ranks.process_set)
 
     def _new_window(self, moments: Moments) -> None:
         self._window = Window(moments)
-        self._means.since_last()
         self._machine.begin()
 
     def _make_sample(self, window: Window) -> None:
@@ -264,4 +262,6 @@ def _settings(optimizer: Any) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.number)
+    kind = np.asarray(value).dtype
+    is_real = np.issubdtype(kind, np.number) and not np.issubdtype(kind, np.complexfloating)
+    return np.ndim(value) == 0 and is_real

@@ -11,12 +11,10 @@ from typing import Any
 import keras
 
 from hvdkit.engine import (
-    HvdkitError,
     ProcessSet,
     allgather_object,
     broadcast_object,
     global_process_set,
-    raise_everywhere,
     topology,
 )
 from hvdkit.engine.alone import own_ranks
@@ -51,17 +49,6 @@ class MonitoredRanks:
         """Whether this rank is the first of its host."""
         own = self.numbers.index(topology.rank())
         return self.hosts.index(self.hosts[own]) == own
-
-    def raise_everywhere(self, problem: str | None) -> None:
-        """Raise an error on all of them if one of them has a problem; all of them call it.
-
-        Raises:
-            HvdkitError: it says on which rank, and what.
-        """
-        if self.process_set is not None:
-            raise_everywhere(problem, HvdkitError, self.process_set)
-        elif problem is not None:
-            raise HvdkitError(problem)
 
     def told_by_the_speaker(self, value: Any) -> Any:
         """What the rank that speaks gives; all of them call it."""

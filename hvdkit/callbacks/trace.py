@@ -136,10 +136,7 @@ class Trace(keras.callbacks.Callback):
             require_same("the arguments of hvd.trace", given, ranks)
         if self._writes():
             problem = self._why_not_writable()
-        if ranks is not None:
-            raise_everywhere(problem, HvdkitError, ranks)
-        elif problem is not None:
-            raise HvdkitError(problem)
+        raise_everywhere(problem, HvdkitError, ranks)
 
     def _writes(self) -> bool:
         if self._ranks is None:

@@ -3,15 +3,64 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from hvdkit.data.shares import apportioned
 from hvdkit.watch.moments import Moments, Span
 
-# Shares change if a step gets shorter by this: less is noise.
+# The first steps of a training are like no others: functions are traced, data is opened.
+_LEFT_OUT = 2
+# So many steps are measured before the ranks agree, then four times as many, up to the most. A few
+# are enough to be near; the error of a median falls with the root of their number.
+_FIRST, _TIMES, _MOST = 8, 4, 128
+# Shares change if a step gets shorter by this, after the first steps: less is noise.
 LEAST_GAIN = 0.05
 # Ranks that are so many times faster than others have measured something else.
 _MOST_APART = 64.0
+
+
+class Measured:
+    """How fast a rank was in its last steps, and when there are enough for the ranks to agree.
+
+    Args:
+        accumulated: steps of which only the last one has gradients of its own.
+        again: whether the shares follow from an earlier training, so that a few steps could only
+            make them worse.
+
+    Attributes:
+        steps: how many are measured before the ranks agree.
+    """
+
+    def __init__(self, accumulated: int = 1, *, again: bool = False) -> None:
+        self.steps = _TIMES * _FIRST if again else _FIRST
+        self._accumulated = accumulated
+        self._executions = -_LEFT_OUT
+        self._speeds: list[float] = []
+
+    def add(self, speed: float | None) -> bool:
+        """Take a step.
+
+        Args:
+            speed: rows per second of its own computing; None if nobody knows.
+
+        Returns:
+            Whether the ranks agree now, at the same step on each.
+        """
+        self._executions += 1
+        if self._executions > 0 and speed is not None:
+            self._speeds.append(speed)
+        return self._executions == self.steps * self._accumulated
+
+    @property
+    def speed(self) -> float | None:
+        """The median; None if no step could be measured."""
+        return statistics.median(self._speeds) if self._speeds else None
+
+    def begin_again(self) -> None:
+        """The ranks have agreed: measure more steps before they do again."""
+        self.steps = min(_TIMES * self.steps, _MOST)
+        self._executions, self._speeds = 0, []
 
 
 def own_seconds(moments: Moments) -> float | None:
@@ -41,7 +90,7 @@ def own_seconds(moments: Moments) -> float | None:
 
 
 def weights_worth_a_change(
-    speeds: Sequence[float], now: Sequence[float] | None, rows: int
+    speeds: Sequence[float], now: Sequence[float] | None, rows: int, steps: int = _FIRST
 ) -> tuple[float, ...] | None:
     """The weights with which a step gets shorter.
 
@@ -52,13 +101,15 @@ def weights_worth_a_change(
         speeds: rows per second of each rank, of its own computing.
         now: the weights that there are; None for equal shares.
         rows: of a global batch.
+        steps: how many were measured.
 
     Returns:
         The same on every rank for the same arguments; None where the gain is small.
     """
     before = _seconds(apportioned(now or [1.0] * len(speeds), rows), speeds)
     after = _seconds(apportioned(speeds, rows), speeds)
-    return tuple(speeds) if after < before * (1 - LEAST_GAIN) else None
+    noise = LEAST_GAIN * math.sqrt(_FIRST / steps)
+    return tuple(speeds) if after < before * (1 - noise) else None
 
 
 def problem_with(speeds: Mapping[int, float | None], what: str = "rank") -> str | None:

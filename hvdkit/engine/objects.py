@@ -116,15 +116,19 @@ def allgather_object(
 def raise_everywhere(
     problem: str | None,
     error: type[Exception] = RankMismatchError,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
 ) -> None:
     """Raise one error on every rank if any rank has a problem; all ranks call it.
 
     Args:
         problem: what is wrong on this rank, or None.
         error: the class to raise; the first rank with a problem decides.
-        process_set: the ranks that take part.
+        process_set: the ranks that take part; None for this one alone.
     """
+    if process_set is None:
+        if problem is not None:
+            raise error(problem)
+        return
     reports = allgather_object(
         None if problem is None else (socket.gethostname(), problem, error),
         name="hvdkit.problems",

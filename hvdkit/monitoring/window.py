@@ -55,11 +55,14 @@ class Window:
     Attributes:
         steps: how many.
         seconds: how long they took, one from the end of the other.
+        rows: rows that this rank has trained on.
     """
 
     def __init__(self, moments: Moments) -> None:
         self.steps = 0
         self.seconds = 0.0
+        self.rows = 0.0
+        self._tokens = 0.0
         self._splits: list[Split] = []
         self._start = self._latest = moments
 
@@ -75,6 +78,8 @@ class Window:
         """
         self.steps += steps
         self.seconds += done - last
+        self.rows += moments.rows
+        self._tokens += moments.tokens
         self._latest = moments
         # Moments are those of the last step of a call.
         parts = split(moments, last, begun, done) if steps == 1 else None
@@ -90,11 +95,6 @@ class Window:
             for name, total in self._latest.sent.items()
         }
         return {name: size for name, size in given.items() if size > 0}
-
-    @property
-    def rows(self) -> float:
-        """Rows that this rank has trained on."""
-        return self._latest.rows - self._start.rows
 
     @property
     def _squared_norm(self) -> float | None:
@@ -130,7 +130,7 @@ class Window:
             Column.COMPUTE: sum(s.compute for s in parts),
             Column.REST: sum(s.rest for s in parts),
             Column.ROWS: self.rows,
-            Column.TOKENS: self._latest.tokens - self._start.tokens,
+            Column.TOKENS: self._tokens,
             Column.SENT: sum(self.sent.values()) * self.steps,
             Column.SQUARED_NORM: squared_norm or 0.0,
             Column.NORMS: float(squared_norm is not None),

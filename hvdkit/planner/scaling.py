@@ -17,6 +17,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+ROUNDS_FOR_A_RANGE = 3
+"""From two rounds a range follows, too, but one of so many times the value that it says nothing."""
+
 # Student's t for 95 % within both ends, by degrees of freedom from 1.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 _NORMAL = 1.95996
@@ -31,7 +34,8 @@ class Estimate:
 
     Attributes:
         value: the figure.
-        low: with `high`, where the true one is in 95 of 100 cases; None where it was measured once.
+        low: with `high`, where the true one is in 95 of 100 cases; None where there are fewer
+            than `ROUNDS_FOR_A_RANGE` rounds.
         high: see `low`.
     """
 
@@ -47,7 +51,7 @@ class Estimate:
         return Estimate(value, *sorted((function(self.low), function(self.high))))
 
     def holds(self, value: float) -> bool:
-        """Whether it agrees with a value; not known, so False, where it was measured once."""
+        """Whether it agrees with a value; not known, so False, without a range."""
         return self.low is not None and self.high is not None and self.low <= value <= self.high
 
 
@@ -227,8 +231,8 @@ def _expected(law: Law, serial: Estimate, ratio: float, miss: float = 0.0) -> Es
 
 
 def _half(values: Sequence[float]) -> float | None:
-    """Half of the range in which the true mean is in 95 of 100 cases; None of a single value."""
-    if len(values) < 2:
+    """Half of the range in which the true mean is in 95 of 100 cases; None of too few."""
+    if len(values) < ROUNDS_FOR_A_RANGE:
         return None
     freedom = len(values) - 1
     spread = statistics.stdev(values) / math.sqrt(len(values))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from hvdkit.data.measured import MeasuredShares, Place
 from hvdkit.data.sharded import ShardedData
 from hvdkit.data.shares import apportioned
 from hvdkit.data.speeds import (
+    Measured,
     described,
     is_speed,
     own_seconds,
@@ -25,13 +25,9 @@ from hvdkit.training.features import Call, Feature
 from hvdkit.watch.reader import Reader
 from hvdkit.watch.step_times import step_times
 
-# The first steps of an epoch are like no others: functions are traced, data is opened.
-_LEFT_OUT = 2
-_MEASURED = 8
-
 
 class SharesMeasured(Feature):
-    """The ranks measure how fast each is, agree on shares, and look again in each epoch."""
+    """The ranks measure how fast each is, agree on shares, and look again from time to time."""
 
     def before(self, call: Call) -> None:
         """Add the callback that does it.
@@ -69,7 +65,7 @@ class _Report(NamedTuple):
 
 
 class MeasureSpeeds(keras.callbacks.Callback):
-    """Measures the first steps of each epoch; then the ranks agree on shares.
+    """Measures steps; when there are enough, the ranks agree on shares.
 
     Args:
         data: what is trained on.
@@ -82,9 +78,6 @@ class MeasureSpeeds(keras.callbacks.Callback):
         super().__init__()
         self._data = data
         self._shares = shares
-        self._executions = 0
-        self._rows = 0.0
-        self._speeds: list[float] = []
         self._said = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -93,26 +86,22 @@ class MeasureSpeeds(keras.callbacks.Callback):
         self._reader = Reader(step_times)
         # Gradients that are accumulated exist together in the last of several steps.
         accumulated = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
-        self._last = _LEFT_OUT + _MEASURED * accumulated
+        self._measured = Measured(accumulated, again=self._shares.weights is not None)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measure again, if the last measurement is done."""
+        """Batches that are dealt from now on belong to this epoch."""
         self._shares.begin_epoch(epoch)
-        if self._executions >= self._last:
-            self._executions, self._speeds = 0, []
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure a step; all ranks agree after the same one."""
-        self._executions += 1
-        if not _LEFT_OUT <= self._executions <= self._last:
-            return
         moments = self._reader.read()
-        rows, self._rows = moments.rows - self._rows, moments.rows
-        seconds = own_seconds(moments)
-        if self._executions > _LEFT_OUT and seconds is not None and seconds > 0 and rows > 0:
-            self._speeds.append(rows / self.model.steps_per_execution / seconds)
-        if self._executions == self._last:
-            self._agree(statistics.median(self._speeds) if self._speeds else None)
+        rows, seconds = moments.rows, own_seconds(moments)
+        speed = None
+        if seconds is not None and seconds > 0 and rows > 0:
+            speed = rows / self.model.steps_per_execution / seconds
+        if self._measured.add(speed):
+            self._agree(self._measured.speed)
+            self._measured.begin_again()
 
     def end_measuring(self) -> None:
         """The `fit` has ended: after an error nobody waits for an agreement."""
@@ -134,7 +123,9 @@ class MeasureSpeeds(keras.callbacks.Callback):
         weights, problem = None, problem_with(speeds, what)
         if problem is None:
             numbers = [speed for speed in speeds.values() if speed is not None]
-            weights = weights_worth_a_change(numbers, self._shares.weights, self._rows_of_step)
+            weights = weights_worth_a_change(
+                numbers, self._shares.weights, self._rows_of_step, self._measured.steps
+            )
         place = max(one.place for one in reports)
         self._shares.change(None if weights is None else place, weights)
         if topology.rank() != ranks[0]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,7 +50,7 @@ class _Begun(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note it."""
-        step_times.begun = time.time()
+        step_times.call_begins()
 
 
 class _Done(keras.callbacks.Callback):
@@ -59,4 +58,4 @@ class _Done(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note it."""
-        step_times.done = time.time()
+        step_times.call_ends()

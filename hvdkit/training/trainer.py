@@ -48,6 +48,7 @@ from hvdkit.training.sharded_reading import (
     reads_sharded,
     trains,
 )
+from hvdkit.training.training_apart import TrainingApart
 from hvdkit.training.xla import reduction_outside
 
 _KNOWS_STEPS = "_hvdkit_knows_steps"
@@ -90,6 +91,7 @@ FIT: tuple[Callable[[], Feature], ...] = (
     ExplainedErrors,
 )
 EVALUATE: tuple[Callable[[], Feature], ...] = (
+    TrainingApart,
     KnownSteps,
     OneProgressBar,
     RefusedData,

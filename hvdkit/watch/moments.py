@@ -45,9 +45,10 @@ class Moments:
 
     Attributes:
         batch: when the last batch was there; 0 if that is not noted.
-        batches: how many there were so far; on several local devices each counts.
-        rows: rows of all batches so far; padding is none.
-        tokens: tokens of all batches so far, where rows are sequences of integers.
+        batches: how many there were since Keras called the training function last; on several
+            local devices each counts.
+        rows: their rows; padding is none.
+        tokens: their tokens, where rows are sequences of integers.
         gradients: when all gradients of the last update existed; 0 for none.
         exchanged: when all of them had been exchanged; 0 for none.
         norms: those that were wanted, of each exchange of gradients in a step, by its number.

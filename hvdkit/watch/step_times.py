@@ -13,7 +13,6 @@ import contextlib
 import contextvars
 import math
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -21,9 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.watch.activity import in_no_order, own_variable
+from hvdkit.watch.activity import own_variable
+from hvdkit.watch.graph_numbers import bytes_known, bytes_of, now, number
 from hvdkit.watch.moments import Moments, Norms, Span
-from hvdkit.watch.table import COLUMNS, Table, add_to, raise_to, tensors_of
+from hvdkit.watch.table import COLUMNS, RUNS, RowsOfGraphs, Table, add_to, raise_to
 
 _BEGUN, _DONE, _BYTES, _TOKENS = range(COLUMNS)
 # Rows that are no collectives: of the batch (how many so far in the place of done, rows in that of
@@ -42,10 +42,19 @@ _compiled = contextvars.ContextVar("hvdkit_compiled", default=False)
 
 
 class _Note(NamedTuple):
-    """A collective of a graph."""
+    """A collective of a graph.
+
+    Attributes:
+        name: what it is, in words.
+        beside: whether the backward pass may go on meanwhile.
+        bytes: what this rank gives to it each time; None where only the graph knows.
+        runs: the row that counts how often the graph has run.
+    """
 
     name: str
     beside: bool
+    bytes: float | None
+    runs: int
 
 
 class StepTimes:
@@ -63,8 +72,8 @@ class StepTimes:
         self._users = 0
         self._table = Table()
         self._wants_norm: tf.Variable | None = None
-        self._rows = 0
-        self._free: list[int] = []
+        self._norm_is_wanted = False
+        self._rows = RowsOfGraphs(self._table, _FIRST, self._forget)
         self._notes: dict[int, _Note] = {}
         # Each call of `gradients_are_exchanged` in a graph, or in an eager step, has a row.
         self._norms: set[int] = set()
@@ -74,6 +83,7 @@ class StepTimes:
         self._spans: deque[Span] = deque(maxlen=_SPANS)
         self.spans_so_far = 0
         self.begun = self.done = 0.0
+        self._before = self._of_call = np.zeros(COLUMNS)
         self._for_norm: set[int] = set()
         self._sent: dict[str, float] = {}
 
@@ -115,12 +125,23 @@ class StepTimes:
         """Whether what is traced, or runs, now notes moments."""
         return self.on and not _compiled.get()
 
+    def call_begins(self) -> None:
+        """Keras calls the training function now, after all callbacks."""
+        self._before = self._batches()
+        self.begun = time.time()
+
+    def call_ends(self) -> None:
+        """It has returned; callbacks that train other models have not run yet."""
+        self.done = time.time()
+        self._of_call = self._batches() - self._before
+
     def compute_norm(self, reader: object, wanted: bool) -> None:
         """Say whether the next steps compute the norm of their gradients for a reader."""
         assert self._wants_norm is not None
         (self._for_norm.add if wanted else self._for_norm.discard)(id(reader))
-        if bool(self._wants_norm.numpy()) != bool(self._for_norm):
-            self._wants_norm.assign(bool(self._for_norm))
+        if self._norm_is_wanted != bool(self._for_norm):
+            self._norm_is_wanted = bool(self._for_norm)
+            self._wants_norm.assign(self._norm_is_wanted)
 
     def batch_is_there(self, batch: Sequence[Any], rows: Any, tokens: Any) -> None:
         """Note that a step has its batch; a part of the step.
@@ -137,8 +158,8 @@ class StepTimes:
             self._eager[_BATCH, _BEGUN] = time.time()
             self._eager_calls = 0
             return
-        self._table.write(_BATCH, {_BEGUN: _now}, batch)
-        sizes = {_DONE: _number(1), _BYTES: _number(rows), _TOKENS: _number(tokens)}
+        self._table.write(_BATCH, {_BEGUN: now}, batch)
+        sizes = {_DONE: number(1), _BYTES: number(rows), _TOKENS: number(tokens)}
         self._table.write(_BATCH, sizes, [], scatter=add_to)
 
     def gradients_are_there(self, gradients: Sequence[tf.Tensor]) -> None:
@@ -159,7 +180,7 @@ class StepTimes:
             return
         assert self._wants_norm is not None
         if tf.executing_eagerly():
-            if bool(self._wants_norm.numpy()):
+            if self._norm_is_wanted:
                 squares = float(squared_norm())
                 finite = math.isfinite(squares)
                 if self._eager_calls == len(self._eager_norms):
@@ -177,10 +198,10 @@ class StepTimes:
         finite = tf.math.is_finite(squares)
         norm = {
             _SQUARES: lambda: tf.where(finite, squares, 0.0),
-            _COUNT: _number(wanted),
-            _NOT_FINITE: _number(~finite),
+            _COUNT: number(wanted),
+            _NOT_FINITE: number(~finite),
         }
-        row = self._new_row()
+        row = self._rows.new()
         self._norms.add(row)
         self._table.write(row, norm, [], scatter=add_to)
 
@@ -190,7 +211,7 @@ class StepTimes:
         if tf.executing_eagerly():
             self._eager[_GRADIENTS, column] = time.time()
         else:
-            self._table.write(_GRADIENTS, {column: _now}, gradients, scatter=raise_to)
+            self._table.write(_GRADIENTS, {column: now}, gradients, scatter=raise_to)
 
     def begins(self, name: str, tensors: Sequence[tf.Tensor]) -> int | None:
         """Let a graph note that a collective begins when its inputs exist.
@@ -204,17 +225,18 @@ class StepTimes:
         """
         if not self.notes_now:
             return None
-        row = self._new_row()
-        self._notes[row] = _Note(name, _beside.get())
-        self._table.write(row, {_BEGUN: _now}, tensors)
-        sent = _bytes_of(tensors)
-        self._table.write(row, {_BYTES: lambda: sent}, tensors, scatter=add_to)
+        row, size = self._rows.new(), bytes_known(tensors)
+        self._notes[row] = _Note(name, _beside.get(), size, self._rows.of_runs())
+        self._table.write(row, {_BEGUN: now}, tensors)
+        if size is None:
+            sent = bytes_of(tensors)
+            self._table.write(row, {_BYTES: lambda: sent}, tensors, scatter=add_to)
         return row
 
     def ends(self, row: int | None, results: Sequence[tf.Tensor]) -> None:
         """Let a graph note that a collective is done when its results exist."""
         if row is not None:
-            self._table.write(row, {_DONE: _now}, results)
+            self._table.write(row, {_DONE: now}, results)
 
     @contextlib.contextmanager
     def span(self, name: str, sent: float) -> Iterator[None]:
@@ -239,13 +261,16 @@ class StepTimes:
     def moments(self, spans_before: int) -> Moments:
         """What has been noted so far, with the spans after the first so many; for a `Reader`."""
         known = self._table.read()
-        batches, rows, tokens = (known[_BATCH] + self._eager[_BATCH])[[_DONE, _BYTES, _TOKENS]]
+        batches, rows, tokens = self._of_call[[_DONE, _BYTES, _TOKENS]]
         batch, gradients = np.maximum(known[:_FIRST], self._eager)
         collectives, sent = [], dict(self._sent)
-        for row, (name, beside) in list(self._notes.items()):
-            begun, done, given = (float(value) for value in known[row, :3])
-            collectives.append(Span(name, begun, done, given, beside))
-            sent[name] = sent.get(name, 0.0) + given
+        rows_now = known.tolist()
+        for row, note in list(self._notes.items()):
+            begun, done, given, _ = rows_now[row]
+            if note.bytes is not None:
+                given = note.bytes * rows_now[note.runs][RUNS]
+            collectives.append(Span(note.name, begun, done, given, note.beside))
+            sent[note.name] = sent.get(note.name, 0.0) + given
         norms = {-1 - call: Norms(*row[:3]) for call, row in enumerate(self._eager_norms)}
         norms |= {row: Norms(*known[row, :3]) for row in list(self._norms)}
         new = min(self.spans_so_far - spans_before, len(self._spans))
@@ -263,40 +288,12 @@ class StepTimes:
             spans=spans,
         )
 
-    def _new_row(self) -> int:
-        """A row of the table for the graph that is being made, until it is gone."""
-        if self._free:
-            row = self._free.pop()
-            self._table.clear(row)
-        else:
-            row = _FIRST + self._rows
-            self._rows += 1
-        weakref.finalize(tf.compat.v1.get_default_graph(), self._forget, row)
-        return row
+    def _batches(self) -> np.ndarray:
+        return np.asarray(self._table.read(1)[_BATCH] + self._eager[_BATCH])
 
     def _forget(self, row: int) -> None:
         self._notes.pop(row, None)
         self._norms.discard(row)
-        self._free.append(row)
-
-
-def _now() -> tf.Tensor:
-    now = tf.timestamp()
-    in_no_order(now.op)
-    return now
-
-
-def _number(value: Any) -> Callable[[], tf.Tensor]:
-    return lambda: tf.cast(value, tf.float64)
-
-
-def _bytes_of(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Bytes of tensors, of which the graph may not know the shapes."""
-    sizes = [
-        tf.cast(tf.size(tensor, tf.int64) * tensor.dtype.size, tf.float64)
-        for tensor in tensors_of(tensors)
-    ]
-    return tf.add_n(sizes) if sizes else tf.constant(0.0, tf.float64)
 
 
 step_times = StepTimes()

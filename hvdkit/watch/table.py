@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from hvdkit.watch.activity import own_variable, written_by_graph
 
 COLUMNS = 4
+RUNS = 0
 _ROWS = 64  # of one variable
 
 Scatter = Callable[..., tf.Operation]
@@ -59,17 +61,69 @@ class Table:
         self.reserve(row)
         place = row % _ROWS * COLUMNS
         with tf.control_dependencies(tensors_of(after)), tf.device("CPU:0"):
-            values = tf.stack([tf.cast(make(), tf.float64) for make in columns.values()])
-            indices = tf.constant([place + column for column in columns], tf.int32)
+            values = [tf.cast(make(), tf.float64) for make in columns.values()]
+            indices = [place + column for column in columns]
+            # Each operation takes microseconds: of a single number nothing is stacked.
+            updates, where = (values[0], indices[0]) if len(values) == 1 else (values, indices)
             written_by_graph(
                 self._variables[row // _ROWS],
-                lambda handle: scatter(resource=handle, indices=indices, updates=values),
+                lambda handle: scatter(resource=handle, indices=where, updates=updates),
             )
 
-    def read(self) -> np.ndarray:
-        """All rows, and some that nobody has written into (rows, `COLUMNS`)."""
-        values = [variable.numpy() for variable in self._variables]
+    def read(self, rows: int | None = None) -> np.ndarray:
+        """Rows, and some that nobody has written into (rows, `COLUMNS`).
+
+        Args:
+            rows: how many at least, from the first on; None for all.
+        """
+        needed = len(self._variables) if rows is None else -(-rows // _ROWS)
+        values = [
+            tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=tf.float64).numpy()
+            for variable in self._variables[:needed]
+        ]
         return np.concatenate(values).reshape(-1, COLUMNS)
+
+
+class RowsOfGraphs:
+    """Rows of a table that graphs have, each until it is gone.
+
+    Args:
+        table: the table.
+        first: the first row that graphs may have.
+        forget: called with a row that has become free.
+    """
+
+    def __init__(self, table: Table, first: int, forget: Callable[[int], None]) -> None:
+        self._table, self._next, self._forget = table, first, forget
+        self._free: list[int] = []
+        self._runs: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def new(self) -> int:
+        """A row of zeros for the graph that is being made."""
+        if self._free:
+            row = self._free.pop()
+            self._table.clear(row)
+        else:
+            row = self._next
+            self._next += 1
+        weakref.finalize(tf.compat.v1.get_default_graph(), self._release, row)
+        return row
+
+    def of_runs(self) -> int:
+        """The row in which the graph that is being made counts how often it has run (`RUNS`).
+
+        It counts once, whoever asks: each operation takes time in each step.
+        """
+        graph = tf.compat.v1.get_default_graph()
+        if graph not in self._runs:
+            self._runs[graph] = self.new()
+            one = {RUNS: lambda: tf.constant(1.0, tf.float64)}
+            self._table.write(self._runs[graph], one, [], scatter=add_to)
+        return self._runs[graph]
+
+    def _release(self, row: int) -> None:
+        self._forget(row)
+        self._free.append(row)
 
 
 def tensors_of(values: Sequence[Any]) -> list[tf.Tensor]:

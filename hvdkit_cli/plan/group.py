@@ -7,18 +7,17 @@ from typing import Any
 
 import click
 
-_HELP = {"help_option_names": ["-h", "--help"]}
-_POSITIVE = click.IntRange(min=1)
+from hvdkit_cli.options import HELP, PATH, POSITIVE, prints_json, seconds
 
 
-@click.group("plan", invoke_without_command=True, context_settings=_HELP)
+@click.group("plan", invoke_without_command=True, context_settings=HELP)
 @click.option("--model", metavar="NAME", help="A model by its name: gpt3-175b, resnet-50, ...")
 @click.option("--keras", metavar="FILE", help="A Keras model: FILE.keras, or MODULE:FUNCTION.")
-@click.option("--layers", type=_POSITIVE, help="Of a Transformer; with --model in place of its.")
-@click.option("--width", type=_POSITIVE, help="Size of the vectors between its layers.")
-@click.option("--heads", type=_POSITIVE, help="Its attention heads.")
-@click.option("--context", type=_POSITIVE, help="Tokens of a row.")
-@click.option("--vocabulary", type=_POSITIVE, help="Its tokens.")
+@click.option("--layers", type=POSITIVE, help="Of a Transformer; with --model in place of its.")
+@click.option("--width", type=POSITIVE, help="Size of the vectors between its layers.")
+@click.option("--heads", type=POSITIVE, help="Its attention heads.")
+@click.option("--context", type=POSITIVE, help="Tokens of a row.")
+@click.option("--vocabulary", type=POSITIVE, help="Its tokens.")
 @click.option("--parameters", metavar="N", help="Weights of any other model, such as 25.6M.")
 @click.option("--flops", metavar="N", help="Its operations of a forward pass of a row: 7.7G.")
 @click.option(
@@ -29,8 +28,8 @@ _POSITIVE = click.IntRange(min=1)
 @click.option(
     "--cluster", metavar="NAME|FILE", help="A cluster by its name (dgx-a100), or its YAML file."
 )
-@click.option("--ranks", type=_POSITIVE, help="Devices to use. Default: all of the cluster.")
-@click.option("--batch", type=_POSITIVE, help="Rows of a step, over all replicas.")
+@click.option("--ranks", type=POSITIVE, help="Devices to use. Default: all of the cluster.")
+@click.option("--batch", type=POSITIVE, help="Rows of a step, over all replicas.")
 @click.option("--tokens", metavar="N", help="Length of the training, such as 300B.")
 @click.option("--rows", metavar="N", help="Length of the training in rows, such as 115M images.")
 @click.option("--precision", default="mixed_bfloat16", show_default=True)
@@ -50,8 +49,8 @@ _POSITIVE = click.IntRange(min=1)
     help="To compare; may be given several times.",
 )
 @click.option("--mesh", "meshes", multiple=True, metavar="DxPxT", help="Only this; or several.")
-@click.option("--micro-batch", type=_POSITIVE, help="Rows at once. Default: the fastest.")
-@click.option("--chunks", type=_POSITIVE, help="Of a stage. Default: the fastest number.")
+@click.option("--micro-batch", type=POSITIVE, help="Rows at once. Default: the fastest.")
+@click.option("--chunks", type=POSITIVE, help="Of a stage. Default: the fastest number.")
 @click.option("--sequence-parallel", is_flag=True, help="Divide what is between layers, too.")
 @click.option(
     "--layers-as",
@@ -69,9 +68,9 @@ _POSITIVE = click.IntRange(min=1)
 )
 @click.option("--no-overlap", is_flag=True, help="Gradients travel after the backward pass.")
 @click.option("--share-rows", is_flag=True, help="Unequal devices get rows by their speed.")
-@click.option("--json", "json_", is_flag=True, help="Print JSON in place of the table.")
+@prints_json
 @click.option("--all", "all_", is_flag=True, help="Show all meshes, not the 12 fastest.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw the steps to this file.")
+@click.option("--picture", type=PATH, help="Draw the steps to this file.")
 def plan_group(json_: bool, all_: bool, picture: Path | None, **asked: Any) -> None:
     """What a training would do on some cluster: memory, step time, energy and money of each mesh.
 
@@ -97,16 +96,14 @@ def plan_group(json_: bool, all_: bool, picture: Path | None, **asked: Any) -> N
     run(Asked(**asked), as_json=json_, rows=None if all_ else 12, picture=picture)
 
 
-@plan_group.command("measure", context_settings=_HELP)
+@plan_group.command("measure", context_settings=HELP)
 @click.option("--ranks", "-np", type=click.IntRange(min=2), default=2, show_default=True)
 @click.option("--hosts", "-H", help="Hosts and slots, as h1:4,h2:4; this one by default.")
 @click.option("--interface", metavar="NAME", help="Network interface that jobs use there.")
 @click.option("--largest", default=64.0, show_default=True, help="MiB of the largest all-reduce.")
-@click.option("--rounds", default=7, show_default=True, type=_POSITIVE, help="Of each.")
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds that it may take.")
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="The file to write. Default: print it."
-)
+@click.option("--rounds", default=7, show_default=True, type=POSITIVE, help="Of each.")
+@seconds("--timeout", 300.0, "Seconds that it may take.")
+@click.option("--output", type=PATH, help="The file to write. Default: print it.")
 def measure_command(output: Path | None, **asked: Any) -> None:
     """Measure this machine, or some hosts, and write the cluster's file that `plan` reads.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from hvdkit_cli.options import PATH
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _WHERE = (
     click.option("-H", "--hosts", help="Hosts and slots, as h1:4,h2:4."),
-    click.option("--hostfile", type=click.Path(path_type=Path), help="The same from a file."),
+    click.option("--hostfile", type=PATH, help="The same from a file."),
     click.option(
         "--launcher",
         type=click.Choice(["auto", "mpirun", "srun", "gloo"]),
@@ -38,10 +38,3 @@ def where_ranks_run(command: _Command) -> _Command:
     for option in reversed(_WHERE):
         command = option(command)
     return command
-
-
-def finite(context: click.Context, option: click.Parameter, seconds: float) -> float:
-    """Refuse seconds without an end."""
-    if not math.isfinite(seconds):
-        raise click.BadParameter(f"{seconds} is no number of seconds.")
-    return seconds

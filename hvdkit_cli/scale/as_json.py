@@ -12,7 +12,8 @@ from hvdkit_cli.scale.words import sentences
 
 def as_json(result: Result) -> str:
     """A JSON object; figures in seconds, bytes and joules, what is not known is null."""
-    values = {name: value for name, value in vars(result).items() if name != "series"}
+    values = dict(vars(result))
+    values["setting"] = asdict(result.setting)
     values["series"] = [_series(each) for each in result.series]
     values["sentences"] = sentences(result)
     return json.dumps(values, indent=1)

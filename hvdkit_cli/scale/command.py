@@ -22,6 +22,7 @@ from hvdkit_cli.scale.page import page
 from hvdkit_cli.scale.picture import can_draw, draw
 from hvdkit_cli.scale.plan import Plan, Start, indivisible, require_batch
 from hvdkit_cli.scale.result import STRONG, Result, Series, kind_of, series_of
+from hvdkit_cli.scale.setting import Setting
 from hvdkit_cli.scale.start import Refused, Starter
 from hvdkit_cli.scale.tables import grids, rich_table
 from hvdkit_cli.scale.words import sentences
@@ -81,7 +82,7 @@ def scale(options: Options, request: Request) -> None:
     require_batch(command, options.batch)
     for ranks in options.sizes:
         make_job(replace(request, ranks=ranks), os.environ)
-    folder = _new_folder(options.output)
+    folder, setting = _new_folder(options.output), Setting.here()
     starter = Starter(
         request, options.batch, options.warm_up, options.steps, options.limit,
         folder / "starts",
@@ -89,8 +90,8 @@ def scale(options: Options, request: Request) -> None:
     measured = _Measured(options, starter, Console(stderr=True))
     measured.run()
     result = Result(
-        shlex.join(command), options.rounds, options.steps, options.warm_up, measured.series(),
-        measured.notes(),
+        shlex.join(command), setting, options.rounds, options.steps, options.warm_up,
+        measured.series(), measured.notes(),
     )  # fmt: skip
     _report(result, folder, prints_json=options.json)
 

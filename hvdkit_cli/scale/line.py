@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from hvdkit_cli.run.options import finite, where_ranks_run
+from hvdkit_cli.options import HELP, PATH, POSITIVE, prints_json, seconds
+from hvdkit_cli.run.options import where_ranks_run
 
 
 @click.command(
     "scale",
-    context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
+    context_settings={**HELP, "allow_interspersed_args": False},
 )
 @click.option("--ranks", "sizes", required=True, metavar="N,M,...", help="As in 1,2,4.")
 @click.option(
@@ -24,46 +25,39 @@ from hvdkit_cli.run.options import finite, where_ranks_run
 )
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     metavar="ROWS",
     help="Rows of a rank in a batch on the fewest ranks, for {batch} in the command: where the "
     "script makes its batches itself.",
 )
 @click.option(
     "--steps",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=50,
     show_default=True,
     help="Steps of fit that are measured in each start.",
 )
 @click.option(
     "--warm-up",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=10,
     show_default=True,
     help="Steps before these, which are left out.",
 )
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=3,
     show_default=True,
     help="How often each number of ranks is started.",
 )
-@click.option(
-    "--time-limit",
-    type=click.FloatRange(min=1),
-    callback=finite,
-    default=600.0,
-    show_default=True,
-    help="Seconds that a start may take.",
-)
+@seconds("--time-limit", 600.0, "Seconds that a start may take.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for the report, which all hosts share. Default: a new one in hvdkit-scale.",
 )
-@click.option("--json", "json_", is_flag=True, help="Print JSON in place of tables.")
+@prints_json
 @where_ranks_run
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def scale_command(

@@ -6,7 +6,9 @@ import base64
 from html import escape
 from pathlib import Path
 
+from hvdkit.planner.scaling import ROUNDS_FOR_A_RANGE
 from hvdkit_cli.scale.result import Result
+from hvdkit_cli.scale.setting import Setting
 from hvdkit_cli.scale.tables import Grid, grids
 from hvdkit_cli.scale.words import sentences
 
@@ -20,6 +22,7 @@ h2 { font-size: 1.1em; margin: 1.5em 0 .4em }
 img { max-width: 100% }
 code { background: #f3f3f3; padding: .1em .3em }
 """
+_RANGES = " In brackets: where the true figure is in 95 of 100 cases, by the rounds."
 
 
 def page(result: Result, picture: Path | None) -> str:
@@ -37,14 +40,23 @@ def page(result: Result, picture: Path | None) -> str:
 <body>
 <h1>How well it scales</h1>
 <p><code>{escape(result.command)}</code></p>
-<p>{result.rounds} rounds; {result.steps} steps of each start, after {result.warm_up} to warm
-up. In brackets: where the true figure is in 95 of 100 cases, by the rounds.</p>
+<p>{result.rounds} round{"s" * (result.rounds > 1)}; {result.steps} steps of each start, after
+{result.warm_up} to warm up.{_RANGES * (result.rounds >= ROUNDS_FOR_A_RANGE)}</p>
 <ul>
 {told}</ul>
 {"" if picture is None else _image(picture)}
-{tables}</body>
+{tables}<h2>How it was measured</h2>
+{_setting(result.setting)}</body>
 </html>
 """
+
+
+def _setting(setting: Setting) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in setting.versions.items())
+    return (
+        f"<p>{escape(setting.when)} on {escape(setting.host)}, with {escape(versions)}:<br>\n"
+        f"<code>{escape(setting.line)}</code></p>\n"
+    )
 
 
 def _image(picture: Path) -> str:

@@ -18,6 +18,7 @@ from hvdkit.planner.scaling import (
 )
 from hvdkit_cli.scale.figures import Figures, averaged
 from hvdkit_cli.scale.limits import limit_of
+from hvdkit_cli.scale.setting import Setting
 
 Rounds = Sequence[Mapping[int, Figures]]
 """The starts of each round, by their ranks."""
@@ -96,6 +97,7 @@ class Result:
 
     Attributes:
         command: what was run.
+        setting: when, where and with what.
         rounds: how often each number of ranks was started.
         steps: measured in each start, after `warm_up`.
         warm_up: see `steps`.
@@ -104,6 +106,7 @@ class Result:
     """
 
     command: str
+    setting: Setting
     rounds: int
     steps: int
     warm_up: int

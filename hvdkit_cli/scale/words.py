@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hvdkit.planner.scaling import Estimate, Fit
+from hvdkit.planner.scaling import ROUNDS_FOR_A_RANGE, Estimate, Fit
 from hvdkit_cli.scale.result import STRONG, WEAK, Result, Series
 
 # A law that misses by more is of no use, however wide the ranges are.
@@ -33,8 +33,12 @@ def sentences(result: Result) -> list[str]:
             found.append(f"{kind}: a step has {rows} rows, so no law of scaling is fitted.")
         else:
             found += [f"{kind}: {text}" for text in _about(series.fit)]
-    if result.rounds == 1:
-        found.append("With one round nothing is known of how far these figures are off: --rounds 3")
+    if result.rounds < ROUNDS_FOR_A_RANGE:
+        rounds = "1 round" if result.rounds == 1 else f"{result.rounds} rounds"
+        found.append(
+            f"How far these figures may be off is not known from {rounds}: ranges need "
+            f"--rounds {ROUNDS_FOR_A_RANGE}."
+        )
     return found + list(result.notes)
 
 
@@ -83,7 +87,7 @@ def _about(fit: Fit) -> list[str]:
 
 
 def _disagrees(one: Estimate, other: Estimate) -> bool:
-    """Whether two ranges do not touch; not known of what was measured once."""
+    """Whether two ranges do not touch; not known of what was measured too seldom."""
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return False
     return one.high < other.low or other.high < one.low

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hvdkit.monitoring.alarms.base import Lasting
@@ -31,8 +31,9 @@ class FullDisk:
     a rate, unless only a few more of them fit.
 
     It looks on rank 0's host, every ten seconds at most; of a path that does not exist yet it
-    looks at the nearest folder that does. Quotas, and the number of files that a disk can hold,
-    are not seen.
+    looks at the nearest folder that does. One alarm tells of all disks that fill at the same time,
+    of each once, however many of the paths lie on it. Quotas, and the number of files that a disk
+    can hold, are not seen.
 
     Args:
         paths: what lies on the disks, such as the folders of checkpoints and logs.
@@ -58,9 +59,11 @@ class FullDisk:
         for name, value in (("free", free), ("within", within)):
             if not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"FullDisk({name}={value!r}): {name} is a number above 0.")
-        self._free = free
+        self._free, self._within = free, within
         # A script may change its folder later.
-        self._disks = [_Disk(Path(path).absolute(), within) for path in given]
+        self._paths = [Path(path).absolute() for path in given]
+        self._disks: dict[int, _Disk] = {}
+        self._unknown = {path: Lasting(1, 1, well=_WELL) for path in self._paths}
         self._looked = -math.inf
 
     def look(self, sample: Sample) -> Alarm | None:
@@ -69,36 +72,57 @@ class FullDisk:
             return None
         self._looked = sample.time
         host = next((rank.host for rank in sample.ranks if rank.rank == 0), None)
-        for disk in self._disks:
-            text = disk.look(sample, self._free)
-            if text is not None:  # the disks after it have their turn in the next look
-                where = f"{disk.path} on {host}" if host else f"{disk.path}"
-                return Alarm("disk", f"the disk of {where} {text}", sample.step, host=host)
-        return None
+        on_host = f" on {host}" if host else ""
+        told = [
+            f"the disk of {_listed(paths)}{on_host} {text}" for paths, text in self._found(sample)
+        ]
+        return Alarm("disk", f"{'; '.join(told)}.", sample.step, host=host) if told else None
+
+    def _found(self, sample: Sample) -> Iterator[tuple[list[Path], str]]:
+        """What is to be said of disks, with the paths that lie on each."""
+        paths_on: dict[int, list[Path]] = {}
+        free_of: dict[int, int] = {}
+        for path in self._paths:
+            try:
+                # What has been made since the last look may lie on another disk than its folder.
+                folder = _existing(path)
+                device, free = folder.stat().st_dev, shutil.disk_usage(folder).free
+            except OSError as error:
+                if self._unknown[path].begins(sample, True):
+                    yield [path], f"can't be looked at: {error}"
+                continue
+            self._unknown[path].begins(sample, False)
+            paths_on.setdefault(device, []).append(path)
+            free_of[device] = free
+        for device, paths in paths_on.items():
+            disk = self._disks.setdefault(device, _Disk(self._within))
+            text = disk.look(sample, free_of[device], self._free)
+            if text is not None:
+                yield paths, text
 
 
 class _Disk:
-    """What was free on one disk, and when."""
+    """What was free on one disk, and when.
 
-    def __init__(self, path: Path, within: float) -> None:
-        self.path = path
-        self._folder: Path | None = None
+    Args:
+        within: seconds for which space should last.
+    """
+
+    def __init__(self, within: float) -> None:
         self._within, self._remembered = within, within / _TIMES_AGAIN
         self._looks: deque[tuple[float, int]] = deque()
         self._filling = Lasting(1, 1, well=_WELL)
 
-    def look(self, sample: Sample, least: float) -> str | None:
-        """What is to be said of it."""
-        try:
-            folder = _existing(self.path)
-            free = shutil.disk_usage(folder).free
-        except OSError as error:
-            is_new = self._filling.begins(sample, True)
-            return f"can't be looked at: {error}." if is_new else None
-        set_back = bool(self._looks) and self._looks[-1][0] > sample.time
-        if set_back or folder != self._folder:  # what has been made may lie on another disk
+    def look(self, sample: Sample, free: int, least: float) -> str | None:
+        """What is to be said of it.
+
+        Args:
+            sample: the sample.
+            free: bytes that are free now.
+            least: bytes that should stay free.
+        """
+        if self._looks and self._looks[-1][0] > sample.time:  # a clock that was set back
             self._looks.clear()
-        self._folder = folder
         self._looks.append((sample.time, free))
         while len(self._looks) > 2 and self._looks[1][0] <= sample.time - self._remembered:
             self._looks.popleft()
@@ -108,7 +132,7 @@ class _Disk:
         fills = lost > 0 and seconds * free <= again * lost
         if not self._filling.begins(sample, free < least or fills):
             return None
-        advice = "make room, or keep fewer checkpoints and logs."
+        advice = "make room, or keep fewer checkpoints and logs"
         if free < least:
             left = f"has {_size(free)} left at step {sample.step}"
             return f"{left}, less than {_size(least)}: {advice}"
@@ -122,6 +146,11 @@ def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    names = [str(path) for path in paths]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _minutes(seconds: float) -> str:

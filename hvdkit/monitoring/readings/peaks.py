@@ -26,7 +26,8 @@ class Peaks(NamedTuple):
 
 # By the name that a GPU's driver gives it. From NVIDIA's data sheets, and its papers on Hopper (for
 # H100), on GA102 (for the 3090) and on Ada (for the 4090). What a data sheet gives "with sparsity",
-# where half of the weights are zeros, is halved.
+# where half of the weights are zeros, is halved. The plain float32 of the A30 and of the NVL cards
+# is reckoned from their cores and clocks, and was found in no second place.
 _KNOWN: tuple[tuple[str, Peaks], ...] = (
     (r"Tesla V100S-PCIE-\d+GB", Peaks(130, None, None, 16.4)),
     (r"Tesla V100-PCIE-\d+GB", Peaks(112, None, None, 14.0)),

@@ -1,3 +1,3 @@
 """`hvd.callbacks.Monitor` on real ranks: known figures, and trainings that stay the same."""
 
-MODULES = ("figures", "split", "settings", "refused")
+MODULES = ("figures", "norms", "split", "settings", "refused")

@@ -41,10 +41,18 @@ class Kept:
 
 
 def monitored(model: keras.Model, data: Any, every: int = 2, **fit: Any) -> Kept:
-    """What is told of a `fit`; on every rank what the one that speaks was told."""
+    """What is told of a `fit`; on every rank what the one that speaks was told.
+
+    Args:
+        model: what is trained.
+        data: on what.
+        every: of the monitor.
+        **fit: of `fit`; "callbacks" come after the monitor, "before" before it.
+    """
     kept = Kept()
     monitor = hvd.callbacks.Monitor(every, [kept], alarms=[])
-    callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(0), monitor]
+    start = hvd.callbacks.BroadcastGlobalVariablesCallback(0)
+    callbacks = [start, *fit.pop("before", []), monitor]
     model.fit(data, verbose=0, callbacks=[*callbacks, *fit.pop("callbacks", [])], **fit)
     told = hvd.allgather_object(kept)
     speaking = [one for one in told if one.jobs]

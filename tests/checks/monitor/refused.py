@@ -42,6 +42,7 @@ def check_every_rank_has_to_have_it() -> None:
         _model().fit(_rows(), verbose=0, callbacks=callbacks)
 
 
+@long
 def check_sinks_on_one_rank_are_enough() -> None:
     kept = Kept()
     sinks = [kept] if hvd.rank() == 0 else []
@@ -61,23 +62,7 @@ def check_a_sink_that_cannot_begin_is_an_error_on_every_rank() -> None:
     assert int(model.optimizer.iterations) == 0
 
 
-def check_a_sink_that_fails_later_is_said_once_and_training_goes_on() -> None:
-    class Broken(Kept):
-        def log(self, sample: Sample) -> None:
-            raise OSError("no space left on device")
-
-    kept = Kept()
-    with heard() as texts:
-        _model().fit(
-            _rows(8), verbose=0, callbacks=[hvd.callbacks.Monitor(2, [Broken(), kept], alarms=[])]
-        )
-    said = [text for text in texts if "no space left" in text]
-    assert len(said) == (1 if hvd.rank() == 0 else 0), texts
-    if hvd.rank() == 0:
-        assert "Broken" in said[0]
-        assert len(kept.of_steps) == 4
-
-
+@long
 def check_sinks_end_after_an_error() -> None:
     class Fails(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -92,6 +77,8 @@ def check_sinks_end_after_an_error() -> None:
 
 
 def check_alarms_are_said_and_handed_on_by_one_rank() -> None:
+    """Beside a sink that fails, which is said once, and training goes on."""
+
     class Always:
         def __init__(self) -> None:
             self.seen = 0
@@ -100,18 +87,33 @@ def check_alarms_are_said_and_handed_on_by_one_rank() -> None:
             self.seen += 1
             return Alarm("loss", "look at this.", sample.step) if self.seen == 2 else None
 
+    class Broken(Kept):
+        def log(self, sample: Sample) -> None:
+            raise OSError("no space left on device")
+
     kept, handed = Kept(), []
-    lookout = Always()
-    monitor = hvd.callbacks.Monitor(1, [kept], alarms=[lookout], on_alarm=handed.append)
+    lookout, model = Always(), _model()
+    monitor = hvd.callbacks.Monitor(1, [Broken(), kept], alarms=[lookout], on_alarm=handed.append)
+    speaks = int(hvd.rank() == 0)
     for fits in (1, 2):  # each begins with a fresh one
         with heard() as texts:
-            _model().fit(_rows(), verbose=0, callbacks=[monitor])
-        count = fits if hvd.rank() == 0 else 0
-        assert len(handed) == len(kept.alarms) == count
-        assert [t for t in texts if "look at this" in t] == [
-            "hvdkit: look at this." for _ in range(hvd.rank() == 0)
-        ]
+            model.fit(_rows(), verbose=0, callbacks=[monitor])
+        assert len(handed) == len(kept.alarms) == fits * speaks
+        assert texts.count("hvdkit: look at this.") == speaks
+        said = [text for text in texts if "no space left" in text]
+        assert len(said) == speaks, texts
+        assert all("Broken takes no more figures" in text for text in said)
+        assert len(kept.of_steps) == 3 * fits * speaks
     assert lookout.seen == 0
+
+
+@long
+def check_one_monitor_given_twice() -> None:
+    """Each step would count twice."""
+    monitor = hvd.callbacks.Monitor(1, [], alarms=[])
+    with pytest.raises(ValueError, match=r"got one hvd\.callbacks\.Monitor twice"):
+        _model().fit(_rows(), verbose=0, callbacks=[monitor, monitor])
+    _model().fit(_rows(), verbose=0, callbacks=[monitor])
 
 
 @long
@@ -135,6 +137,7 @@ def check_ranks_that_train_alone_are_told_by_the_first() -> None:
     assert all(len(sample.ranks) == 1 for sample in kept.of_steps)
 
 
+@long
 def check_lookouts_and_hooks_that_fail_are_said_once() -> None:
     class Blind:
         def look(self, sample: Sample) -> Alarm | None:
@@ -179,6 +182,7 @@ def check_lookouts_and_hooks_that_fail_are_said_once() -> None:
         assert len(kept.alarms) == 3
 
 
+@long
 def check_ranks_with_unequal_steps_end_with_the_error_about_them() -> None:
     """One has joined: Horovod answers for it with zeros."""
     if hvd.size() == 1:

@@ -25,6 +25,7 @@ def _fit(
     return kept
 
 
+@long
 def check_loss_scale_and_learning_rate() -> None:
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
     optimizer = keras.optimizers.LossScaleOptimizer(
@@ -37,6 +38,7 @@ def check_loss_scale_and_learning_rate() -> None:
     assert kept.jobs[0].parameters["optimizer"] == "SGD"
 
 
+@long
 def check_accumulated_gradients_have_a_norm_when_they_are_applied() -> None:
     kept = _fit(mlp(hvd.rank()), keras.optimizers.SGD(0.01, gradient_accumulation_steps=2))
     assert ["gradient_norm" in s.values for s in kept.of_steps] == [True, False] * 2 + [True]

@@ -90,6 +90,7 @@ def check_eager_steps_are_split_as_graphs_are() -> None:
     assert "gradient_norm" in kept.of_steps[-1].values
 
 
+@long
 def check_a_rank_waits_for_its_data_and_the_others_for_it() -> None:
     slow = hvd.size() - 1
     x, y = data(12)
@@ -138,6 +139,7 @@ def _require_rest(kept: Kept, slow: int, others: list[int]) -> None:
     assert min(_of_last(kept, "waiting_for_ranks_seconds")[r] for r in others) > 0.4 * PAUSE
 
 
+@long
 def check_collectives_of_python_are_waited_for_too() -> None:
     """A callback that meets after each step."""
 
@@ -153,6 +155,7 @@ def check_collectives_of_python_are_waited_for_too() -> None:
     assert any("barrier" in name for name in kept.of_steps[-1].sent)
 
 
+@long
 def check_what_cannot_be_split_is_left_out() -> None:
     """Several steps in one call: the time of a step stays."""
     kept = monitored(_model(steps_per_execution=2), _rows(8), every=2)

@@ -128,6 +128,7 @@ class Fails(keras.callbacks.Callback):
             raise KeyError("in the middle")
 
 
+@long
 def check_an_error_inside_ends_what_was_started() -> None:
     with shared_folder() as folder:
         model, traced = model_of_all(), hvd.trace(folder, steps=(2, 5))

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import pytest
 from checks.hearing import heard
+from checks.marks import long
 from checks.trace.files import shared_folder
 from checks.trace.fits import fit, model_of_all
 
@@ -54,6 +55,7 @@ class Removes(keras.callbacks.Callback):
             self.folder.rmdir()
 
 
+@long
 def check_a_trace_that_can_not_be_written_in_the_end_is_no_error() -> None:
     counts = Counts()
     with shared_folder() as folder, heard() as texts:

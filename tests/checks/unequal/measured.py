@@ -29,13 +29,11 @@ _SPEEDS = [3.0, 1.0, 2.0]
 @contextlib.contextmanager
 def measured(rows_per_second: Callable[[], float | None]) -> Iterator[None]:
     """Let this rank measure that it computes so many rows a second."""
-    before, original = 0.0, measured_shares.own_seconds
+    original = measured_shares.own_seconds
 
     def seconds(moments: Any) -> float | None:
-        nonlocal before
-        rows, before = moments.rows - before, moments.rows
         speed = rows_per_second()
-        return None if speed is None else rows / speed
+        return None if speed is None else moments.rows / speed
 
     measured_shares.own_seconds = seconds
     try:
@@ -128,12 +126,15 @@ def _fitted(data: Any, epochs: int, callbacks: Sequence[Any] = ()) -> keras.Mode
 
 
 @long
-def check_looked_at_again_in_each_epoch() -> None:
-    """Ranks whose speeds change change places; small differences change nothing."""
-    x, y = labelled_rows(12 * global_batch())
+def check_looked_at_again_and_again() -> None:
+    """Ranks whose speeds change change places; small differences change nothing.
+
+    They agree after 10, 42, 170, 298, 426 and 554 steps.
+    """
+    x, y = labelled_rows(130 * global_batch())
     data = KINDS["samples"](x, y, weights="measured")
     swapped = [1.0, 3.0, 2.0]
-    speeds = [[1.0, 1.02, 1.03], _SPEEDS, [3.05, 1.0, 2.0], swapped]
+    speeds = [[1.0, 1.01, 1.02], _SPEEDS, [3.01, 1.0, 2.0], swapped, swapped]
     weights: list[Any] = []
     epoch = 0
 
@@ -150,7 +151,7 @@ def check_looked_at_again_in_each_epoch() -> None:
         size = hvd.size()
         if size > 1:
             first, last = tuple(_SPEEDS[:size]), tuple(swapped[:size])
-            assert weights == [None, first, first, last]
+            assert weights == [None, None, first, first, last]
         # What was measured holds for what comes next, in reading in order, too.
         model = _fitted(data, 1)
         np.testing.assert_allclose(

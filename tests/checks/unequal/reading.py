@@ -79,6 +79,7 @@ def check_a_last_batch_of_fewer_rows_than_ranks() -> None:
     _require_global_batches(steps, y.tolist(), "one row")
 
 
+@long
 def check_shuffled_alike_whatever_the_weights() -> None:
     x, y = _rows(extra=1)
     orders = []

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import BATCH
 from checks.sharding.reference import Batches, classifier, compiled, labelled_rows
 from checks.unequal.kinds import KINDS, global_batch, weights
@@ -81,6 +82,7 @@ def check_batches_that_ranks_take_whole() -> None:
         )
 
 
+@long
 def check_what_can_not_be_measured() -> None:
     if hvd.size() == 1:
         return
@@ -111,6 +113,7 @@ def check_ranks_that_do_not_go_in_step() -> None:
     _refused(NotImplementedError, "for ranks that go in step", model.fit, data, verbose=0)
 
 
+@long
 def check_micro_batches() -> None:
     if hvd.size() == 1:
         return

@@ -30,6 +30,7 @@ def _compare(kind: str, given: list[int] | None = None, extra: int = 1, **more: 
     compare(global_batches(x, y), KINDS[kind](x, y, weights=weights(given)), **more)
 
 
+@long
 def check_arrays_with_validation() -> None:
     test = labelled_rows(global_batch() + 1)
     ours = KINDS["arrays"](*test, weights=weights(VERY_UNEQUAL))
@@ -141,6 +142,7 @@ def _require_evaluated(kinds: list[str]) -> None:
             np.testing.assert_allclose(predicted, rows, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@long
 def check_a_loop_of_ones_own() -> None:
     x, y = _data(2)
 
@@ -186,6 +188,7 @@ class OwnExchangedStep(OwnStep):
     tape_of = staticmethod(hvd.DistributedGradientTape)
 
 
+@long
 def check_a_step_of_ones_own_with_a_tape() -> None:
     x, y = _data(2)
     single, model = OwnStep(0), OwnExchangedStep(0)
