@@ -20,7 +20,7 @@ from hvdkit.planner.links import Link, Network
 from hvdkit.planner.memory_plan import passes_kept
 from hvdkit.planner.presets import preset
 from hvdkit.planner.search import on_mesh, plan, what_would_fit
-from hvdkit.planner.step import Placing, idle, step_time
+from hvdkit.planner.step import Placing, idle, slowest_of, step_time
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.planner.transformer_work import Transformer
 from hvdkit.planner.work import MeasuredModel
@@ -179,7 +179,10 @@ def test_jitter_grows_with_hosts() -> None:
         shares.append(step.jitter / (step.total - step.jitter))
     assert shares[0] == 0
     assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(FITTED.jitter * math.sqrt(2 * math.log(128)))
+    assert shares[-1] == pytest.approx(FITTED.jitter * slowest_of(128))
+    # The mean of the largest of k normal deviates, from tables.
+    for hosts, deviations in ((1, 0), (2, 0.564), (10, 1.539), (100, 2.508), (1000, 3.241)):
+        assert slowest_of(hosts) == pytest.approx(deviations, abs=0.03)
 
 
 def test_unequal_devices_wait_or_share() -> None:
@@ -263,11 +266,11 @@ def test_a_bill() -> None:
 def test_published_rows_are_predicted() -> None:
     """Of the rows that nothing was fitted to; docs/planning.md has each."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from plan_published import CRITICAL
+    from plan_published import OVERHEAD
     from published_cases import cases
 
     errors = {
-        (case.section, case.name): abs(case.error(FITTED, CRITICAL))
+        (case.section, case.name): abs(case.error(FITTED, OVERHEAD))
         for case in cases()
         if case.half in ("held out", "nothing fitted")
     }

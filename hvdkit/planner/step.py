@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
+from statistics import NormalDist
 
 from hvdkit.planner.cluster import Cluster
 from hvdkit.planner.fitted import FITTED, Fitted
@@ -127,8 +127,16 @@ def step_time(
         bubble=bubble,
         data=data,
         update=updated,
-        jitter=quiet * fitted.jitter * math.sqrt(2 * math.log(placing.hosts)),
+        jitter=quiet * fitted.jitter * slowest_of(placing.hosts),
     )
+
+
+def slowest_of(hosts: int) -> float:
+    """How many standard deviations the slowest of some hosts is behind the mean, on average.
+
+    Blom's approximation of the largest of k normal deviates (1958), within 0.03 of it.
+    """
+    return NormalDist().inv_cdf((hosts - 0.375) / (hosts + 0.25))
 
 
 def idle(stages: int, micro_batches: int, chunks: int) -> float:
