@@ -63,6 +63,9 @@ MEGATRON = Kept(whole=10, divided=24, scores=5)
 """Of arXiv 2205.05198, with 16-bit activations and dropout: s b w (34 + 5 a s / w)."""
 
 # Counted in the graphs of Keras's layers, which keep more than fused ones would: the steps of GELU
-# and of a normalization, and scores before and after the softmax, which runs in float32.
+# and of a normalization, and scores before and after the softmax, which runs in float32. Those of
+# pipelines give their backward function also what only gradients need that nobody asks for.
 KERAS_FLOAT32 = Kept(whole=24, divided=112, scores=9, exchanged=8, logits=8)
 KERAS_16_BIT = Kept(whole=20, divided=56, scores=11, exchanged=4, logits=8)
+KERAS_FLOAT32_STEP = Kept(whole=24, divided=80, scores=5, exchanged=0, logits=8)
+KERAS_16_BIT_STEP = Kept(whole=20, divided=40, scores=7, exchanged=0, logits=8)

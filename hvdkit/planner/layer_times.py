@@ -37,7 +37,7 @@ class DeviceTimes:
     Attributes:
         device: the device.
         bits: of the numbers that are computed with.
-        fitted: the shares of its rates that are reached.
+        fitted: the shares of its rates that are reached, where it does not tell.
     """
 
     device: Device
@@ -52,14 +52,26 @@ class DeviceTimes:
         """
         rate = self.device.rate(self.bits).attainable
         moved = (m * k + k * n + m * n) * self.bits / 8
-        bandwidth = self.device.bandwidth * self.fitted.memory
-        return count * max(2 * m * n * k / rate, moved / bandwidth) + self.fitted.operation
+        return count * max(2 * m * n * k / rate, moved / self._bandwidth) + self._operation
 
     def elements(self, moved: float, operations: float = 0) -> float:
         """Seconds of operations on single elements, which move some bytes."""
-        return moved / (self.device.bandwidth * self.fitted.memory) + (
-            operations * self.fitted.operation
-        )
+        rate = self.device.elements or self._bandwidth
+        return moved / rate + operations * self._operation
+
+    def stream(self, moved: float) -> float:
+        """Seconds of bytes on their way through memory, with little to compute for each."""
+        return moved / self._bandwidth
+
+    @property
+    def _bandwidth(self) -> float:
+        """Of memory; what is measured is what is reached."""
+        measured = self.device.elements is not None
+        return self.device.bandwidth * (1 if measured else self.fitted.memory)
+
+    @property
+    def _operation(self) -> float:
+        return self.fitted.operation if self.device.operation is None else self.device.operation
 
 
 def layer(

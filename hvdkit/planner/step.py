@@ -202,16 +202,16 @@ def _exchange(
         gather = network.gather(size, *group)
         if job.overlap_tensor:
             gather = max(0.0, gather - fitted.overlap * stage.passes.forward)
-        return max(0.0, scatter - hidden) + gather
+        return network.exposed(scatter, hidden) + gather
     sent = network.all_reduce(reduced * of_number, *group)
     sent += network.gather(gathered * data, *group)
     if exchange.every > 1:
         return sent / exchange.every
-    return max(0.0, sent - hidden)
+    return network.exposed(sent, hidden)
 
 
 def _update(times: DeviceTimes, stage: Stage, degrees: Degrees, job: PlannedJob) -> float:
     share = 1 / degrees.data if job.exchange.sharded else 1.0
     passes = job.exchange.passes if degrees.data > 1 else 0.0
-    compressed = times.elements(stage.weights * 4 * passes)
+    compressed = times.stream(stage.weights * 4 * passes)
     return update(times, stage.weights, job, share) + compressed
