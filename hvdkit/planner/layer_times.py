@@ -9,6 +9,11 @@ from hvdkit.planner.fitted import Fitted
 from hvdkit.planner.job import PlannedJob
 from hvdkit.planner.transformer import TransformerShape
 
+# Numbers that the operations of Keras's optimizers read and write for a weight, by their slots:
+# SGD; with momentum; AdamW. A slot more has about as many as each of AdamW's.
+_KERAS_UPDATES = (5, 12, 37)
+_KERAS_SLOT = 9
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -114,9 +119,18 @@ def head(
 
 
 def update(times: DeviceTimes, weights: float, job: PlannedJob, share: float = 1.0) -> float:
-    """Seconds of the optimizer's update: weights, gradients and slots are read and written."""
-    of_weight = 4 + 8 + 8 * job.optimizer_slots  # gradient; weight; each slot
+    """Seconds of the optimizer's update.
+
+    A fused one reads and writes weights, gradients and slots once; Keras's reads and writes
+    numbers in each of its operations.
+    """
     copy = 2 if job.bits < job.weight_bits else 0
+    if job.implementation.state_bytes is None:
+        slots = job.optimizer_slots
+        more = max(0, slots - len(_KERAS_UPDATES) + 1)
+        numbers = _KERAS_UPDATES[slots - more] + more * _KERAS_SLOT
+        return times.stream(weights * share * (4 * numbers + copy))
+    of_weight = 4 + 8 + 8 * job.optimizer_slots  # gradient; weight; each slot
     return times.elements(weights * share * (of_weight + copy))
 
 

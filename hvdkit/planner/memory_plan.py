@@ -64,18 +64,24 @@ class Training:
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
     kept: Kept | None = None
 
+    @property
+    def kept_by_layers(self) -> Kept:
+        """What a layer keeps in a stage, whose passes are functions of their own."""
+        return self.kept or (KERAS_FLOAT32 if self._wide else KERAS_16_BIT)
+
     def kept_on(self, degrees: Degrees) -> Kept:
         """What a layer keeps: in a stage of a pipeline, or in a step that is one graph."""
-        _, of_element = _bytes_of(self.precision)
-        if self.kept is not None:
-            return self.kept
         if self.by_stages_on(degrees):
-            return KERAS_FLOAT32 if of_element == _FLOAT32_BYTES else KERAS_16_BIT
-        return KERAS_FLOAT32_STEP if of_element == _FLOAT32_BYTES else KERAS_16_BIT_STEP
+            return self.kept_by_layers
+        return self.kept or (KERAS_FLOAT32_STEP if self._wide else KERAS_16_BIT_STEP)
 
     def by_stages_on(self, degrees: Degrees) -> bool:
         """Whether forward and backward pass are functions of their own, as in a pipeline."""
         return degrees.pipeline > 1 or self.recompute
+
+    @property
+    def _wide(self) -> bool:
+        return _bytes_of(self.precision)[1] == _FLOAT32_BYTES
 
     def micro_batches_on(self, degrees: Degrees) -> int:
         """Number of micro-batches of a replica."""
@@ -96,18 +102,18 @@ class RankMemory:
         weights: the weights, and their copies in the type that is computed in; with a sharded
             optimizer once more those that it updates.
         gradients: the gradients, and with micro-batches those of one of them.
-        lasting: of the gradients, what is there during the whole step.
         optimizer: the optimizer's variables.
         activations: what is kept for the backward pass.
+        lasting: of the gradients, what is there during the whole step.
     """
 
     stage: int
     parameters: int
     weights: int
     gradients: int
-    lasting: int
     optimizer: int
     activations: int
+    lasting: int = 0
 
     @property
     def total(self) -> int:
@@ -213,9 +219,9 @@ def _of_stage(
         weights=parameters * (of_variable + copies * of_copy)
         + (share * of_variable if sharded else 0),
         gradients=gradients,
-        lasting=gradients if by_stages else gradients - parameters * of_variable,
         optimizer=share * of_variable * training.optimizer_slots,
         activations=math.ceil(_activations(stage, shape, degrees, training, passes, of_copy)),
+        lasting=gradients if by_stages else gradients - parameters * of_variable,
     )
 
 
