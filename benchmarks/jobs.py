@@ -11,7 +11,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from array import array
 from collections.abc import Callable, Mapping
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit_cli.building.process import end_tree
-from hvdkit_cli.run.script import end_with_parent
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -32,7 +30,8 @@ LAUNCHERS = {
 }
 
 
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    """The variables of a job."""
     env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", HVDKIT_LOG_LEVEL="WARNING")
     env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env["PATH"]
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
@@ -41,7 +40,8 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
-def _command(launcher: str, ranks: int, arguments: list[str]) -> list[str]:
+def command(launcher: str, ranks: int, arguments: list[str]) -> list[str]:
+    """What starts a worker on several ranks."""
     worker = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
     return [*LAUNCHERS[launcher], str(ranks), *worker]
 
@@ -70,9 +70,9 @@ def run_job(
     Raises:
         RuntimeError: the job failed; the message holds its output.
     """
-    command = _command(launcher, ranks, arguments)
+    asked = command(launcher, ranks, arguments)
     done = subprocess.run(
-        command, env=_environment(env), capture_output=True, text=True, timeout=timeout
+        asked, env=environment(env), capture_output=True, text=True, timeout=timeout
     )
     found = [
         json.loads(line.split(marker, 1)[1])
@@ -80,66 +80,7 @@ def run_job(
         if f"{marker} {{" in line
     ]
     if done.returncode or not found:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    return found
-
-
-def watch_job(
-    launcher: str,
-    ranks: int,
-    arguments: list[str],
-    marker: str,
-    on_line: Callable[[str], None],
-    env: Mapping[str, str] | None = None,
-    timeout: float = 240,
-) -> Any:
-    """Run a worker on several ranks, to its end, and tell what it prints as it does.
-
-    Whatever ends this call early, or this process, ends the job.
-
-    Args:
-        launcher: "mpi" or "gloo".
-        ranks: number of ranks.
-        arguments: the worker's file in this folder, and its arguments.
-        marker: the word before the JSON that a rank prints.
-        on_line: called with each other line.
-        env: more variables of the environment.
-        timeout: seconds until the job is ended.
-
-    Returns:
-        What the JSON says.
-
-    Raises:
-        RuntimeError: the job failed, or took too long; the message holds its last lines.
-    """
-    process = subprocess.Popen(
-        _command(launcher, ranks, arguments),
-        env=_environment(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        preexec_fn=lambda: end_with_parent(signal.SIGTERM),
-    )
-    watch = threading.Timer(timeout, end_tree, [process.pid])
-    watch.start()
-    found, printed = None, []
-    try:
-        for line in process.stdout or ():
-            if line.startswith(f"{marker} "):
-                found = json.loads(line.removeprefix(f"{marker} "))
-            else:
-                printed.append(line.rstrip())
-                on_line(line.rstrip())
-        status = process.wait()
-    finally:
-        watch.cancel()
-        if process.poll() is None:
-            end_tree(process.pid)
-    if status or found is None:
-        last = "\n".join(printed[-30:])
-        raise RuntimeError(f"{arguments} ended with {status}, after {timeout:g} s at most:\n{last}")
+        raise RuntimeError(f"{' '.join(asked)} failed:\n{done.stdout}\n{done.stderr}")
     return found
 
 
@@ -162,8 +103,8 @@ class Job:
     ) -> None:
         self._printed = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (until stop)
         self._process = subprocess.Popen(
-            _command(launcher, ranks, arguments),
-            env=_environment(env),
+            command(launcher, ranks, arguments),
+            env=environment(env),
             stdout=self._printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from jobs import COUNTED, watch_job
+from jobs import COUNTED
 from parallel_forms import FORMS, ROWS, SHAPE
 from pictures import picture
 from rich.console import Console
 from rich.table import Table
+from watched import watch_job
 
 from hvdkit.planner.cluster import Cluster
 from hvdkit.planner.cluster_file import find_cluster

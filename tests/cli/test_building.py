@@ -2,16 +2,10 @@
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
-import psutil
 import pytest
-from launch import ROOT
 from support import hvdkit
 
 from hvdkit_cli import record
@@ -272,28 +266,6 @@ def test_run_logged_ends_the_program_when_interrupted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_logged(["sh", "-c", "echo a; sleep 100"], {"PATH": "/bin:/usr/bin"}, log, interrupt)
     assert tail(log).endswith("a")
-
-
-RUNS = """
-import os, sys
-from hvdkit_cli.building.process import run_for
-run_for([sys.executable, "-c", "import time; time.sleep(60)"],
-        os.environ, 50)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_run_for_leaves_nothing_behind_whatever_ends_it(number):
-    process = subprocess.Popen([sys.executable, "-c", RUNS], cwd=ROOT)
-    family = psutil.Process(process.pid)
-    deadline = time.monotonic() + 20
-    while not (children := family.children()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(number)
-    process.wait(10)
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive
 
 
 def test_record_is_read_from_the_installation(monkeypatch, tmp_path):
