@@ -19,7 +19,7 @@ from typing import Any
 MARK = "HVDKIT-PLAN "
 KIB = 2**10
 _PRODUCT_SIDES = (512, 1024, 2048, 4096, 8192)
-_LONG_SECONDS = 0.1  # larger products are not tried after one of it
+_LONG_SECONDS = 0.1  # after a size that takes as long no larger one is tried
 _MEMORY_BYTES = 2**28
 _TOKENS, _WIDTH = 1024, 1024  # of what operations on single elements are measured with
 _CHAIN = 200  # operations one after the other
