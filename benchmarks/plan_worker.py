@@ -111,13 +111,14 @@ def times(names: list[str], rounds: int, seconds: float) -> dict[str, list[float
 def memory(names: list[str]) -> dict[str, int]:
     """Bytes that TensorFlow had allocated at most for each form, on the rank that needs most."""
     peaks = {}
+    forms = []  # what was measured stays, or its end would be taken for memory of the next
     for name in names:
         tf.config.experimental.reset_memory_stats(CPU)
         before = tf.config.experimental.get_memory_info(CPU)["current"]
-        form = built(name)
-        form.run(WARM_UP)
+        forms.append(built(name))
+        forms[-1].run(WARM_UP)
         tf.config.experimental.reset_memory_stats(CPU)
-        form.run(_LEAST_STEPS)
+        forms[-1].run(_LEAST_STEPS)
         peak = tf.config.experimental.get_memory_info(CPU)["peak"] - before
         peaks[name] = max(hvd.allgather_object(peak))
         _say(f"memory of {name} is measured")
