@@ -23,13 +23,16 @@ from hvdkit_cli.run.script import end_with_parent
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 _LONGEST_STEP = 120
+# TensorFlow counts what it allocates on a CPU with oneDNN only, which it uses by itself on some.
+COUNTED = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 LAUNCHERS = {
     "mpi": ["mpirun", "--oversubscribe", "--bind-to", "none", "-np"],
     "gloo": ["horovodrun", "--gloo", "-np"],
 }
 
 
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    """The variables of a job."""
     env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", HVDKIT_LOG_LEVEL="WARNING")
     env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env["PATH"]
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
@@ -38,7 +41,8 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
-def _command(launcher: str, ranks: int, arguments: list[str]) -> list[str]:
+def command(launcher: str, ranks: int, arguments: list[str]) -> list[str]:
+    """What starts a worker on several ranks."""
     worker = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
     return [*LAUNCHERS[launcher], str(ranks), *worker]
 
@@ -67,12 +71,12 @@ def run_job(
     Raises:
         RuntimeError: the job failed, and the message holds its output; or its time was up.
     """
-    command = _command(launcher, ranks, arguments)
-    process = _started(command, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    asked = command(launcher, ranks, arguments)
+    process = _started(asked, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         printed, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{' '.join(command)} took longer than {timeout:g} s") from error
+        raise RuntimeError(f"{' '.join(asked)} took longer than {timeout:g} s") from error
     finally:
         if process.poll() is None:
             end_tree(process.pid)
@@ -82,7 +86,7 @@ def run_job(
         if f"{marker} {{" in line
     ]
     if process.returncode or not found:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{printed}\n{errors}")
+        raise RuntimeError(f"{' '.join(asked)} failed:\n{printed}\n{errors}")
     return found
 
 
@@ -94,7 +98,7 @@ def _started(
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return subprocess.Popen(
         command,
-        env=_environment(env),
+        env=environment(env),
         stdout=stdout,
         stderr=stderr,
         text=True,
@@ -121,8 +125,9 @@ class Job:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._printed = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (until stop)
-        command = _command(launcher, ranks, arguments)
-        self._process = _started(command, env, self._printed, subprocess.STDOUT)
+        self._process = _started(
+            command(launcher, ranks, arguments), env, self._printed, subprocess.STDOUT
+        )
 
     def ended(self) -> bool:
         """Whether the launcher has ended."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from jobs import PausableJob, run_job, step_times_in_turn
+from jobs import COUNTED, PausableJob, run_job, step_times_in_turn
 from parallel_forms import FLOAT32_BYTES, FORMS, SHAPE, Form, bytes_to_send
 from pictures import picture
 from rich.console import Console
@@ -69,7 +69,7 @@ def main(forms: str, rounds: int, seconds: float, output: Path | None) -> None:
 def _report(name: str) -> list[Report]:
     """What each rank held, and what all of them sent."""
     ranks = FORMS[name].degrees.ranks
-    report = run_job("mpi", ranks, [WORKER, name, "memory"], "PARALLEL")[0]["ranks"]
+    report = run_job("mpi", ranks, [WORKER, name, "memory"], "PARALLEL", COUNTED)[0]["ranks"]
     if ranks > 1:
         sent = run_job("mpi", ranks, [WORKER, name, "traffic"], "PARALLEL", env=OVER_TCP)
         report = [a | b for a, b in zip(report, sent[0]["ranks"], strict=True)]

@@ -3,25 +3,27 @@
     hvdkit plan measure --output cluster.yaml
     python benchmarks/plan.py --cluster cluster.yaml --output docs/images/plan_here
 
-The forms are those of benchmarks/parallel.py, and data parallelism with sharded slots. Nothing of
-the model is fitted to them: the prediction has the measured cluster, and the numbers that
-benchmarks/plan_published.py found. Let nothing else run, neither here nor for `measure`.
+The forms are those of benchmarks/parallel.py, and data parallelism with sharded slots, all in one
+job, which trains each in turn; a second job measures memory. Nothing of the model is fitted to
+them: the prediction has the measured cluster, and the numbers that benchmarks/plan_published.py
+found. Let nothing else run, neither here nor for `measure`.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from functools import partial
+import time
 from pathlib import Path
 from typing import Any
 
 import click
-from jobs import PausableJob, run_job, step_times_in_turn
+from jobs import COUNTED
 from parallel_forms import FORMS, ROWS, SHAPE
 from pictures import picture
 from rich.console import Console
 from rich.table import Table
+from watched import watch_job
 
 from hvdkit.planner.cluster import Cluster
 from hvdkit.planner.cluster_file import find_cluster
@@ -37,24 +39,34 @@ MIB = 2**20
 
 @click.command()
 @click.option("--cluster", required=True, help="What `hvdkit plan measure` has written.")
-@click.option("--rounds", default=6, help="Turns of each job.")
-@click.option("--seconds", default=6.0, help="Length of a turn.")
+@click.option("--rounds", default=5, show_default=True, help="Turns of each form.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of a turn.")
+@click.option("--limit", default=270.0, show_default=True, help="Seconds that all may take.")
 @click.option("--forms", default=",".join(NAMES), show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Files to write, without ending.")
-def main(cluster: str, rounds: int, seconds: float, forms: str, output: Path | None) -> None:
+def main(
+    cluster: str, rounds: int, seconds: float, limit: float, forms: str, output: Path | None
+) -> None:
     """Predict, measure, and print both."""
     names = forms.split(",")
     machine = find_cluster(cluster).with_ranks(2)
     planned = {name: predicted(name, machine) for name in names}
-    starts = {name: partial(PausableJob, "mpi", 2, [WORKER, name, "times"]) for name in names}
-    times = step_times_in_turn(starts, rounds, seconds)
-    peaks = {name: _peak(name) for name in names}
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        click.echo(f"{time.monotonic() - began:4.0f} s  {line}")
+
+    say(f"starting two ranks for {forms}")
+    asked = [WORKER, "times", forms, str(rounds), str(seconds)]
+    turns = watch_job("mpi", 2, asked, "PLAN", say, timeout=limit)
+    left = limit - (time.monotonic() - began)
+    peaks = watch_job("mpi", 2, [WORKER, "memory", forms], "PLAN", say, COUNTED, left)
     results = {
         name: {
             "planned_ms": 1000 * planned[name].seconds,
             "parts_s": vars(planned[name].step),
-            "measured_ms": statistics.median(times[name]),
-            "turns_ms": times[name],
+            "measured_ms": statistics.median(turns[name]),
+            "turns_ms": turns[name],
             "planned_bytes": planned[name].memory,
             "peak_bytes": peaks[name],
         }
@@ -76,22 +88,19 @@ def predicted(name: str, machine: Cluster) -> Candidate:
     return on_mesh(Transformer(SHAPE), machine, job, form.degrees)
 
 
-def _peak(name: str) -> int:
-    ranks = run_job("mpi", 2, [WORKER, name, "memory"], "PARALLEL")[0]["ranks"]
-    return max(int(rank["peak"]) for rank in ranks)
-
-
 def _table(results: dict[str, Any]) -> Table:
     table = Table(title="Two ranks of this machine")
     table.add_column("")
-    for column in ("ms a step", "planned", "error", "MiB at most", "planned", "error"):
+    for column in ("ms a step", "of turns", "planned", "error", "MiB at most", "planned", "error"):
         table.add_column(column, justify="right")
     for name, found in results.items():
         measured, planned = found["measured_ms"], found["planned_ms"]
+        turns = found["turns_ms"]
         peak, memory = found["peak_bytes"] / MIB, found["planned_bytes"] / MIB
         table.add_row(
             name,
-            *(f"{measured:.0f}", f"{planned:.0f}", f"{100 * (planned / measured - 1):+.0f} %"),
+            *(f"{measured:.0f}", f"{min(turns):.0f} to {max(turns):.0f}"),
+            *(f"{planned:.0f}", f"{100 * (planned / measured - 1):+.0f} %"),
             *(f"{peak:.0f}", f"{memory:.0f}", f"{100 * (memory / peak - 1):+.0f} %"),
         )
     return table

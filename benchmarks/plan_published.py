@@ -5,7 +5,8 @@
 
 The rows, with their sources, are in plan_published.yaml. "fit" finds the numbers of
 `hvdkit/planner/fitted.py` from the 1st, 3rd, 5th ... row of each list and looks at no other;
-"table" prints what the model predicts for all rows, as Markdown.
+"table" prints what the model predicts for all rows, as Markdown; "*" marks rows of lists of which
+something that decides is assumed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from textwrap import fill
 
 import click
 import numpy as np
@@ -23,8 +25,8 @@ from published_cases import SECTIONS, Case, cases
 
 from hvdkit.planner.fitted import FITTED, Fitted
 
-# MLPerf's: how many GPUs' batch doubles the epochs that ResNet-50 needs; no part of `hvdkit plan`.
-CRITICAL = 804.0
+# MLPerf's: seconds of a step that its rows do not take; no part of `hvdkit plan`.
+OVERHEAD = 3.29e-3
 _HUBER = 0.1  # errors above it weigh less: of some rows not all is known that decides them
 _NAMES = [each.name for each in fields(Fitted)]
 # No share is above 1; the rest is only positive.
@@ -40,22 +42,22 @@ def main() -> None:
 def fit() -> None:
     """Find the fitted numbers from the rows to fit to, and print them."""
     rows = [case for case in cases() if case.half == "fit"]
-    start = np.array([_free(name, getattr(FITTED, name)) for name in _NAMES] + [math.log(CRITICAL)])
+    start = np.array([_free(name, getattr(FITTED, name)) for name in _NAMES] + [math.log(OVERHEAD)])
 
     def loss(point: np.ndarray) -> float:
-        fitted, critical = _numbers(point)
-        errors = [abs(math.log1p(case.error(fitted, critical))) for case in rows]
+        fitted, overhead = _numbers(point)
+        errors = [abs(math.log1p(case.error(fitted, overhead))) for case in rows]
         return sum(e**2 if e < _HUBER else _HUBER * (2 * e - _HUBER) for e in errors)
 
     best, before = start, math.inf
     while loss(best) < 0.98 * before:  # from the last result again: a simplex may have collapsed
         before = loss(best)
         best = _nelder_mead(loss, best, 0.15, 150)
-    fitted, critical = _numbers(best)
+    fitted, overhead = _numbers(best)
     for name, value in asdict(fitted).items():
         click.echo(f"    {name}: float = {value:.3g}")
-    click.echo(f"CRITICAL = {critical:.0f}; loss {loss(start):.4f} -> {loss(best):.4f}")
-    _summary(rows, fitted, critical)
+    click.echo(f"OVERHEAD = {overhead:.3g}; loss {loss(start):.4f} -> {loss(best):.4f}")
+    _summary(rows, fitted, overhead)
 
 
 @main.command()
@@ -63,9 +65,12 @@ def fit() -> None:
 def table(output: Path | None) -> None:
     """Print all rows."""
     for half in ("held out", "fit", "nothing fitted"):
-        _summary([case for case in cases() if case.half == half], FITTED, CRITICAL)
+        _summary([case for case in cases() if case.half == half], FITTED, OVERHEAD)
     for name, section in SECTIONS.items():
         click.echo(f"\n**{section['title']}** ({section['source']})\n")
+        for word in ("checked", "assumed"):
+            if word in section:
+                click.echo(fill(f"{word.capitalize()}: {section[word]}.\n", 100) + "\n")
         click.echo("| | published | predicted | error | half |\n|---|---:|---:|---:|---|")
         for case in cases():
             if case.section == name:
@@ -75,10 +80,11 @@ def table(output: Path | None) -> None:
 
 
 def _line(case: Case) -> str:
-    predicted = case.predict(FITTED, CRITICAL)
-    error = case.error(FITTED, CRITICAL)
+    predicted = case.predict(FITTED, OVERHEAD)
+    error = case.error(FITTED, OVERHEAD)
+    doubt = " *" if "assumed" in SECTIONS[case.section] else ""
     return (
-        f"| {case.name} | {_figure(case.published)} | {_figure(predicted)} | "
+        f"| {case.name}{doubt} | {_figure(case.published)} | {_figure(predicted)} | "
         f"{100 * error:+.1f} % | {case.half} |"
     )
 
@@ -87,11 +93,11 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def _summary(rows: Sequence[Case], fitted: Fitted, critical: float) -> None:
+def _summary(rows: Sequence[Case], fitted: Fitted, overhead: float) -> None:
     click.echo(f"\n| {rows[0].half} | rows | median error | largest | within 10 % |")
     click.echo("|---|---:|---:|---:|---:|")
     for name, section in SECTIONS.items():
-        errors = [abs(c.error(fitted, critical)) for c in rows if c.section == name]
+        errors = [abs(c.error(fitted, overhead)) for c in rows if c.section == name]
         if errors:
             within = sum(error <= 0.1 for error in errors)
             click.echo(
@@ -104,7 +110,7 @@ def _draw(file: Path) -> None:
     with picture(file, size=(6.5, 4.5)) as (axis,):
         for half, marker in (("fit", "x"), ("held out", "o"), ("nothing fitted", "+")):
             ratios = [
-                (number, 100 * case.error(FITTED, CRITICAL))
+                (number, 100 * case.error(FITTED, OVERHEAD))
                 for number, name in enumerate(SECTIONS)
                 for case in cases()
                 if case.section == name and case.half == half

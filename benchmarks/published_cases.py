@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -19,7 +18,7 @@ from hvdkit.planner.fitted import Fitted
 from hvdkit.planner.job import PlannedJob
 from hvdkit.planner.links import Link
 from hvdkit.planner.search import on_mesh
-from hvdkit.planner.step import step_time
+from hvdkit.planner.step import slowest_of, step_time
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.planner.transformer_work import Transformer
 from hvdkit.planner.units import quantity
@@ -41,7 +40,7 @@ class Case:
         name: what tables call it.
         published: the figure.
         half: "fit", "held out", or "given" for what is put in.
-        predict: the same figure from the model, with some fitted numbers and `critical`.
+        predict: the same figure from the model, with some fitted numbers and `overhead`.
     """
 
     section: str
@@ -50,9 +49,9 @@ class Case:
     half: str
     predict: Callable[[Fitted, float], float]
 
-    def error(self, fitted: Fitted, critical: float) -> float:
+    def error(self, fitted: Fitted, overhead: float) -> float:
         """Predicted over published, less 1."""
-        return self.predict(fitted, critical) / self.published - 1
+        return self.predict(fitted, overhead) / self.published - 1
 
 
 def cases() -> list[Case]:
@@ -105,7 +104,7 @@ def _of_gpt(
     job: PlannedJob,
     degrees: Degrees,
     fitted: Fitted,
-    critical: float,
+    overhead: float,
 ) -> float:
     found = on_mesh(model, cluster, job, degrees, fitted)
     if found.step is None:
@@ -138,16 +137,21 @@ def _one_device(section: Mapping[str, Any], name: str) -> float:
 
 
 def _images(section: Mapping[str, Any], row: list[Any]) -> Found:
-    name, ranks, published = row
+    name, ranks, published, *servers = row
     cluster = find_cluster(section["cluster"])
     device = cluster.hosts[0].device.name
     one = _one_device(section, name)
     rows = section["rows_of_rank"]
+    rows = rows[name] if isinstance(rows, dict) else rows
     # One device by its FLOPs, to show how far these carry.
     model = _image_model(name, {} if ranks == 1 else {device: one})
-    job = PlannedJob(rows * ranks, "float32", micro_batch=rows)
+    exchange = exchange_cost("all-reduce")
+    if servers:
+        hosts = ranks // cluster.per_host
+        exchange = replace(exchange, reduced=exchange.reduced * hosts / servers[0])
+    job = PlannedJob(rows * ranks, "float32", exchange=exchange, micro_batch=rows)
 
-    def predict(fitted: Fitted, critical: float) -> float:
+    def predict(fitted: Fitted, overhead: float) -> float:
         step = step_time(model, cluster.with_ranks(ranks), job, Degrees(data=ranks), rows, fitted)
         speed = job.batch / step.total
         return 100 * speed / one / ranks if section["value"] == "linear" else speed
@@ -167,7 +171,7 @@ def _bert(section: Mapping[str, Any], row: list[Any]) -> Found:
         used = cluster.with_ranks(ranks)
         return job.batch / step_time(BERT, used, job, Degrees(ranks), BERT_ROWS, fitted).total
 
-    def predict(fitted: Fitted, critical: float) -> float:
+    def predict(fitted: Fitted, overhead: float) -> float:
         return 100 * speed(ranks, fitted) / ranks / speed(1, fitted)
 
     return name, published, predict
@@ -176,14 +180,10 @@ def _bert(section: Mapping[str, Any], row: list[Any]) -> Found:
 def _byteps(section: Mapping[str, Any], row: list[Any]) -> Found:
     name, ranks, published = row
     cluster = find_cluster(section["cluster"]).with_ranks(ranks)
-    device = cluster.hosts[0].device
-    p100 = find_cluster("dgx1-p100").hosts[0].device
-    one = _one_device(SECTIONS["tensorflow_p100"], name)
-    one *= device.rate(32).attainable / p100.rate(32).attainable
-    model = _image_model(name, {device.name: one})
+    model = _image_model(name, {cluster.hosts[0].device.name: _one_device(section, name)})
     rows = section["rows_of_rank"]
 
-    def predict(fitted: Fitted, critical: float) -> float:
+    def predict(fitted: Fitted, overhead: float) -> float:
         times = [
             step_time(
                 model,
@@ -206,13 +206,16 @@ def _through_servers() -> ExchangeCost:
 
 
 def _mlperf(section: Mapping[str, Any], row: list[Any]) -> Found:
-    _, ranks, published = row
-    _, least, minutes = section["rows"][0]
+    _, ranks, published, batch, epochs = row
+    _, least, minutes, least_batch, least_epochs = section["rows"][0]
+    images = section["images"]
+    least_step = 60 * minutes * least_batch / (images * least_epochs)
 
-    def predict(fitted: Fitted, critical: float) -> float:
-        epochs = (1 + ranks / critical) / (1 + least / critical)
-        slower = 1 + fitted.jitter * math.sqrt(2 * math.log(max(1, ranks / 8)))
-        return float(minutes * least / ranks * epochs * slower)
+    def predict(fitted: Fitted, overhead: float) -> float:
+        of_row = (least_step - overhead) / (least_batch / least)
+        step = overhead + of_row * batch / ranks
+        step *= 1 + fitted.jitter * slowest_of(ranks // 8)
+        return float(epochs * images / batch * step / 60)
 
     return f"{ranks} GPUs", published, predict
 
@@ -223,7 +226,7 @@ def _curve(section: Mapping[str, Any], row: list[Any]) -> Found:
     known = [[quantity(s, "a number of bytes"), t * 1e-6] for s, t in rows[::2]]
     link = Link.from_table([(s, t) for s, t in known], section["ranks"])
     wanted = quantity(size, "a number of bytes")
-    return size, published, lambda fitted, critical: 1e6 * link.all_reduce(wanted, section["ranks"])
+    return size, published, lambda fitted, overhead: 1e6 * link.all_reduce(wanted, section["ranks"])
 
 
 def _network(section: Mapping[str, Any], row: list[Any]) -> Found:
@@ -232,7 +235,7 @@ def _network(section: Mapping[str, Any], row: list[Any]) -> Found:
     wanted = quantity(size, "a number of bytes")
     here = cluster.per_host
 
-    def predict(fitted: Fitted, critical: float) -> float:
+    def predict(fitted: Fitted, overhead: float) -> float:
         network = cluster.network.reached(fitted.wire)
         return 1e3 * network.all_reduce(wanted, here, ranks // here, here)
 
@@ -242,13 +245,13 @@ def _network(section: Mapping[str, Any], row: list[Any]) -> Found:
 def _energy(section: Mapping[str, Any], row: list[Any]) -> Found:
     name, devices, watts, days, pue, published = row
     bill = bill_of(days * 86400, devices, watts, 0.0, Power(pue))
-    return name, published, lambda fitted, critical: bill.kwh / 1000
+    return name, published, lambda fitted, overhead: bill.kwh / 1000
 
 
 def _emission(section: Mapping[str, Any], row: list[Any]) -> Found:
     name, hours, watts, published = row
     bill = bill_of(hours * 3600, 1, watts, 0.0, Power(1.0, section["kg_per_kwh"]))
-    return name, published, lambda fitted, critical: bill.kg_co2 / 1000
+    return name, published, lambda fitted, overhead: bill.kg_co2 / 1000
 
 
 _KINDS: dict[str, Callable[[Mapping[str, Any], list[Any]], Found]] = {

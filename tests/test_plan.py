@@ -10,9 +10,8 @@ from launch import ROOT
 
 from hvdkit.planner import units
 from hvdkit.planner.bill import bill_of
-from hvdkit.planner.cluster import Cluster, Hosts, Power
+from hvdkit.planner.cluster import Cluster, Power
 from hvdkit.planner.cluster_file import find_cluster, parse_cluster, presets
-from hvdkit.planner.devices import Device, Rate
 from hvdkit.planner.exchange_costs import EXCHANGES
 from hvdkit.planner.fitted import FITTED
 from hvdkit.planner.job import PlannedJob
@@ -20,7 +19,7 @@ from hvdkit.planner.links import Link, Network
 from hvdkit.planner.memory_plan import passes_kept
 from hvdkit.planner.presets import preset
 from hvdkit.planner.search import on_mesh, plan, what_would_fit
-from hvdkit.planner.step import Placing, idle, step_time
+from hvdkit.planner.step import Placing, idle, slowest_of, step_time
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.planner.transformer_work import Transformer
 from hvdkit.planner.work import MeasuredModel
@@ -51,10 +50,6 @@ power: {pue: 1.2, emission: 400 g/kWh, price: 0.1 USD/kWh}
 
 def two_hosts() -> Cluster:
     return parse_cluster(CLUSTER)
-
-
-def device(name: str, rate: float, memory: float = 2e10) -> Device:
-    return Device(name, {16: Rate(rate, rate)}, memory, 1e12)
 
 
 # Units and files
@@ -179,18 +174,10 @@ def test_jitter_grows_with_hosts() -> None:
         shares.append(step.jitter / (step.total - step.jitter))
     assert shares[0] == 0
     assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(FITTED.jitter * math.sqrt(2 * math.log(128)))
-
-
-def test_unequal_devices_wait_or_share() -> None:
-    hosts = (Hosts(1, 2, device("slow", 1e12)), Hosts(1, 2, device("fast", 3e12)))
-    cluster = Cluster("mixed", hosts, Network(Link(1e12), Link(1e12)))
-    model = MeasuredModel("m", 1000, 1e12)
-    waits = step_time(model, cluster, PlannedJob(16), Degrees(4), 4)
-    shares = step_time(model, cluster, PlannedJob(16, share_rows=True), Degrees(4), 4)
-    assert waits.compute == pytest.approx(2 * shares.compute, rel=1e-3)  # 1 and (1 + 3) / 2
-    whole = Cluster("slow", hosts[:1], cluster.network).with_ranks(4)
-    assert step_time(model, whole, PlannedJob(16), Degrees(4), 4).compute == waits.compute
+    assert shares[-1] == pytest.approx(FITTED.jitter * slowest_of(128))
+    # The mean of the largest of k normal deviates, from tables.
+    for hosts, deviations in ((1, 0), (2, 0.564), (10, 1.539), (100, 2.508), (1000, 3.241)):
+        assert slowest_of(hosts) == pytest.approx(deviations, abs=0.03)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4, 7])
@@ -263,20 +250,24 @@ def test_a_bill() -> None:
 def test_published_rows_are_predicted() -> None:
     """Of the rows that nothing was fitted to; docs/planning.md has each."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from plan_published import CRITICAL
-    from published_cases import cases
+    from plan_published import OVERHEAD
+    from published_cases import SECTIONS, cases
+
+    for section in SECTIONS.values():
+        assert section["source"]
+        assert "checked" in section or "assumed" in section
 
     errors = {
-        (case.section, case.name): abs(case.error(FITTED, CRITICAL))
+        (case.section, case.name): abs(case.error(FITTED, OVERHEAD))
         for case in cases()
         if case.half in ("held out", "nothing fitted")
     }
     goals = {
         "ptdp", "core", "full", "selective", "megatron2019", "fsdp", "tensorflow_p100",
-        "tensorflow_k80", "horovod", "bert", "energy", "emission",
+        "tensorflow_k80", "horovod", "bert", "mlperf", "energy", "emission",
     }  # fmt: skip
     counted = {key: error for key, error in errors.items() if key[0] in goals}
     within = [error for error in counted.values() if error <= 0.1]
-    assert len(counted) >= 44
-    assert len(within) >= 0.85 * len(counted)
-    assert max(counted.values()) < 0.2
+    assert len(counted) >= 46
+    assert len(within) >= 0.9 * len(counted)
+    assert max(counted.values()) < 0.15

@@ -26,6 +26,11 @@ pytestmark = pytest.mark.quick
         ("100 TFLOP/s,", "100,", 8, "rates.16-bit.peak: '100' has no unit"),
         ("100 GB/s", "100 GB", 14, "GB is no unit of a rate of bytes"),
         ("100 GB/s", "-100 GB/s", 14, "negative"),
+        ("80 TFLOP/s", "-80 TFLOP/s", 8, "rates.16-bit.attainable: '-80 TFLOP/s' is negative"),
+        ("1 TB/s", "{peak: 1 TB/s, attainable: 2 TB/s}", 10, "above the peak"),
+        ("1 TB/s", "{peak: 1 TB/s}", 10, "bandwidth.attainable is missing"),
+        ("1 TB/s", "1 TB/s\n      operation: 0 us", 11, "has to be above 0"),
+        ("latency: 20 us}", "latency: 20 us}\n  hidden: 1.5", 16, "from 0 to 1"),
         ("100 GB/s", "0 GB/s", 14, "has to be above 0"),
         ("80 TFLOP/s", "120 TFLOP/s", 8, "above the peak"),
         ("memory: 16 GiB", "memry: 16 GiB", 9, "hosts[0].device.memry is not known"),
@@ -100,6 +105,8 @@ def test_a_table_and_json(file: Path) -> None:
         (("--model", "gpt3-13b", "--batch", "8"), "a rank needs"),
         (("--parameters", "1M", "--batch", "8"), "needs --flops"),
         (("--keras", "nowhere.keras", "--batch", "8"), "there is no file"),
+        (("--model", "gpt3-13b", "--batch", "8", "--mesh", "8x1x1"), "the least is data 8"),
+        (("--parameters", "9e12", "--flops", "1G", "--batch", "8"), "fits on no mesh of 8 ranks"),
     ],
 )
 def test_one_error_each(file: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -118,22 +125,64 @@ def test_what_nothing_fits_says_the_least_that_would(file: Path) -> None:
     assert "Best" in run(*arguments[3:], *options, file=file)
 
 
+MIXED = CLUSTER.replace(
+    "links:",
+    """  - count: 1
+    devices: 8
+    device:
+      name: slow
+      rates: {16-bit: {peak: 50 TFLOP/s, attainable: 20 TFLOP/s}}
+      memory: 4 GiB
+      bandwidth: 250 GB/s
+links:""",
+)
+
+
+def test_a_cluster_of_unequal_devices(tmp_path: Path) -> None:
+    """A step waits for the slowest, rows by speed or not, and the smallest memory has to do."""
+    file = tmp_path / "mixed.yaml"
+    file.write_text(MIXED)
+    asked = ("--model", "gpt2-small", "--context", "128", "--batch", "512", "--mesh", "16x1x1")
+    text = run(*asked, file=file)
+    assert "8 x fast, 8 x slow" in text
+    assert "--share-rows" in text
+
+    def seconds(*more: str) -> float:
+        found = json.loads(run(*asked, *more, "--json", file=file))
+        assert found["ranks"] == 16 or "--ranks" in more
+        return float(found["best"]["step_seconds"])
+
+    waits, shares = seconds(), seconds("--share-rows")
+    assert shares < 0.7 * waits  # the mean of 4 and 1 is 2.5 times the slowest
+    large = ("--model", "gpt3-1.3b", "--context", "128", "--batch", "16")
+    arguments = ["plan", "--cluster", str(file), *large, "--mesh", "8x1x2"]
+    error = CliRunner().invoke(cli, arguments).exception
+    assert isinstance(error, CommandError)
+    assert "has 4 GiB" in error.message
+    # The first 8 are fast, and have 16 GiB.
+    assert "Best" in run(*large, "--ranks", "8", "--mesh", "4x1x2", file=file)
+
+
 def test_measured_machines_are_a_file_that_plan_reads(tmp_path: Path) -> None:
     ranks = [
         {
             "host": host, "rates": {"32-bit": 5e10 * speed}, "bandwidth": 1e10,
-            "memory": 2**33, "device": "CPU share", "local_size": 2,
+            "elements": 4e9, "operation": 2e-5, "memory": 2**33, "device": "CPU share",
+            "local_size": 2,
         }
         for host, speed in (("a", 1), ("a", 1), ("b", 2), ("b", 2))
     ]  # fmt: skip
     table = {"4096": 1e-4, "1048576": 1e-3}
-    found = {"ranks": ranks, "all_reduce": table}
-    inside = {"ranks": ranks[:2], "all_reduce": table}
+    found = {"ranks": ranks, "all_reduce": table, "hidden": 0.25}
+    inside = {"ranks": ranks[:2], "all_reduce": table, "hidden": 0.5}
     between = {"ranks": ranks[::2], "all_reduce": {"4096": 1e-3, "1048576": 1e-1}}
     cluster = parse_cluster(as_yaml(found, inside, between))
     assert cluster.ranks == 4
     assert not cluster.equal
     assert cluster.network.in_turn
+    assert cluster.network.hidden == 0.25
+    slow = cluster.hosts[0].device
+    assert (slow.bandwidth, slow.elements, slow.operation) == (1e10, 4e9, pytest.approx(2e-5))
     assert cluster.network.all_reduce(2**20, 2, 2, 2) == pytest.approx(0.101)
     alone = parse_cluster(as_yaml(inside, inside, None))
     assert alone.equal

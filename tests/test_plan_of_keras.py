@@ -110,3 +110,7 @@ def test_from_a_file_and_from_a_function(tmp_path: Path, monkeypatch: pytest.Mon
     assert _from_keras("made_here:make").parameters == 28
     with pytest.raises(CommandError, match="nothing"):
         _from_keras("made_here:nothing")
+    unknown = keras.Input((None, 3))
+    keras.Model(unknown, keras.layers.Dense(2, name="first")(unknown)).save(tmp_path / "u.keras")
+    with pytest.raises(CommandError, match="does not know the size of what first returns"):
+        _from_keras(str(tmp_path / "u.keras"))

@@ -18,9 +18,10 @@ class Kept:
 
         s b w (whole + divided / t) + scores a s^2 b / t
 
-    where `whole` is divided by t too with sequence parallelism. With a tensor group (t > 1),
-    what is summed over it at the end of attention and feed-forward is kept as well, and with
-    sequence parallelism what is gathered at their beginnings: `exchanged` each.
+    where `whole` is divided by t too with sequence parallelism, but for what is gathered at the
+    beginnings of attention and feed-forward. With a tensor group (t > 1), what is summed over it
+    at their ends may be kept as well, and with sequence parallelism both that and what is
+    gathered: `exchanged` each.
 
     Attributes:
         whole: for each element of the activations between the sharded layers.
@@ -28,6 +29,7 @@ class Kept:
         scores: for each element of the attention's scores.
         exchanged: for each element of the activations, for the two sums, or the two gathers.
         logits: for each logit.
+        gathered: of `whole`, what sequence parallelism gathers.
     """
 
     whole: float
@@ -35,6 +37,7 @@ class Kept:
     scores: float
     exchanged: float = 0.0
     logits: float = 4.0
+    gathered: float = 0.0
 
     def layer(self, shape: TransformerShape, rows: int, tensor: int, on_parts: bool) -> float:
         """Bytes that a rank keeps of a layer, with `on_parts` for sequence parallelism."""
@@ -55,7 +58,8 @@ class Kept:
         if tensor == 1:
             return self.whole
         if on_parts:
-            return self.whole / tensor + 2 * self.exchanged
+            parts = (self.whole - self.gathered) / tensor
+            return parts + self.gathered + 2 * self.exchanged
         return self.whole + self.exchanged
 
 
@@ -63,6 +67,9 @@ MEGATRON = Kept(whole=10, divided=24, scores=5)
 """Of arXiv 2205.05198, with 16-bit activations and dropout: s b w (34 + 5 a s / w)."""
 
 # Counted in the graphs of Keras's layers, which keep more than fused ones would: the steps of GELU
-# and of a normalization, and scores before and after the softmax, which runs in float32.
+# and of a normalization, and scores before and after the softmax, which runs in float32. Those of
+# pipelines give their backward function also what only gradients need that nobody asks for.
 KERAS_FLOAT32 = Kept(whole=24, divided=112, scores=9, exchanged=8, logits=8)
 KERAS_16_BIT = Kept(whole=20, divided=56, scores=11, exchanged=4, logits=8)
+KERAS_FLOAT32_STEP = Kept(whole=24, divided=80, scores=5, logits=8, gathered=8)
+KERAS_16_BIT_STEP = Kept(whole=20, divided=40, scores=7, logits=8, gathered=4)

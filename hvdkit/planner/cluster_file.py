@@ -183,24 +183,35 @@ def _hosts(entry: _Entry) -> Hosts:
 
 
 def _device(entry: _Entry) -> Device:
-    entry.only("name", "rates", "memory", "bandwidth", "power", "price")
+    entry.only("name", "rates", "memory", "bandwidth", "operation", "power", "price")
     rates = entry.entry("rates")
     rates.only(*_RATES)
     if not rates.values:
         raise rates.error(f"{entry.name('rates')} has no rate", entry.node("rates"))
+    bandwidth, elements = _bandwidth(entry)
     return Device(
         entry.text("name"),
         {_RATES[key]: _rate(rates.entry(key)) for key in rates.values},
         entry.positive("memory", "a number of bytes"),
-        entry.positive("bandwidth", "a rate of bytes"),
+        bandwidth,
         entry.quantity("power", "a power", 0.0),
         entry.quantity("price", "a price of an hour", 0.0),
+        elements,
+        entry.positive("operation", "a time") if "operation" in entry.values else None,
     )
 
 
-def _rate(entry: _Entry) -> Rate:
+def _bandwidth(entry: _Entry) -> tuple[float, float | None]:
+    """Of a data sheet; or measured, with what operations on single elements attain."""
+    kind = "a rate of bytes"
+    if not isinstance(entry.node("bandwidth"), yaml.MappingNode):
+        return entry.positive("bandwidth", kind), None
+    rate = _rate(entry.entry("bandwidth"), kind)
+    return rate.peak, rate.attainable
+
+
+def _rate(entry: _Entry, kind: str = "a rate of operations") -> Rate:
     entry.only("peak", "attainable")
-    kind = "a rate of operations"
     peak, attainable = entry.positive("peak", kind), entry.positive("attainable", kind)
     if attainable > peak:
         raise entry.error(f"{entry.name('attainable')} is above the peak", entry.node("attainable"))
@@ -208,13 +219,16 @@ def _rate(entry: _Entry) -> Rate:
 
 
 def _network(entry: _Entry, several_devices: bool, several_hosts: bool) -> Network:
-    entry.only("inside", "between", "in_turn")
+    entry.only("inside", "between", "in_turn", "hidden")
     between, inside = None, Link(float("inf"))  # where there is one host, or one device of each
     if several_hosts or "between" in entry.values:
         between = _link(entry.entry("between"))
     if several_devices or "inside" in entry.values:
         inside = _link(entry.entry("inside"))
-    return Network(inside, between, entry.truth("in_turn"))
+    hidden = entry.number("hidden", 0, 1)
+    if hidden > 1:
+        raise entry.error(f"{entry.name('hidden')} is a part, from 0 to 1", entry.node("hidden"))
+    return Network(inside, between, entry.truth("in_turn"), hidden)
 
 
 def _link(entry: _Entry) -> Link:

@@ -30,6 +30,9 @@ class Device:
         bandwidth: bytes a second of its memory.
         watts: that it draws in training, with its part of the host; 0 where not known.
         price: of an hour; 0 where not known.
+        elements: bytes a second that operations on single elements move; None where it was not
+            measured.
+        operation: seconds that each operation takes besides; None where it was not measured.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Device:
     bandwidth: float
     watts: float = 0.0
     price: float = 0.0
+    elements: float | None = None
+    operation: float | None = None
 
     def rate(self, bits: int) -> Rate:
         """Its FLOP/s in a precision.
@@ -77,6 +82,8 @@ def average(devices: Sequence[Device], counts: Sequence[int]) -> Device:
 def _combined(devices: Sequence[Device], speed: Callable[[Iterable[float]], float]) -> Device:
     if len(devices) == 1:
         return devices[0]
+    elements = [d.elements for d in devices if d.elements is not None]
+    operations = [1 / d.operation for d in devices if d.operation]
     bits = set.intersection(*(set(device.rates) for device in devices))
     rates = {
         b: Rate(
@@ -90,4 +97,6 @@ def _combined(devices: Sequence[Device], speed: Callable[[Iterable[float]], floa
         rates,
         min(device.memory for device in devices),
         speed([device.bandwidth for device in devices]),
+        elements=speed(elements) if len(elements) == len(devices) else None,
+        operation=1 / speed(operations) if len(operations) == len(devices) else None,
     )

@@ -9,6 +9,11 @@ from hvdkit.planner.fitted import Fitted
 from hvdkit.planner.job import PlannedJob
 from hvdkit.planner.transformer import TransformerShape
 
+# Numbers that the operations of Keras's optimizers read and write for a weight, by their slots:
+# SGD; with momentum; AdamW. A slot more has about as many as each of AdamW's.
+_KERAS_UPDATES = (5, 12, 37)
+_KERAS_SLOT = 9
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -37,7 +42,7 @@ class DeviceTimes:
     Attributes:
         device: the device.
         bits: of the numbers that are computed with.
-        fitted: the shares of its rates that are reached.
+        fitted: the shares of its rates that are reached, where it does not tell.
     """
 
     device: Device
@@ -52,14 +57,26 @@ class DeviceTimes:
         """
         rate = self.device.rate(self.bits).attainable
         moved = (m * k + k * n + m * n) * self.bits / 8
-        bandwidth = self.device.bandwidth * self.fitted.memory
-        return count * max(2 * m * n * k / rate, moved / bandwidth) + self.fitted.operation
+        return count * max(2 * m * n * k / rate, moved / self._bandwidth) + self._operation
 
     def elements(self, moved: float, operations: float = 0) -> float:
         """Seconds of operations on single elements, which move some bytes."""
-        return moved / (self.device.bandwidth * self.fitted.memory) + (
-            operations * self.fitted.operation
-        )
+        rate = self.device.elements or self._bandwidth
+        return moved / rate + operations * self._operation
+
+    def stream(self, moved: float) -> float:
+        """Seconds of bytes on their way through memory, with little to compute for each."""
+        return moved / self._bandwidth
+
+    @property
+    def _bandwidth(self) -> float:
+        """Of memory; what is measured is what is reached."""
+        measured = self.device.elements is not None
+        return self.device.bandwidth * (1 if measured else self.fitted.memory)
+
+    @property
+    def _operation(self) -> float:
+        return self.fitted.operation if self.device.operation is None else self.device.operation
 
 
 def layer(
@@ -102,9 +119,18 @@ def head(
 
 
 def update(times: DeviceTimes, weights: float, job: PlannedJob, share: float = 1.0) -> float:
-    """Seconds of the optimizer's update: weights, gradients and slots are read and written."""
-    of_weight = 4 + 8 + 8 * job.optimizer_slots  # gradient; weight; each slot
+    """Seconds of the optimizer's update.
+
+    A fused one reads and writes weights, gradients and slots once; Keras's reads and writes
+    numbers in each of its operations.
+    """
     copy = 2 if job.bits < job.weight_bits else 0
+    if job.implementation.state_bytes is None:
+        slots = job.optimizer_slots
+        more = max(0, slots - len(_KERAS_UPDATES) + 1)
+        numbers = _KERAS_UPDATES[slots - more] + more * _KERAS_SLOT
+        return times.stream(weights * share * (4 * numbers + copy))
+    of_weight = 4 + 8 + 8 * job.optimizer_slots  # gradient; weight; each slot
     return times.elements(weights * share * (of_weight + copy))
 
 

@@ -89,11 +89,18 @@ class Network:
         between: between hosts, for a whole host: its devices share it; None for one host.
         in_turn: whether both levels work one after the other (`hvd.exchange.Hierarchical`, MPI),
             and not at once, in pieces, as NCCL's rings do.
+        hidden: the part of a collective that takes no time from what is computed beside it; 0
+            where the cores that compute have to move the bytes.
     """
 
     inside: Link
     between: Link | None = None
     in_turn: bool = False
+    hidden: float = 1.0
+
+    def exposed(self, seconds: float, window: float) -> float:
+        """Seconds that a collective adds to computation beside which it has some time."""
+        return seconds - self.hidden * min(seconds, window)
 
     def reached(self, share: float) -> Network:
         """The network with a share of the bandwidths that are not measured."""

@@ -18,7 +18,13 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from hvdkit.planner.activation_memory import KERAS_16_BIT, KERAS_FLOAT32, Kept
+from hvdkit.planner.activation_memory import (
+    KERAS_16_BIT,
+    KERAS_16_BIT_STEP,
+    KERAS_FLOAT32,
+    KERAS_FLOAT32_STEP,
+    Kept,
+)
 from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.schedules.schedules import (
     Interleaved,
@@ -60,9 +66,22 @@ class Training:
 
     @property
     def kept_by_layers(self) -> Kept:
-        """What a layer keeps."""
-        _, of_element = _bytes_of(self.precision)
-        return self.kept or (KERAS_FLOAT32 if of_element == _FLOAT32_BYTES else KERAS_16_BIT)
+        """What a layer keeps in a stage, whose passes are functions of their own."""
+        return self.kept or (KERAS_FLOAT32 if self._wide else KERAS_16_BIT)
+
+    def kept_on(self, degrees: Degrees) -> Kept:
+        """What a layer keeps: in a stage of a pipeline, or in a step that is one graph."""
+        if self.by_stages_on(degrees):
+            return self.kept_by_layers
+        return self.kept or (KERAS_FLOAT32_STEP if self._wide else KERAS_16_BIT_STEP)
+
+    def by_stages_on(self, degrees: Degrees) -> bool:
+        """Whether forward and backward pass are functions of their own, as in a pipeline."""
+        return degrees.pipeline > 1 or self.recompute
+
+    @property
+    def _wide(self) -> bool:
+        return _bytes_of(self.precision)[1] == _FLOAT32_BYTES
 
     def micro_batches_on(self, degrees: Degrees) -> int:
         """Number of micro-batches of a replica."""
@@ -85,6 +104,7 @@ class RankMemory:
         gradients: the gradients, and with micro-batches those of one of them.
         optimizer: the optimizer's variables.
         activations: what is kept for the backward pass.
+        lasting: of the gradients, what is there during the whole step.
     """
 
     stage: int
@@ -93,11 +113,13 @@ class RankMemory:
     gradients: int
     optimizer: int
     activations: int
+    lasting: int = 0
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        """The most at the same time: a backward pass frees activations as it makes gradients."""
+        passing = max(self.gradients - self.lasting, self.activations)
+        return self.weights + self.optimizer + self.lasting + passing
 
 
 def plan_memory(shape: TransformerShape, degrees: Degrees, training: Training) -> list[RankMemory]:
@@ -187,6 +209,8 @@ def _of_stage(
     passes = passes_kept(training.schedule, degrees.pipeline, count)[stage]
     # Each forward pass that is kept has its own copies.
     copies = 0 if of_copy == of_variable else 1 if training.recompute else passes
+    gradients = parameters * of_variable * (1 if count == 1 else 2)
+    by_stages = training.by_stages_on(degrees)
     sharded = training.sharded_optimizer and degrees.data > 1
     share = math.ceil(parameters / degrees.data) if sharded else parameters
     return RankMemory(
@@ -194,9 +218,10 @@ def _of_stage(
         parameters=parameters,
         weights=parameters * (of_variable + copies * of_copy)
         + (share * of_variable if sharded else 0),
-        gradients=parameters * of_variable * (1 if count == 1 else 2),
+        gradients=gradients,
         optimizer=share * of_variable * training.optimizer_slots,
         activations=math.ceil(_activations(stage, shape, degrees, training, passes, of_copy)),
+        lasting=gradients if by_stages else gradients - parameters * of_variable,
     )
 
 
@@ -208,7 +233,7 @@ def _activations(
     passes: int,
     of_element: int,
 ) -> float:
-    kept = training.kept_by_layers
+    kept = training.kept_on(degrees)
     count = training.micro_batches_on(degrees)
     rows = math.ceil(training.batch_size / degrees.data / count)
     arguments = (shape, rows, degrees.tensor, training.sequence_parallel)

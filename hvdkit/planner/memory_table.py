@@ -26,7 +26,7 @@ def memory_table(ranks: Sequence[RankMemory], limit: int, title: str = "Memory o
     table = Table(title=title, caption=f"A rank may use {size_text(limit)}.")
     for column in ("stage", "parameters", "weights", "gradients", "optimizer", "activations"):
         table.add_column(column, justify="right")
-    table.add_column("all", justify="right", style="bold")
+    table.add_column("at most", justify="right", style="bold")
     for rank in _shown(ranks):
         sizes = (rank.weights, rank.gradients, rank.optimizer, rank.activations, rank.total)
         table.add_row(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
+from statistics import NormalDist
 
 from hvdkit.planner.cluster import Cluster
 from hvdkit.planner.fitted import FITTED, Fitted
@@ -127,8 +127,16 @@ def step_time(
         bubble=bubble,
         data=data,
         update=updated,
-        jitter=quiet * fitted.jitter * math.sqrt(2 * math.log(placing.hosts)),
+        jitter=quiet * fitted.jitter * slowest_of(placing.hosts),
     )
+
+
+def slowest_of(hosts: int) -> float:
+    """How many standard deviations the slowest of some hosts is behind the mean, on average.
+
+    Blom's approximation of the largest of k normal deviates (1958), within 0.03 of it.
+    """
+    return NormalDist().inv_cdf((hosts - 0.375) / (hosts + 0.25))
 
 
 def idle(stages: int, micro_batches: int, chunks: int) -> float:
@@ -194,16 +202,16 @@ def _exchange(
         gather = network.gather(size, *group)
         if job.overlap_tensor:
             gather = max(0.0, gather - fitted.overlap * stage.passes.forward)
-        return max(0.0, scatter - hidden) + gather
+        return network.exposed(scatter, hidden) + gather
     sent = network.all_reduce(reduced * of_number, *group)
     sent += network.gather(gathered * data, *group)
     if exchange.every > 1:
         return sent / exchange.every
-    return max(0.0, sent - hidden)
+    return network.exposed(sent, hidden)
 
 
 def _update(times: DeviceTimes, stage: Stage, degrees: Degrees, job: PlannedJob) -> float:
     share = 1 / degrees.data if job.exchange.sharded else 1.0
     passes = job.exchange.passes if degrees.data > 1 else 0.0
-    compressed = times.elements(stage.weights * 4 * passes)
+    compressed = times.stream(stage.weights * 4 * passes)
     return update(times, stage.weights, job, share) + compressed

@@ -1,5 +1,6 @@
 """Run a long program with its output in a log, and leave nothing of it behind."""
 
+import signal
 import subprocess
 import tempfile
 import time
@@ -7,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
+
+from hvdkit_cli.run.script import end_with_parent
 
 _GRACE = 5.0
 
@@ -52,7 +55,7 @@ def run_logged(
 
 
 def run_for(command: list[str], env: Mapping[str, str], timeout: float) -> tuple[int | None, str]:
-    """Run a program for some time at most.
+    """Run a program for some time at most, and no longer than this process.
 
     Args:
         command: The program and its arguments.
@@ -69,6 +72,7 @@ def run_for(command: list[str], env: Mapping[str, str], timeout: float) -> tuple
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.STDOUT,
+            preexec_fn=lambda: end_with_parent(signal.SIGTERM),
         )
         try:
             status: int | None = process.wait(timeout)

@@ -88,7 +88,8 @@ def as_yaml(
     """The text of a cluster's file.
 
     Args:
-        whole: what the job on all ranks found: `ranks` and the times of `all_reduce`.
+        whole: what the job on all ranks found: `ranks`, the times of `all_reduce`, and which part
+            of one is `hidden`.
         inside: the same of the ranks of one host; None where a host has one.
         between: the same of one rank of each host; None for one host.
     """
@@ -105,16 +106,22 @@ def as_yaml(
             rate = statistics.median(rank["rates"][bits] for rank in ranks)
             text = f"{rate / 1e9:.4g} GFLOP/s"
             lines.append(f"        {bits}: {{peak: {text}, attainable: {text}}}")
+        bandwidth, elements, operation = (
+            statistics.median(rank[what] for rank in ranks)
+            for what in ("bandwidth", "elements", "operation")
+        )
         lines += [
             f"      memory: {min(rank['memory'] for rank in ranks) / 2**20:.0f} MiB",
-            f"      bandwidth: {statistics.median(r['bandwidth'] for r in ranks) / 1e9:.4g} GB/s",
+            f"      bandwidth: {{peak: {max(bandwidth, elements) / 1e9:.4g} GB/s, "
+            f"attainable: {elements / 1e9:.4g} GB/s}}",
+            f"      operation: {1e6 * operation:.3g} us",
         ]
     lines.append("links:")
     if inside is not None:
         lines += _link("inside", inside)
     if between is not None:
         lines += _link("between", between)
-    lines.append("  in_turn: true")
+    lines += ["  in_turn: true", f"  hidden: {whole['hidden']:.2f}"]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,18 +118,23 @@ def check_a_rank_holds_its_share_of_the_blocks() -> None:
 
 @long
 def check_the_graph_keeps_the_planned_activations() -> None:
-    """What a function gives its backward function, a second layer's part of it."""
+    """What a function gives its backward function, and what is left of it where both are one graph.
+
+    A second layer's part of it.
+    """
     for mesh in meshes():
         for precision in ("float32", "mixed_bfloat16"):
-            kept = parallel.Training(ROWS, precision=precision).kept_by_layers
+            training = parallel.Training(ROWS, precision=precision)
             keras.config.set_dtype_policy(precision)
             try:
                 for on_parts in {False, mesh.tensor > 1}:
-                    one, two = (
-                        _kept(build_model(_of_layers(n), sequence_parallel=on_parts))
-                        for n in (1, 2)
-                    )
-                    close(two - one, kept.layer(SHAPE, ROWS, mesh.tensor, on_parts), 0.03)
+                    one, two = (build_model(_of_layers(n), on_parts) for n in (1, 2))
+                    for count, kept in (
+                        (_kept, training.kept_by_layers),
+                        (_kept_in_a_step, training.kept_on(parallel.Degrees())),
+                    ):
+                        planned = kept.layer(SHAPE, ROWS, mesh.tensor, on_parts)
+                        close(count(two) - count(one), planned, 0.03)
             finally:
                 keras.config.set_dtype_policy("float32")
 
@@ -143,12 +148,47 @@ def _kept(model: keras.Model) -> int:
     function = tf.function(lambda ids: model(ids, training=True), autograph=False)
     traced = function.get_concrete_function(tf.TensorSpec((ROWS, SHAPE.context), tf.int32))
     forward, _ = traced._delayed_rewrite_functions.forward_backward()
+    return _bytes(forward.graph.outputs)
+
+
+def _kept_in_a_step(model: keras.Model) -> int:
+    """The same of one graph: what its forward pass makes and its backward pass reads."""
+
+    def gradients(ids: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tf.cast(model(ids, training=True), tf.float32))
+        weights = [variable.value for variable in model.trainable_variables]
+        return [tf.convert_to_tensor(each) for each in tape.gradient(total, weights)]
+
+    function = tf.function(gradients, autograph=False)
+    graph = function.get_concrete_function(tf.TensorSpec((ROWS, SHAPE.context), tf.int32)).graph
+    needed, left = set(), [tensor.op for tensor in graph.outputs]
+    while left:
+        operation = left.pop()
+        if operation.name not in needed:
+            needed.add(operation.name)
+            left += [tensor.op for tensor in operation.inputs] + operation.control_inputs
+    backward: set[str] = set()
+    for operation in graph.get_operations():  # in the order in which they were made
+        of_tape = operation.name.startswith("gradient_tape/")
+        if of_tape or any(tensor.op.name in backward for tensor in operation.inputs):
+            backward.add(operation.name)
+    return _bytes(
+        tensor
+        for operation in graph.get_operations()
+        if operation.name in needed & backward
+        for tensor in operation.inputs
+        if tensor.op.name not in backward
+    )
+
+
+def _bytes(tensors: Iterable[tf.Tensor]) -> int:
+    """Of those that have rows, each counted once; weights, and their casts, have none."""
     kept = {}
-    for tensor in forward.graph.outputs:
+    for tensor in tensors:
         while tensor.op.type in ("Reshape", "Identity", "IdentityN", "ExpandDims", "Squeeze"):
             tensor = tensor.op.inputs[tensor.value_index]
-        kept[id(tensor)] = tensor
-    # Weights, and their casts, have no rows.
+        kept[tensor.name] = tensor
     return sum(
         tensor.shape.num_elements() * tensor.dtype.size
         for tensor in kept.values()
