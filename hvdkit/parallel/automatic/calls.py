@@ -60,6 +60,7 @@ class Calls:
         inputs: the model's inputs.
         outputs: the model's outputs.
         whole: composite layers that are taken as they are, by the layer's id, with the reason.
+        ends: for each step of the model, how many entries there are up to its end.
     """
 
     entries: list[Call | Renamed] = field(default_factory=list)
@@ -67,6 +68,7 @@ class Calls:
     inputs: tuple[Any, ...] = ()
     outputs: tuple[Any, ...] = ()
     whole: dict[int, str] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
 
     @property
     def calls(self) -> Iterator[Call]:
@@ -87,7 +89,9 @@ def calls_of(
             looked into.
     """
     found = Calls([], dict(sample), sequence.inputs, sequence.outputs, dict(whole))
-    _add(found, sequence.steps, (), dividable)
+    for step in sequence.steps:
+        _add(found, [step], (), dividable)
+        found.ends.append(len(found.entries))
     return found
 
 
