@@ -58,10 +58,12 @@ def choose(
     found = plan(model, cluster, job, exchanges)
     best = found.best
     if best is None:
-        tried = "; ".join(f"{_named(each)}: {each.problem}" for each in found.candidates[:6])
+        tried = "; ".join(
+            f"{_named(each)}: {each.problem.rstrip('.')}" for each in found.candidates[:6]
+        )
         raise ValueError(
             f"model {model.name!r} fits on no mesh of {cluster.ranks} ranks with batches of "
-            f"{job.batch} rows: {tried} Use more ranks, or a smaller batch_size= or model."
+            f"{job.batch} rows: {tried}. Use more ranks, or a smaller batch_size= or model."
         )
     count = job.batch // best.degrees.data // (best.job.micro_batch or 1)
     memory = min(device.memory for device, _ in cluster.in_use())
