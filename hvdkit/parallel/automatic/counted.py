@@ -92,12 +92,13 @@ def _require_sizes(model: keras.Model, sequence: LayerSequence, length: int | No
 def _blocks(sequence: LayerSequence, calls: Calls, roles: Roles, degree: int) -> tuple[Block, ...]:
     counting = _Counting(calls, roles, degree)
     given = {id(tensor) for tensor in sequence.inputs}
+    ends = [0, *calls.ends]
     found = []
     for start, stop in pairwise([0, *cut_names(sequence), len(sequence.steps)]):
-        end = stop < len(sequence.steps)
-        leaving = [t for t in sequence.crossing(stop) if id(t) not in given] if end else []
-        first, last = (calls.ends[stop_ - 1] if stop_ else 0 for stop_ in (start, stop))
-        inside = [entry for entry in calls.entries[first:last] if isinstance(entry, Call)]
+        goes_on = stop < len(sequence.steps)
+        leaving = [t for t in sequence.crossing(stop) if id(t) not in given] if goes_on else []
+        entries = calls.entries[ends[start] : ends[stop]]
+        inside = [entry for entry in entries if isinstance(entry, Call)]
         found.append(counting.block(inside, operations_of(sequence.steps[start:stop]), leaving))
     return tuple(found)
 

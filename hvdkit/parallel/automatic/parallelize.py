@@ -28,6 +28,7 @@ from hvdkit.parallel.automatic.staging import Blocks, staged
 from hvdkit.parallel.pipeline.cuts import require_plain
 from hvdkit.planner.transformer import Degrees
 from hvdkit.state.broadcast import broadcast_variables
+from hvdkit.watch.activity import pause
 
 
 def parallelize(
@@ -147,7 +148,8 @@ def _start_alike(model: keras.Model, mesh: Mesh) -> None:
 def _cuts(sequence: LayerSequence, stages: int) -> list[str]:
     """Where a pipeline is cut, by the times of rank 0."""
     blocks = on_all(lambda: Blocks(sequence, stages))
-    times = on_all(lambda: blocks.times() if topology.rank() == 0 else None)
+    with pause("measuring a model's layers"):
+        times = on_all(lambda: blocks.times() if topology.rank() == 0 else None)
     times = broadcast_object(times, name="hvdkit.times_of_blocks")
     return blocks.cuts(times)
 
