@@ -148,10 +148,14 @@ def _start_alike(model: keras.Model, mesh: Mesh) -> None:
 def _cuts(sequence: LayerSequence, stages: int) -> list[str]:
     """Where a pipeline is cut, by the times of rank 0."""
     blocks = on_all(lambda: Blocks(sequence, stages))
-    with pause("measuring a model's layers"):
-        times = on_all(lambda: blocks.times() if topology.rank() == 0 else None)
-    times = broadcast_object(times, name="hvdkit.times_of_blocks")
-    return blocks.cuts(times)
+
+    def times() -> list[float] | None:
+        if topology.rank() != 0:
+            return None
+        with pause("measuring a model's layers"):
+            return blocks.times()
+
+    return blocks.cuts(broadcast_object(on_all(times), name="hvdkit.times_of_blocks"))
 
 
 def _checked(

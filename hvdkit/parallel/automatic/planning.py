@@ -55,13 +55,11 @@ def planned(
             return None
         job = PlannedJob(batch_size or _ROWS * ranks, _precision(model))
         known = find_cluster(name).with_ranks(ranks) if here is None else here
-        return choose(
-            _counted(model, sequence, length, micro_batches), known, job, _exchanges(exchange)
-        )
+        with pause("planning a mesh"):
+            counts = _counted(model, sequence, length, micro_batches)
+            return choose(counts, known, job, _exchanges(exchange))
 
-    with pause("planning a mesh"):
-        found = on_all(choice)
-    chosen: Choice = broadcast_object(found, name="hvdkit.choice")
+    chosen: Choice = broadcast_object(on_all(choice), name="hvdkit.choice")
     return chosen
 
 
