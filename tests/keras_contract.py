@@ -209,6 +209,36 @@ def missing_in_iterators() -> list[str]:
     return found if steps == [(0, 0), (1, 1)] else [*found, f"steps (0, 0), (1, 1), but {steps}"]
 
 
+def missing_of_calls() -> list[str]:
+    """What is kept under `CALL_CONTEXT`: one object for the outermost call, with attributes."""
+    import keras
+
+    from hvdkit.keras_internals import CALL_CONTEXT, global_attribute
+
+    seen: list[Any] = []
+
+    class Inner(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            seen.append(global_attribute(CALL_CONTEXT))
+            return x
+
+    class Outer(Inner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def call(self, x: Any) -> Any:
+            return self.inner(super().call(x))
+
+    outer = Outer()
+    for _ in range(3):  # the first call builds
+        outer(keras.ops.ones((1, 1)))
+    first, inside, second, _ = seen[-4:]
+    alike = first is inside is not None and hasattr(first, "__dict__")
+    ended = first is not second and global_attribute(CALL_CONTEXT) is None
+    return [] if alike and ended else [f"{CALL_CONTEXT} for each outermost call of a layer"]
+
+
 def not_listed() -> list[str]:
     """What hvdkit takes from `keras.src` and the list above does not have."""
     taken = set(_taken(INTERNALS))
@@ -254,6 +284,7 @@ if __name__ == "__main__":
     problems = [f"Keras {keras.__version__} has no {name}" for name in missing()]
     problems = problems or other_parameters()
     problems += [f"Keras {keras.__version__} has no {name}" for name in missing_in_iterators()]
+    problems += [f"Keras {keras.__version__} has no {name}" for name in missing_of_calls()]
     problems += [f"{name} is not in the list of this file" for name in not_listed()]
     problems += [f"{name}: only hvdkit/keras_internals.py takes keras.src" for name in elsewhere()]
     raise SystemExit("\n".join(problems) or 0)

@@ -6,6 +6,7 @@ from hvdkit import lazy
 
 if TYPE_CHECKING:
     from hvdkit.parallel.automatic.compiling import plan_of
+    from hvdkit.parallel.automatic.picture import draw
     from hvdkit.parallel.devices.attention import SplitMultiHeadAttention
     from hvdkit.parallel.devices.dense import SplitDense
     from hvdkit.parallel.devices.embedding import SplitEmbedding
@@ -49,6 +50,7 @@ else:
         },
         training={
             "hvdkit.parallel.automatic.compiling": "plan_of",
+            "hvdkit.parallel.automatic.picture": "draw",
             "hvdkit.parallel.devices.attention": "SplitMultiHeadAttention",
             "hvdkit.parallel.devices.dense": "SplitDense",
             "hvdkit.parallel.devices.embedding": "SplitEmbedding",
@@ -89,6 +91,7 @@ __all__ = [
     "VocabularyParallelEmbedding",
     "assign_unsharded_values",
     "assign_whole_values",
+    "draw",
     "memory_table",
     "misfit",
     "plan_memory",

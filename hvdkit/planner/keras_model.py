@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +11,8 @@ import keras
 from hvdkit.errors import HvdkitError
 from hvdkit.graph.layer_sequence import layer_sequence_of
 from hvdkit.planner.work import MeasuredModel
+
+Shape = tuple[int | None, ...]
 
 
 class UnknownSizeError(HvdkitError, ValueError):
@@ -50,7 +52,7 @@ def measured_model(model: keras.Model, name: str = "") -> MeasuredModel:
                     f"the model {model.name} does not know the size of what {step.operation.name} "
                     f"returns, {shape}: give its Input whole sizes."
                 )
-        flops += _flops(step, shapes)
+        flops += flops_of(step.operation, [t.shape for t in step.input_tensors], shapes)
         kept += sum(math.prod(shape[1:]) for shape in shapes)
     matrices = tuple(
         (int(math.prod(v.shape[:-1])), int(v.shape[-1]))
@@ -75,14 +77,47 @@ def _steps(model: Any) -> tuple[Any, ...]:
         raise UnknownSizeError(f"{error} Plan with --parameters and --flops.") from error
 
 
-def _flops(step: Any, shapes: list[tuple[int | None, ...]]) -> float:
-    positions = max((_positions(shape) for shape in shapes), default=1)
-    return sum(_of_layer(layer, positions, step) for layer in _leaves(step.operation)) + sum(
-        _of_attention(layer, positions) for layer in _layers(step.operation)
+def flops_of(operation: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> float:
+    """Floating-point operations of a call for a row, forward.
+
+    Args:
+        operation: the layer, with all layers inside of it, or operation.
+        inputs: shapes of what it takes, rows first.
+        outputs: shapes of what it returns.
+    """
+    if not isinstance(operation, keras.layers.Layer):
+        return _of_product(operation, inputs, outputs)
+    positions = max((_positions(shape) for shape in outputs), default=1)
+    return sum(_of_layer(layer, positions, inputs) for layer in _leaves(operation)) + sum(
+        _of_attention(layer, positions) for layer in _layers(operation)
     )
 
 
-def _of_layer(layer: Any, positions: int, step: Any) -> float:
+def _of_product(operation: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> float:
+    """Of a product of two tensors; other operations are counted by what they move."""
+    kind = type(operation).__name__
+    if kind == "DotProductAttention" and len(inputs) >= 3:
+        rows, length = _row(inputs[0]), _row(inputs[1])[1]
+        return 4.0 * math.prod(rows) * length  # scores, and values by scores
+    if kind not in ("Einsum", "Matmul") or len(inputs) != 2 or not outputs:
+        return 0.0
+    left, right, out = (_row(shape) for shape in (*inputs, outputs[0]))
+    if kind == "Matmul":
+        return 2.0 * math.prod(out) * left[-1]
+    # Each axis that is summed over is in both operands, each other one in one of them and in the
+    # result, or in all three.
+    terms = operation.subscripts.replace(" ", "").split("->")[0].split(",")
+    if "..." in operation.subscripts or [len(t) for t in terms] != [len(left), len(right)]:
+        return 2.0 * math.prod(out)
+    sizes = {**dict(zip(terms[0], left, strict=True)), **dict(zip(terms[1], right, strict=True))}
+    return 2.0 * float(math.prod(sizes.values()))
+
+
+def _row(shape: Shape) -> list[int]:
+    return [1 if axis == 0 else int(size or 1) for axis, size in enumerate(shape)]
+
+
+def _of_layer(layer: Any, positions: int, inputs: Sequence[Shape]) -> float:
     """Operations of a layer without others in it, for a row."""
     weights = [
         math.prod(v.shape)
@@ -97,7 +132,7 @@ def _of_layer(layer: Any, positions: int, step: Any) -> float:
         or isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
         or "Cell" in name
     ):
-        positions = _positions(step.input_tensors[0].shape)
+        positions = _positions(inputs[0])
     return float(2 * positions * sum(weights))
 
 
@@ -110,7 +145,7 @@ def _of_attention(layer: Any, positions: int) -> float:
     return 4.0 * positions**2 * int(heads) * int(size)
 
 
-def _positions(shape: tuple[int | None, ...]) -> int:
+def _positions(shape: Shape) -> int:
     """Of a row: all sizes but the batch and the channels."""
     return math.prod(int(size or 1) for size in shape[1:-1])
 

@@ -215,6 +215,8 @@ def _cuts(job: PlannedJob, degrees: Degrees, model: Model) -> Iterator[tuple[int
     per_replica = max(1, job.batch // degrees.data)
     if job.micro_batch:
         sizes = [job.micro_batch]
+    elif degrees.pipeline > 1 and model.micro_batches:
+        sizes = [max(1, per_replica // model.micro_batches)]
     else:
         sizes = [rows for rows in _divisors(per_replica) if rows <= _MOST_MICRO_BATCHES]
         sizes += [per_replica] if per_replica not in sizes and degrees.pipeline == 1 else []

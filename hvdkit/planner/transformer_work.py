@@ -45,6 +45,11 @@ class Transformer:
         """Layers that a pipeline can divide it between."""
         return self.shape.layers
 
+    @property
+    def micro_batches(self) -> None:
+        """Any number."""
+        return None
+
     def flops(self, rows: int, *, recomputed: bool = False) -> float:
         """Operations of the matrix products of a step, with all scores of the attention.
 

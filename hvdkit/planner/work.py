@@ -60,6 +60,11 @@ class Model(Protocol):
         """Layers that a pipeline can divide it between; 1 where it is not divided."""
         ...
 
+    @property
+    def micro_batches(self) -> int | None:
+        """Of a replica with several stages; None for any number."""
+        ...
+
     def flops(self, rows: int, *, recomputed: bool = False) -> float:
         """Floating-point operations of a step, those that `recompute="full"` adds on demand."""
         ...
@@ -122,6 +127,11 @@ class MeasuredModel:
     def layers(self) -> int:
         """It is not divided."""
         return 1
+
+    @property
+    def micro_batches(self) -> None:
+        """It has no stages."""
+        return None
 
     def flops(self, rows: int, *, recomputed: bool = False) -> float:
         """Three forward passes' for a step; a fourth where they are recomputed."""

@@ -171,8 +171,9 @@ class FitComparison:
             self._say_same_rows(all_seen, adapter, ranks)
 
     def _say_same_rows(self, seen: dict[int, Seen], adapter: Any, ranks: ProcessSet) -> None:
-        # Ranks of one replica of the model need the same rows.
-        replicas = {replica_of(rank): rank for rank in reversed(seen)}
+        # Ranks of one replica of the model need the same rows; hvd.shard divides those of others.
+        divided = ShardedAdapter.__name__
+        replicas = {replica_of(r): r for r in reversed(seen) if seen[r].kind != divided}
         first = {rank: seen[rank] for rank in sorted(replicas.values())}
         groups = ranks_with_same_rows(first)
         kinds = {one.kind for one in seen.values()}

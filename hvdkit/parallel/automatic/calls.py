@@ -7,6 +7,7 @@ That such a list of calls is what the layer does is tried on a sample, not belie
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class Calls:
         inputs: the model's inputs.
         outputs: the model's outputs.
         whole: composite layers that are taken as they are, by the layer's id, with the reason.
+        ends: for each step of the model, how many entries there are up to its end.
     """
 
     entries: list[Call | Renamed] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Calls:
     inputs: tuple[Any, ...] = ()
     outputs: tuple[Any, ...] = ()
     whole: dict[int, str] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
 
     @property
     def calls(self) -> Iterator[Call]:
@@ -87,7 +90,9 @@ def calls_of(
             looked into.
     """
     found = Calls([], dict(sample), sequence.inputs, sequence.outputs, dict(whole))
-    _add(found, sequence.steps, (), dividable)
+    for step in sequence.steps:
+        _add(found, [step], (), dividable)
+        found.ends.append(len(found.entries))
     return found
 
 
@@ -102,8 +107,10 @@ def run(step: Step, tensors: Tensors) -> list[Any]:
 def _add(found: Calls, steps: Iterable[Step], around: tuple[str, ...], dividable: Any) -> None:
     for step in steps:
         path = (*around, step.operation.name)
+        # Before the call, as attention takes the masks away from what it is given.
+        masks = {id(t): get_keras_mask(found.sample[id(t)]) for t in step.input_tensors}
         made = run(step, found.sample)
-        inner = _looked_into(found, step, path, made, dividable)
+        inner = _looked_into(found, step, path, masks, made, dividable)
         if not inner:
             found.entries.append(Call(step, path))
         found.sample.update(
@@ -112,7 +119,12 @@ def _add(found: Calls, steps: Iterable[Step], around: tuple[str, ...], dividable
 
 
 def _looked_into(
-    found: Calls, step: Step, path: tuple[str, ...], made: list[Any], dividable: Any
+    found: Calls,
+    step: Step,
+    path: tuple[str, ...],
+    masks: Tensors,
+    made: list[Any],
+    dividable: Any,
 ) -> bool:
     """Add the calls inside of a composite layer; whether it is one whose calls are known."""
     layer = step.operation
@@ -122,11 +134,12 @@ def _looked_into(
         return False
     before = len(found.entries)
     try:
-        inputs, outputs, steps = _inside(step, found.sample)
-        renamed = [(old, new) for old, new in inputs]
-        found.entries.append(Renamed(tuple(renamed)))
-        for old, new in renamed:
-            _put(found.sample, new, found.sample[id(old)])
+        inputs, given_masks, outputs, steps = _inside(step, found.sample, masks)
+        found.entries.append(Renamed(tuple(inputs)))
+        for old, new in inputs:
+            # In the type in which the layer takes it.
+            found.sample[id(new)] = tf.cast(found.sample[id(old)], new.dtype)
+        found.sample.update({id(new): mask for mask, new in given_masks})
         _add(found, steps, path, dividable)
         own = [found.sample[id(tensor)] for tensor in outputs]
         problem = None if _alike(own, made) else "its calls of layers give something else"
@@ -141,32 +154,56 @@ def _looked_into(
     return True
 
 
-def _inside(step: Step, sample: Tensors) -> tuple[list[tuple[Any, Any]], list[Any], list[Step]]:
-    """Pairs of outer and inner inputs, the inner outputs, and the calls between them."""
+Pairs = list[tuple[Any, Any]]
+
+
+def _inside(
+    step: Step, sample: Tensors, masks: Tensors
+) -> tuple[Pairs, Pairs, list[Any], list[Step]]:
+    """Pairs of outer and inner inputs, and masks, the inner outputs, and the calls between them."""
     layer = step.operation
     inner: dict[int, Any] = {}
-    inputs = []
+    inputs: Pairs = []
+    inner_masks: Pairs = []
     for tensor in step.input_tensors:
         if id(tensor) in inner:
             continue
-        value = sample[id(tensor)]
+        value, mask = sample[id(tensor)], masks[id(tensor)]
         dtype = value.dtype
         if dtype.is_floating and getattr(layer, "autocast", True):
             dtype = tf.as_dtype(layer.compute_dtype)
         new = keras.Input(batch_shape=value.shape, dtype=dtype.name)
-        mask = get_keras_mask(value)
         if mask is not None:
-            set_keras_mask(new, keras.Input(batch_shape=mask.shape, dtype=mask.dtype.name))
+            new_mask = keras.Input(batch_shape=mask.shape, dtype=mask.dtype.name)
+            set_keras_mask(new, new_mask)
+            inner_masks.append((mask, new_mask))
         inner[id(tensor)] = new
         inputs.append((tensor, new))
     args, kwargs = step.arguments.fill_in(inner)
     if "training" in getattr(layer, "_call_context_args", ()):
         kwargs["training"] = False
+    kwargs.update(_mask_arguments(layer, args, kwargs))
     with _known_shapes(layer):
         outputs = keras.tree.flatten(layer.call(*args, **kwargs))
-    given = [new for _, new in inputs]
-    given += [mask for new in given if (mask := get_keras_mask(new)) is not None]
-    return inputs, outputs, _behind(outputs, {id(tensor) for tensor in given})
+    given = {id(new) for _, new in (*inputs, *inner_masks)}
+    return inputs, inner_masks, outputs, _behind(outputs, given)
+
+
+def _mask_arguments(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The masks that Keras gives to a layer's `call` with the tensors that have them."""
+    signature = inspect.signature(layer.call)
+    bound = signature.bind(*args, **kwargs).arguments
+    tensors = {
+        name: value
+        for name, value in bound.items()
+        if any(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten(value))
+    }
+    found = {}
+    for name, value in tensors.items():
+        own = "mask" if len(tensors) == 1 else f"{name}_mask"
+        if own in signature.parameters and bound.get(own) is None:
+            found[own] = keras.tree.map_structure(get_keras_mask, value)
+    return found
 
 
 @contextmanager
@@ -191,15 +228,6 @@ def _known_shapes(composite: Any) -> Iterator[None]:
     finally:
         for layer, name, _ in replaced:
             del vars(layer)[name]
-
-
-def _put(sample: Tensors, new: Any, value: Any) -> None:
-    """Note the value of an inner input, in the type in which the layer takes it, and its mask."""
-    mask = get_keras_mask(value)
-    sample[id(new)] = value = tf.cast(value, new.dtype)
-    if mask is not None:
-        set_keras_mask(value, mask)
-        sample[id(get_keras_mask(new))] = mask
 
 
 def _behind(outputs: list[Any], inputs: set[int]) -> list[Step]:

@@ -1,58 +1,25 @@
-"""Which mesh and exchange a model is trained with, where the user does not say.
+"""Which mesh and exchange a model is trained with, where the user does not say: the planner's best.
 
-The rules are few, and go from what sends least: whole replicas; replicas that share the optimizer's
-variables; layers over the ranks of a host; stages. The first that fits into memory is taken.
+It is the planner of `hvdkit plan`: all meshes of the job's ranks are compared by the predicted time
+of a step, those that the model can't take or that do not fit into memory left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from hvdkit.graph.balance import size_text
+from hvdkit.exchange.base import Exchange
+from hvdkit.exchange.sharded.exchange import Sharded
+from hvdkit.planner.cluster import Cluster
+from hvdkit.planner.exchange_costs import EXCHANGES, ExchangeCost
+from hvdkit.planner.job import PlannedJob
+from hvdkit.planner.layered import LayeredModel
+from hvdkit.planner.search import Candidate, Plan, plan
 from hvdkit.planner.transformer import Degrees
+from hvdkit.planner.units import bytes_text, time_text
 
-
-@dataclass(frozen=True)
-class Needs:
-    """What a training of the whole model needs on a rank, in bytes.
-
-    Attributes:
-        weights: weights, and a gradient for each that is trained.
-        slots: the optimizer's variables.
-        activations: what the backward pass keeps, for the rows of a rank's batch.
-        divisible: the part of `weights` and `slots` that is in layers that can be sharded.
-    """
-
-    weights: float
-    slots: float
-    activations: float
-    divisible: float
-
-    def on(self, degrees: Degrees, sharded: bool) -> float:
-        """Bytes of a rank of a mesh."""
-        slots = self.slots / degrees.data if sharded else self.slots
-        held = self.weights + slots
-        share = 1 - self.divisible * (1 - 1 / degrees.tensor)
-        return (held * share + self.activations) / degrees.pipeline
-
-
-@dataclass(frozen=True)
-class Job:
-    """The ranks at hand.
-
-    Attributes:
-        ranks: how many there are.
-        local_ranks: how many of them are on each host.
-        limit: bytes that each may use.
-        can_send: whether stages can send to each other, which needs MPI.
-    """
-
-    ranks: int
-    local_ranks: int
-    limit: float
-    can_send: bool
+_MOST_OTHERS = 8
 
 
 @dataclass(frozen=True)
@@ -61,56 +28,77 @@ class Choice:
 
     Attributes:
         degrees: the mesh's sizes.
-        sharded: whether each replica has the optimizer's variables of its share of the weights.
-        reason: why.
+        exchange: name of the exchange in the planner.
+        micro_batches: of a pipeline; None without one.
+        reason: why this mesh.
+        others: the other meshes and exchanges, and why they are not it.
     """
 
     degrees: Degrees
-    sharded: bool
-    reason: str
+    exchange: str = "all-reduce"
+    micro_batches: int | None = None
+    reason: str = "as given"
+    others: dict[str, str] = field(default_factory=dict)
 
 
-def choose(needs: Needs, job: Job) -> Choice:
-    """The first mesh and exchange that fit, in the order of what they send.
+def choose(
+    model: LayeredModel, cluster: Cluster, job: PlannedJob, exchanges: Sequence[ExchangeCost]
+) -> Choice:
+    """The fastest mesh and exchange by the planner.
 
     Args:
-        needs: what the whole model needs.
-        job: the ranks at hand.
+        model: what its blocks are, and over which meshes it divides.
+        cluster: on what; each device of it is a rank.
+        job: how it is trained.
+        exchanges: to compare.
 
     Raises:
-        ValueError: nothing fits.
+        ValueError: nothing can be used; it says why of each mesh.
     """
-    tried: list[str] = []
-    for degrees, sharded in _candidates(job):
-        size = needs.on(degrees, sharded)
-        what = f"{degrees}{', slots shared' if sharded else ''}: {size_text(size)} a rank"
-        if size <= job.limit:
-            return Choice(degrees, sharded, _because(tried, what, job))
-        tried.append(what)
-    raise ValueError(
-        f"the model fits on no mesh of {job.ranks} ranks, which may use "
-        f"{size_text(job.limit)} each: {'; '.join(tried)}. Use more ranks, or a smaller batch or "
-        "model."
+    found = plan(model, cluster, job, exchanges)
+    best = found.best
+    if best is None:
+        tried = "; ".join(
+            f"{_named(each)}: {each.problem.rstrip('.')}" for each in found.candidates[:6]
+        )
+        raise ValueError(
+            f"model {model.name!r} fits on no mesh of {cluster.ranks} ranks with batches of "
+            f"{job.batch} rows: {tried}. Use more ranks, or a smaller batch_size= or model."
+        )
+    count = job.batch // best.degrees.data // (best.job.micro_batch or 1)
+    memory = min(device.memory for device, _ in cluster.in_use())
+    return Choice(
+        best.degrees,
+        best.job.exchange.name,
+        count if best.degrees.pipeline > 1 else None,
+        f"planned for {cluster.name}, {job.batch} rows a step: {time_text(best.seconds)}, "
+        f"{bytes_text(best.memory)} of a rank's {bytes_text(memory)}",
+        _others(found, best),
     )
 
 
-def _because(tried: list[str], found: str, job: Job) -> str:
-    limit = f"a rank may use {size_text(job.limit)}"
-    return f"{found}; {limit}" + (f"; too large: {'; '.join(tried)}" if tried else "")
+def exchanges_for(given: Exchange | None) -> list[ExchangeCost]:
+    """What to compare: what was given, counted as the nearest that the planner knows."""
+    if given is None:
+        return [EXCHANGES["all-reduce"], EXCHANGES["sharded"]]
+    return [EXCHANGES["sharded" if isinstance(given, Sharded) else "all-reduce"]]
 
 
-def _candidates(job: Job) -> Iterator[tuple[Degrees, bool]]:
-    yield Degrees(data=job.ranks), False
-    if job.ranks > 1:
-        yield Degrees(data=job.ranks), True
-    divisors = [n for n in range(1, job.ranks + 1) if job.ranks % n == 0]
-    meshes = [
-        Degrees(job.ranks // (pipeline * tensor), pipeline, tensor)
-        for pipeline, tensor in product(divisors, divisors)
-        if job.ranks % (pipeline * tensor) == 0
-        and job.local_ranks % tensor == 0
-        and (pipeline == 1 or job.can_send)
-        and pipeline * tensor > 1
-    ]
-    for degrees in sorted(meshes, key=lambda mesh: (-mesh.data, -mesh.tensor)):
-        yield degrees, False
+def _others(found: Plan, best: Candidate) -> dict[str, str]:
+    """Why each other candidate is not the best, the fastest first."""
+    others = [each for each in found.candidates if each is not best]
+    shown = {_named(each): _why(found, each) for each in others[:_MOST_OTHERS]}
+    if left := len(others) - len(shown):
+        shown[f"{left} more"] = "slower, or can't be used"
+    return shown
+
+
+def _why(found: Plan, each: Candidate) -> str:
+    if each.problem:
+        return each.problem
+    return f"{time_text(each.seconds)} a step: {found.why(each)}"
+
+
+def _named(each: Candidate) -> str:
+    exchange = f", {each.job.exchange.name}" if each.degrees.data > 1 else ""
+    return f"{each.degrees}{exchange}"

@@ -13,7 +13,7 @@ from hvdkit.graph.layer_sequence import LayerSequence
 from hvdkit.mesh.mesh import Mesh
 from hvdkit.parallel.automatic import proof
 from hvdkit.parallel.automatic.agreed import on_all
-from hvdkit.parallel.automatic.calls import calls_of
+from hvdkit.parallel.automatic.calls import Calls, calls_of
 from hvdkit.parallel.automatic.divided import DividedLayer, divide, undo
 from hvdkit.parallel.automatic.kinds import Roles
 from hvdkit.parallel.automatic.roles import roles_of
@@ -30,29 +30,51 @@ def is_divided(model: Any) -> bool:
     return any(isinstance(layer, DividedLayer) for layer in model._flatten_layers())
 
 
-def find_roles(
-    model: keras.Model, sequence: LayerSequence, degree: int, whole: Mapping[int, str]
-) -> Roles:
+def find_calls(
+    model: keras.Model,
+    sequence: LayerSequence,
+    degree: int,
+    whole: Mapping[int, str],
+    length: int | None = None,
+) -> Calls:
+    """The calls of a model's layers on a sample; nothing is changed.
+
+    Args:
+        model: the model.
+        sequence: the model's layers.
+        degree: a tensor degree: sizes that are not known are multiples of it.
+        whole: layers into which not to look, by their ids, with the reason.
+        length: the sizes that are not known; None for a few.
+    """
+    with proof.state_kept(model):
+        return calls_of(sequence, sample_of(sequence, degree, length), whole, is_dividable)
+
+
+def find_roles(model: keras.Model, calls: Calls, degree: int) -> Roles:
     """Find out which layers of a model are sharded over so many ranks; nothing is changed.
 
     Args:
         model: the model.
-        sequence: its layers.
+        calls: those of its layers.
         degree: the tensor degree.
-        whole: layers into which not to look, by their ids, with the reason.
     """
     smallest = _SMALL * model.count_params()
 
     def is_large(layer: Any) -> bool:
         return bool(layer.count_params() >= smallest)
 
-    calls = calls_of(sequence, sample_of(sequence, degree), whole, is_dividable)
     roles = roles_of(calls, degree, is_large)
     for layer in model._flatten_layers(include_self=False):
         if id(layer) in calls.whole:
             roles.names[id(layer)] = f"{layer.name} ({type(layer).__name__})"
             roles.reasons[id(layer)] = calls.whole[id(layer)]
     return roles
+
+
+def no_layer(roles: Roles) -> str:
+    """Why no layer of a model divides."""
+    reasons = [f"{roles.names[key]}: {why}" for key, why in roles.reasons.items()]
+    return "; ".join(reasons[:3]) or "it has no Dense, EinsumDense, Embedding"
 
 
 def divide_layers(model: keras.Model, sequence: LayerSequence, mesh: Mesh) -> Roles:
@@ -69,13 +91,12 @@ def divide_layers(model: keras.Model, sequence: LayerSequence, mesh: Mesh) -> Ro
     """
     inputs = list(sample_of(sequence, mesh.tensor).values())
     expected = on_all(lambda: _results(model, sequence, inputs))
-    roles = on_all(lambda: find_roles(model, sequence, mesh.tensor, {}))
+    degree = mesh.tensor
+    roles = on_all(lambda: find_roles(model, find_calls(model, sequence, degree, {}), degree))
     if not roles.layers:
-        reasons = [f"{roles.names[key]}: {why}" for key, why in roles.reasons.items()]
         raise ValueError(
-            f"no layer of model {model.name!r} can be divided over the {mesh.tensor} ranks of a "
-            f"tensor group: {'; '.join(reasons[:3]) or 'it has no Dense, EinsumDense, Embedding'}. "
-            "Use tensor=1, or a degree that divides."
+            f"no layer of model {model.name!r} can be divided over the {degree} ranks of a "
+            f"tensor group: {no_layer(roles)}. Use tensor=1, or a degree that divides."
         )
     problem = _divided_rightly(model, sequence, roles, mesh, inputs, expected)
     if problem is not None:
@@ -85,11 +106,11 @@ def divide_layers(model: keras.Model, sequence: LayerSequence, mesh: Mesh) -> Ro
             for layer in model._flatten_layers(include_self=False)
             if not is_dividable(layer) and any(map(is_dividable, layer._flatten_layers()))
         }
-        roles = find_roles(model, sequence, mesh.tensor, composites)
+        roles = find_roles(model, find_calls(model, sequence, degree, composites), degree)
         problem = _divided_rightly(model, sequence, roles, mesh, inputs, expected)
     if problem is not None:
         raise HvdkitError(
-            f"model {model.name!r} can't be divided over the {mesh.tensor} ranks of a tensor "
+            f"model {model.name!r} can't be divided over the {degree} ranks of a tensor "
             f"group: {problem} would not be what it is undivided. Use tensor=1."
         )
     patches.install(*saving.PATCHES)

@@ -64,8 +64,10 @@ class Roles:
         layers: each layer that is divided, with its role, by its id.
         names: how messages name a layer, by its id.
         reasons: why a layer stays whole, by its id.
+        sharded: ids of the tensors of the graph of which each rank has a shard.
     """
 
     layers: dict[int, tuple[Any, Role]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    sharded: frozenset[int] = frozenset()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
 
 from hvdkit.descriptions import dtype_and_shape
-from hvdkit.engine import (
-    allgather_object,
-    broadcast_object,
-    require_initialized,
-    require_same,
-    topology,
-)
+from hvdkit.engine import broadcast_object, require_initialized, require_same, topology
 from hvdkit.exchange.base import Exchange
 from hvdkit.exchange.options import require_exchange
 from hvdkit.exchange.sharded.exchange import Sharded
@@ -22,18 +17,18 @@ from hvdkit.graph.layer_sequence import LayerSequence
 from hvdkit.mesh.mesh import Mesh, current_mesh, set_mesh
 from hvdkit.mesh.variable import is_seed_state
 from hvdkit.parallel.automatic.agreed import on_all
-from hvdkit.parallel.automatic.choice import Choice, Job, Needs, choose
+from hvdkit.parallel.automatic.choice import Choice
 from hvdkit.parallel.automatic.compiling import remember
-from hvdkit.parallel.automatic.dividing import divide_layers, find_roles, is_divided
+from hvdkit.parallel.automatic.dividing import divide_layers, is_divided
+from hvdkit.parallel.automatic.kinds import Roles
+from hvdkit.parallel.automatic.placed import placed
+from hvdkit.parallel.automatic.planning import planned
 from hvdkit.parallel.automatic.report import ParallelPlan
 from hvdkit.parallel.automatic.staging import Blocks, staged
 from hvdkit.parallel.pipeline.cuts import require_plain
-from hvdkit.planner.layer_costs import memory
-from hvdkit.planner.memory_limit import rank_memory_limit
 from hvdkit.planner.transformer import Degrees
 from hvdkit.state.broadcast import broadcast_variables
-
-_ROWS, _SLOTS = 32, 2  # of a rank's batch, and of the optimizer (Adam), for the estimate
+from hvdkit.watch.activity import pause
 
 
 def parallelize(
@@ -41,6 +36,9 @@ def parallelize(
     mesh: Mesh | None = None,
     exchange: Exchange | None = None,
     *,
+    batch_size: int | None = None,
+    length: int | None = None,
+    cluster: str | os.PathLike[str] | None = None,
     micro_batches: int | None = None,
     verbose: bool = True,
 ) -> keras.Model:
@@ -58,12 +56,17 @@ def parallelize(
 
     Args:
         model: a built functional or Sequential model, with its weights; not yet trained.
-        mesh: the mesh; None for the current one, or, if there is none, the first that fits into
-            memory: replicas, replicas that share the optimizer's variables, tensor groups inside a
-            host, stages.
+        mesh: the mesh; None for the current one, or, if there is none, the fastest by the planner
+            of `hvdkit plan` among those that the model can take and that fit into memory.
         exchange: how replicas stay together, such as `hvd.exchange.Sharded()`; None for an
-            average of gradients, or what goes with the chosen mesh.
-        micro_batches: of a pipeline; None for twice the stages, or 1 with `BatchNormalization`.
+            average of gradients, or what the planner chooses with the mesh.
+        batch_size: rows of a step over all replicas, for the planner; None for 32 a rank.
+        length: for the planner, sizes of inputs that the model leaves open, such as the length of
+            texts.
+        cluster: for the planner, what the job runs on: a name or a file as for `hvdkit plan
+            --cluster`; None for that of `HVDKIT_CLUSTER`, or, without it, what is measured now.
+        micro_batches: of a pipeline; None for what the planner chooses, or, with a mesh that was
+            given, twice the stages; 1 with `BatchNormalization`.
         verbose: whether rank 0 prints what was chosen, and why.
 
     Returns:
@@ -83,20 +86,22 @@ def parallelize(
         >>> model.fit(hvd.shard((x, y), batch_size=32))
     """
     require_initialized("hvd.parallelize()")
-    sequence = on_all(lambda: _checked(model, exchange))
+    sequence = on_all(lambda: _checked(model, exchange, batch_size, length))
     kinds = [type(step.operation).__name__ for step in sequence.steps]
     shapes = [dtype_and_shape(v.dtype, v.shape) for v in model.variables]
     require_same("the models to divide", [*kinds, *shapes])
-    before, reason = current_mesh(), "as given"
+    before = current_mesh()
     mesh = before if mesh is None else mesh
+    choice = Choice(Degrees())
     if mesh is None:
-        choice = _chosen(model, sequence)
-        mesh, reason = _made(choice.degrees), choice.reason
-        if exchange is None and choice.sharded:
-            exchange = Sharded()
+        choice = planned(model, sequence, exchange, batch_size, length, cluster, micro_batches)
+        mesh = Mesh(choice.degrees.data, choice.degrees.pipeline, choice.degrees.tensor)
+        micro_batches = micro_batches or choice.micro_batches
     set_mesh(mesh)
     try:
-        return _divided(model, sequence, mesh, reason, exchange, micro_batches, verbose)
+        if exchange is None and choice.exchange == "sharded":
+            exchange = Sharded()
+        return _divided(model, sequence, mesh, choice, exchange, micro_batches, verbose)
     except Exception:
         set_mesh(before)
         raise
@@ -106,21 +111,22 @@ def _divided(
     model: keras.Model,
     sequence: LayerSequence,
     mesh: Mesh,
-    reason: str,
+    choice: Choice,
     exchange: Exchange | None,
     micro_batches: int | None,
     verbose: bool,
 ) -> keras.Model:
+    degrees = Degrees(mesh.data, mesh.pipeline, mesh.tensor)
+    how = "an average of the gradients" if exchange is None else type(exchange).__name__
     plan = ParallelPlan(
-        model.name,
-        f"data {mesh.data} x pipeline {mesh.pipeline} x tensor {mesh.tensor} ({reason})",
-        "an average of the gradients" if exchange is None else type(exchange).__name__,
+        model.name, f"{degrees} ({choice.reason})", how, degrees, dict(choice.others)
     )
     if mesh.pipeline > 1:
         plan.cuts = _cuts(sequence, mesh.pipeline)
     _start_alike(model, mesh)
-    if mesh.tensor > 1:
-        plan.add(divide_layers(model, sequence, mesh))
+    roles = divide_layers(model, sequence, mesh) if mesh.tensor > 1 else Roles()
+    plan.placed = placed(sequence, plan.cuts, roles)
+    plan.add(roles)
     _uncompile(model, plan)
     _note_statistics(model, mesh, plan)
     parallel = staged(model, plan.cuts, micro_batches) if mesh.pipeline > 1 else model
@@ -142,16 +148,19 @@ def _start_alike(model: keras.Model, mesh: Mesh) -> None:
 def _cuts(sequence: LayerSequence, stages: int) -> list[str]:
     """Where a pipeline is cut, by the times of rank 0."""
     blocks = on_all(lambda: Blocks(sequence, stages))
-    times = on_all(lambda: blocks.times() if topology.rank() == 0 else None)
-    times = broadcast_object(times, name="hvdkit.times_of_blocks")
-    return blocks.cuts(times)
+
+    def times() -> list[float] | None:
+        if topology.rank() != 0:
+            return None
+        with pause("measuring a model's layers"):
+            return blocks.times()
+
+    return blocks.cuts(broadcast_object(on_all(times), name="hvdkit.times_of_blocks"))
 
 
-def _made(degrees: Degrees) -> Mesh:
-    return Mesh(degrees.data, degrees.pipeline, degrees.tensor)
-
-
-def _checked(model: Any, exchange: Exchange | None) -> LayerSequence:
+def _checked(
+    model: Any, exchange: Exchange | None, batch_size: int | None, length: int | None
+) -> LayerSequence:
     """The layers of a model that can be divided.
 
     Raises:
@@ -159,6 +168,9 @@ def _checked(model: Any, exchange: Exchange | None) -> LayerSequence:
     """
     if exchange is not None:
         require_exchange(exchange)
+    for name, value in (("batch_size", batch_size), ("length", length)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} of hvd.parallelize is a number above 0, not {value!r}.")
     require_plain(model)
     if is_divided(model):
         raise ValueError(f"model {model.name!r} is divided already: build it anew.")
@@ -169,27 +181,6 @@ def _checked(model: Any, exchange: Exchange | None) -> LayerSequence:
             "lost: divide it before the first step, or give it a fresh optimizer with compile()."
         )
     return flattened(model)
-
-
-def _chosen(model: keras.Model, sequence: LayerSequence) -> Choice:
-    """The mesh that fits, for the rank that may use least."""
-    local = topology.local_size()
-    limits = allgather_object((rank_memory_limit(local), local), name="hvdkit.memory_limits")
-    limit, local = (min(each) for each in zip(*limits, strict=True))
-
-    def choice() -> Choice:
-        everything = [(0, len(sequence.steps))]
-        held = memory(sequence, everything, 0, 0)[0]
-        slots = memory(sequence, everything, 0, _SLOTS)[0] - held
-        activations = memory(sequence, everything, _ROWS, 0)[0] - held
-        divisible = 0.0
-        if held + slots + activations > limit and local > 1:
-            roles = find_roles(model, sequence, local, {}).layers.values()
-            divisible = sum(layer.count_params() for layer, _ in roles) / model.count_params()
-        job = Job(topology.size(), local, limit, topology.mpi_enabled())
-        return choose(Needs(held, slots, activations, divisible), job)
-
-    return on_all(choice)
 
 
 def _uncompile(model: Any, plan: ParallelPlan) -> None:

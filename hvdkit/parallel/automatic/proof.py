@@ -26,18 +26,20 @@ class Result:
         outputs: the model's outputs.
         of_inputs: gradients of its inputs of floats.
         of_weights: gradients of its trainable variables; None where there is none.
+        added: what its layers add to the loss.
     """
 
     outputs: list[np.ndarray]
     of_inputs: list[np.ndarray | None]
     of_weights: list[np.ndarray | None]
+    added: np.ndarray
 
 
 def results(model: keras.Model, sequence: LayerSequence, inputs: Sequence[Any]) -> list[Result]:
     """Run a model forward and backward, in inference and in training; its state stays."""
     found = []
     for training in (False, True):
-        with _state_kept(model):
+        with state_kept(model):
             found.append(_result(model, sequence, inputs, training))
     return found
 
@@ -57,6 +59,8 @@ def _difference(model: keras.Model, mode: str, before: Result, now: Result) -> s
     for i, (one, other) in enumerate(zip(now.outputs, before.outputs, strict=True)):
         if one.shape != other.shape or not _close(one, other, 0.0, tolerance):
             return f"output {i} in {mode}"
+    if not _close(now.added, before.added, 0.0, tolerance):
+        return f"what its layers add to the loss in {mode}"
     gradients = [g for g in (*before.of_inputs, *before.of_weights) if g is not None]
     floor = 1e-3 * max((float(np.abs(g).max(initial=0.0)) for g in gradients), default=0.0)
     for i, (mine, theirs) in enumerate(zip(now.of_inputs, before.of_inputs, strict=True)):
@@ -88,12 +92,14 @@ def _result(
             if output.dtype.is_floating:
                 upstream = generator.normal(size=output.shape).astype("float32")
                 total += tf.reduce_mean(tf.cast(output, "float32") * upstream)
-        total += sum(tf.cast(loss, "float32") for loss in model.losses)
+        added = sum((tf.cast(loss, "float32") for loss in model.losses), tf.zeros(()))
+        total += added
     of_inputs, of_weights = tape.gradient(total, [floats, variables])
     return Result(
         [_array(output) for output in outputs],
         [None if g is None else _array(g) for g in of_inputs],
         [_gradient(g, v) for g, v in zip(of_weights, model.trainable_variables, strict=True)],
+        np.asarray(added),
     )
 
 
@@ -134,7 +140,7 @@ def _close(mine: np.ndarray, theirs: np.ndarray, floor: float, tolerance: float)
 
 
 @contextmanager
-def _state_kept(model: keras.Model) -> Iterator[None]:
+def state_kept(model: keras.Model) -> Iterator[None]:
     """What calls change, moving statistics and random states, is as before at the end."""
     state = [(v, np.array(v)) for v in model.variables if not v.trainable]
     state = [(v, value) for v, value in state if layout_of(v) is None]

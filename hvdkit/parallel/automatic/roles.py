@@ -96,6 +96,7 @@ class _Finding:
         for tensor in self.calls.outputs:
             if id(tensor) in state:
                 raise _Struck(state[id(tensor)].origins, "its output is one of the model's")
+        roles.sharded = frozenset(state)
         return roles
 
     def _follow(self, call: Call, state: dict[int, _Sharded], roles: Roles) -> None:
@@ -109,6 +110,8 @@ class _Finding:
                 state[id(step.outputs[0])] = _Sharded(role.output, frozenset([id(layer)]))
         elif type(layer) is keras.layers.Dropout:
             each = next(iter(sharded.values()), None)
+            if each is not None and layer.activity_regularizer is not None:
+                raise _Struck(origins, f"its output goes into {call.name}, which adds to the loss")
             self._take(roles, layer, None if each is None else Dropped(each.axis), origins)
             if each is not None:
                 state[id(step.outputs[0])] = each

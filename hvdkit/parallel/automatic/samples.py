@@ -14,7 +14,9 @@ from hvdkit.graph.layer_sequence import LayerSequence
 _ROWS, _LENGTH = 2, 6
 
 
-def sample_of(sequence: LayerSequence, degree: int) -> dict[int, tf.Tensor]:
+def sample_of(
+    sequence: LayerSequence, degree: int, length: int | None = None
+) -> dict[int, tf.Tensor]:
     """A random value for each input of a model, the same on all ranks.
 
     Numbers are drawn as floats are; whole numbers are those that an embedding can have which takes
@@ -23,17 +25,19 @@ def sample_of(sequence: LayerSequence, degree: int) -> dict[int, tf.Tensor]:
     Args:
         sequence: the model's.
         degree: the tensor degree: sizes that are not known are multiples of it.
+        length: these sizes; None for a few.
     """
     generator = np.random.default_rng(17)
     ids = _ids_taken(sequence)
+    open_size = length or -(-_LENGTH // degree) * degree
     return {
-        id(tensor): _drawn(tensor, generator, degree, ids.get(id(tensor), 2))
+        id(tensor): _drawn(tensor, generator, open_size, ids.get(id(tensor), 2))
         for tensor in sequence.inputs
     }
 
 
-def _drawn(tensor: Any, generator: np.random.Generator, degree: int, ids: int) -> tf.Tensor:
-    shape = [_ROWS, *(_size(size, degree) for size in tensor.shape[1:])]
+def _drawn(tensor: Any, generator: np.random.Generator, open_size: int, ids: int) -> tf.Tensor:
+    shape = [_ROWS, *(size or open_size for size in tensor.shape[1:])]
     if tensor.shape and tensor.shape[0] is not None:
         shape[0] = tensor.shape[0]
     dtype = tf.as_dtype(tensor.dtype)
@@ -52,10 +56,6 @@ def _with_true_first(drawn: np.ndarray) -> np.ndarray:
     if drawn.ndim > 1:
         drawn[:, 0] = 1
     return drawn
-
-
-def _size(size: int | None, degree: int) -> int:
-    return size or -(-_LENGTH // degree) * degree
 
 
 def _ids_taken(sequence: LayerSequence) -> dict[int, int]:

@@ -45,8 +45,7 @@ class Blocks:
         required_mesh()
         self._sequence = sequence
         self._stages = stages
-        points = sequence.cut_points()
-        self._names = {p: name for p in points if (name := _name_of(sequence, p)) is not None}
+        self._names = cut_names(sequence)
         self._blocks = list(pairwise([0, *self._names, len(sequence.steps)]))
         if len(self._blocks) < stages:
             raise ValueError(
@@ -73,13 +72,23 @@ class Blocks:
 
 def staged(model: keras.Model, cuts: Sequence[str], micro_batches: int | None) -> StagedModel:
     """The pipeline of a model; all ranks call it."""
-    has_statistics = any(
+    if micro_batches is None and has_statistics(model):
+        return StagedModel(model, micro_batches=1, schedule=GPipe(), cuts=cuts)
+    return StagedModel(model, micro_batches=micro_batches or 2 * (len(cuts) + 1), cuts=cuts)
+
+
+def cut_names(sequence: LayerSequence) -> dict[int, str]:
+    """The points at which a model can be cut into stages, with the layer before each."""
+    points = sequence.cut_points()
+    return {p: name for p in points if (name := _name_of(sequence, p)) is not None}
+
+
+def has_statistics(model: keras.Model) -> bool:
+    """Whether a layer looks at all rows of a micro-batch, so that there is one by default."""
+    return any(
         isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         for layer in model._flatten_layers()
     )
-    if has_statistics and micro_batches is None:
-        return StagedModel(model, micro_batches=1, schedule=GPipe(), cuts=cuts)
-    return StagedModel(model, micro_batches=micro_batches or 2 * (len(cuts) + 1), cuts=cuts)
 
 
 def _name_of(sequence: LayerSequence, point: int) -> str | None:

@@ -1,3 +1,3 @@
 """`hvd.parallelize`: ordinary models over real ranks, beside themselves in one process."""
 
-MODULES = ("plain", "composites", "refused", "files", "adapters")
+MODULES = ("plain", "sides", "planned", "composites", "refused", "files", "adapters")

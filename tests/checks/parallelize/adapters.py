@@ -43,6 +43,7 @@ def check_adapters_train_as_undivided() -> None:
 
 
 def check_adapters_that_are_made_after_the_division() -> None:
+    """They are sharded, alike on all ranks, and in checkpoints with every rank's part."""
     mesh = hvd.Mesh(tensor=2)
     keras.utils.set_random_seed(hvd.rank())
     model = _enable(hvd.parallelize(_adapted(), mesh, verbose=False))
@@ -55,13 +56,12 @@ def check_adapters_that_are_made_after_the_division() -> None:
     for other in hvd.allgather_object(whole):
         for mine, theirs in zip(whole or [], other, strict=True):
             np.testing.assert_array_equal(mine, theirs)
+    _require_checkpoint(model)
     hvd.set_mesh(None)
 
 
-def check_a_checkpoint_holds_every_ranks_adapters() -> None:
-    """Each rank's shards have values of its own, are saved, zeroed, restored, and the same."""
-    mesh = hvd.Mesh(tensor=2)
-    model = hvd.parallelize(_enable(_adapted()), mesh, verbose=False)
+def _require_checkpoint(model: keras.Model) -> None:
+    """Each rank's shards get values of its own, are saved, zeroed, restored, and the same."""
     model.compile(keras.optimizers.Adam(0.01), models.logits())
     model.optimizer.build(model.trainable_variables)
     variables = [*model.weights, *model.optimizer.variables]
@@ -85,4 +85,3 @@ def check_a_checkpoint_holds_every_ranks_adapters() -> None:
     for variable, array in zip(variables, own, strict=True):
         np.testing.assert_array_equal(variable.numpy(), array, err_msg=variable.path)
     require_weights(model, weights_of(model) or [], rtol=0, atol=0)
-    hvd.set_mesh(None)

@@ -40,7 +40,7 @@ def on_this_rank(build: Callable[[], keras.Model]) -> keras.Model:
 
 def alone(
     build: Callable[[], keras.Model],
-    data: tuple[Any, Any],
+    data: tuple[Any, ...],
     loss: Any,
     optimizer: Callable[[], Any],
     **options: Any,
@@ -50,12 +50,11 @@ def alone(
     model = with_other_weights(build(), 1)
     start = model.get_weights()
     model.compile(optimizer(), loss, **options)
-    x, y = data
     losses = []
     for _ in range(EPOCHS):
-        # Not `fit`, which all ranks have to call.
-        found = [model.train_on_batch(*_rows((x, y), step)) for step in range(STEPS)]
-        losses.append(float(np.mean(found)))
+        # Not `fit`, which all ranks have to call. With several outputs there are several losses.
+        steps = [model.train_on_batch(*_rows(data, step)) for step in range(STEPS)]
+        losses.append(float(np.mean([np.ravel(found)[0] for found in steps])))
     moved = [np.abs(w - s).max() for w, s in zip(model.get_weights(), start, strict=True)]
     assert max(moved) > 1e-3, "the model did not learn, so this proves nothing"
     return model, losses
@@ -68,7 +67,7 @@ def _rows(data: Any, step: int) -> Any:
 
 def divided(
     build: Callable[[], keras.Model],
-    data: tuple[Any, Any],
+    data: tuple[Any, ...],
     loss: Any,
     optimizer: Callable[[], Any],
     sizes: Sizes,
@@ -87,21 +86,38 @@ def divided(
 
 def require_same(
     build: Callable[[], keras.Model],
-    data: tuple[Any, Any],
+    data: tuple[Any, ...],
     loss: Any,
     sizes: Sizes,
     *,
     optimizer: Callable[[], Any] = adam,
     rtol: float = 1e-3,
     atol: float = 2e-4,
+    exchange: Any = None,
+    then: Callable[[keras.Model, keras.Model], None] | None = None,
     **options: Any,
 ) -> keras.Model:
-    """Losses and weights over the ranks are those of one process."""
-    plain, expected = alone(build, data, loss, optimizer)
+    """Losses and weights over the ranks are those of one process.
+
+    Args:
+        build: makes the model.
+        data: for `fit`.
+        loss: for `compile`.
+        sizes: of the mesh.
+        optimizer: makes the optimizer.
+        rtol: relative tolerance.
+        atol: absolute tolerance of weights.
+        exchange: of replicas.
+        then: what else to compare of both models, while there is the mesh.
+        **options: of `compile`.
+    """
+    plain, expected = alone(build, data, loss, optimizer, **options)
     try:
-        model, losses = divided(build, data, loss, optimizer, sizes, **options)
+        model, losses = divided(build, data, loss, optimizer, sizes, exchange, **options)
         np.testing.assert_allclose(losses, expected, rtol=rtol)
         require_weights(model, plain.get_weights(), rtol, atol)
+        if then is not None:
+            then(model, plain)
     finally:
         hvd.set_mesh(None)
     return model

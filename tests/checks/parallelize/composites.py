@@ -119,10 +119,6 @@ def _divided(*blocks: type) -> tuple[int, dict[str, str]]:
     return divided_layers(model), hvd.parallel.plan_of(model).layers
 
 
-def check_a_block_of_ones_own() -> None:
-    assert _divided(Block)[0] == 9
-
-
 @long
 def check_blocks_of_ones_own() -> None:
     count, _ = _divided(Block, Block)

@@ -130,3 +130,81 @@ def mlp_without_noise() -> keras.Model:
     return keras.Sequential(
         [keras.Input((6,)), layers.Dense(8, activation="gelu"), layers.Dense(2)]
     )
+
+
+def many_sided() -> keras.Model:
+    """Masks, several inputs and outputs, penalties, statistics, what is frozen, own seeds."""
+    words = keras.Input((LENGTH,), dtype="int32", name="words")
+    others = keras.Input((6,), name="others")
+    x = layers.Embedding(WORDS, FEATURES, mask_zero=True, embeddings_regularizer="l2")(words)
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(4, 3, dropout=0.1, seed=5)(x, x))
+    h = layers.Dense(16, activation="gelu", kernel_regularizer="l2", bias_constraint="non_neg")(x)
+    h = layers.Dense(FEATURES, bias_regularizer="l1")(layers.Dropout(0.2, seed=3)(h))
+    pooled = layers.GlobalAveragePooling1D()(x + h)  # it takes notice of the mask
+    joined = layers.Concatenate()([pooled, layers.BatchNormalization()(others)])
+    hidden = layers.Dense(8, trainable=False, name="frozen")(joined)
+    outputs = {
+        "classes": layers.Dense(4, name="classes")(hidden),
+        "value": layers.Dense(1, name="value")(layers.Dense(6, activation="tanh")(hidden)),
+    }
+    return keras.Model({"words": words, "others": others}, outputs, name="many_sided")
+
+
+def many_sided_data() -> tuple[Any, ...]:
+    """Inputs, targets, and a weight for each row and output."""
+    ids, _ = text()
+    x, y = numbers()
+    rng = np.random.default_rng(1)
+    weights = {name: rng.uniform(0.2, 2, ROWS).astype("float32") for name in ("classes", "value")}
+    return {"words": ids, "others": x}, {"classes": ids[:, 0] % 4, "value": y[:, :1]}, weights
+
+
+def many_sided_losses() -> dict[str, Any]:
+    return {"classes": logits(), "value": "mse"}
+
+
+def regularized() -> keras.Model:
+    """What looks at all of a weight or an output stays whole, and counts once."""
+    regularizers, constraints = keras.regularizers, keras.constraints
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu", activity_regularizer="l2", name="active"),
+            layers.Dense(8, activation="gelu"),
+            layers.Dropout(0.2, activity_regularizer="l2"),
+            layers.Dense(6, kernel_regularizer=regularizers.OrthogonalRegularizer(0.1), name="o"),
+            layers.Dense(8, kernel_constraint=constraints.MaxNorm(0.5), name="bounded"),
+            layers.Dense(8, kernel_regularizer=regularizers.L1L2(0.01, 0.01), activation="tanh"),
+            layers.ActivityRegularization(l2=0.1),
+            layers.Dense(2),
+        ]
+    )
+
+
+def seen_attention() -> keras.Model:
+    """Scores of the attention are an output of the model."""
+    words = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Embedding(WORDS, FEATURES)(words)
+    x, scores = layers.MultiHeadAttention(4, 3)(x, x, return_attention_scores=True)
+    return keras.Model(words, [layers.Dense(4)(x), scores], name="seen_attention")
+
+
+class CountsCalls(layers.Layer):
+    """It counts in a variable how often it was called."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x: Any) -> Any:
+        self.calls.assign_add(1)
+        return x
+
+
+def counting(counts: bool = True) -> keras.Model:
+    x = keras.Input((8,))
+    h = layers.Dense(16, activation="relu", name="first")(x)
+    h = CountsCalls()(h) if counts else h
+    return keras.Model(
+        x, layers.Dense(4, name="last")(layers.Dense(16, "relu")(h)), name="counting"
+    )

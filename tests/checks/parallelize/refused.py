@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from checks.refused_input import _refused
 
 import hvdkit as hvd
 
 from . import models
-from .compared import divided_layers
 
 layers = keras.layers
 
@@ -53,22 +51,30 @@ def check_models_that_are_refused() -> None:
     _refused(lambda: hvd.parallelize(different, mesh), hvd.RankMismatchError, "differ between")
 
 
-def check_a_model_is_divided_once() -> None:
-    model = hvd.parallelize(models.mlp(), hvd.Mesh(tensor=2), verbose=False)
-    hvd.set_mesh(None)
-    _refused(lambda: hvd.parallelize(model, hvd.Mesh(tensor=2)), ValueError, "divided already")
+def check_what_can_not_be_planned() -> None:
+    """Before anything is allocated: the model is as it was, and there is no mesh."""
+    words = keras.Input((None,), dtype="int32", name="words")
+    open_ = keras.Model(words, layers.Dense(2)(layers.Embedding(8, 4)(words)), name="open")
+    x = keras.Input((3,))
+    code = keras.Model(x, layers.Dense(2)(Fails()(x)), name="fails")
+    small = models.mlp()
+    for model, options, text in (
+        (open_, {}, "its input 'words' has an open size, (None, None): give length="),
+        (keras.Model(x, layers.ReLU()(x), name="bare"), {}, "'bare' has no weights"),
+        (code, {}, "'fails', as it can't be run on a random batch: TypeError"),
+        (code, {}, "symbols only"),
+        (small, {"batch_size": 0}, "batch_size of hvd.parallelize is a number above 0, not 0"),
+        (small, {"cluster": "nowhere"}, "no cluster of that name"),
+    ):
+        kinds = (ValueError, hvd.HvdkitError)
+        _refused(lambda m=model, o=options: hvd.parallelize(m, **o), kinds, text)
+        assert hvd.mesh.mesh.current_mesh() is None
 
 
-def check_what_fits_is_replicated() -> None:
-    """Without a mesh, a model that fits is replicated, with rank 0's weights on all ranks."""
-    keras.utils.set_random_seed(hvd.rank())
-    model = hvd.parallelize(models.mlp(), verbose=False)
-    assert divided_layers(model) == 0
-    mine = np.concatenate([w.ravel() for w in model.get_weights()])
-    for other in hvd.allgather_object(mine):
-        np.testing.assert_array_equal(mine, other)
-    plan = hvd.parallel.plan_of(model)
-    assert plan.mesh.startswith(f"data {hvd.size()} x pipeline 1 x tensor 1 ("), plan.mesh
-    model.compile("sgd", "mse")
-    model.fit(hvd.shard(models.numbers(), 4), verbose=0)
-    hvd.set_mesh(None)
+class Fails(layers.Layer):
+    """It takes symbolic tensors, and no others."""
+
+    def call(self, x: Any) -> Any:
+        if not isinstance(x, keras.KerasTensor):
+            raise TypeError("symbols only")
+        return x

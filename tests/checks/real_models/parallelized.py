@@ -101,3 +101,16 @@ def check_resnet_in_replicas() -> None:
 def check_mobilenet_in_measured_stages() -> None:
     """With one micro-batch, which has all rows for the statistics."""
     _parallelized(applications.MOBILENET, hvd.Mesh(pipeline=2), 0)
+
+
+def resnet_50() -> keras.Model:
+    """All of it, with its statistics as they are."""
+    model = keras.applications.ResNet50(weights=None, input_shape=applications.SHAPE, classes=3)
+    return applications.frozen_statistics(model)
+
+
+RESNET_50 = replace(applications.RESNET, build=resnet_50, rtol=5e-3, atol=5e-4)
+
+
+def check_resnet_50_in_measured_stages() -> None:
+    _parallelized(RESNET_50, hvd.Mesh(pipeline=2), 0, micro_batches=2)
