@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -59,6 +59,25 @@ class Interface:
             )
             for spec in self.inputs
         }
+
+    def with_sizes(self, batch_size: int | None, length: int | None) -> Interface:
+        """The interface with numbers for open sizes.
+
+        Args:
+            batch_size: the first size of all inputs; None leaves it open.
+            length: all others that are open; None leaves them so.
+        """
+        inputs = [
+            replace(
+                spec,
+                shape=(
+                    spec.shape[0] if batch_size is None else batch_size,
+                    *(length if size is None else size for size in spec.shape[1:]),
+                ),
+            )
+            for spec in self.inputs
+        ]
+        return replace(self, inputs=inputs)
 
     def signature(self) -> dict[str, tf.TensorSpec]:
         """What TensorFlow traces the model with; the batch is of any size."""

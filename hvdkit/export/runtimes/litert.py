@@ -40,7 +40,9 @@ class LiteRTRuntime:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise InstallationError(
-                f"{path} needs LiteRT: {error}. Run\n    pip install ai-edge-litert    # or all of 'hvdkit[export]'"
+                f"{path} needs LiteRT: {error}. Run\n"
+                "    pip install ai-edge-litert\n"
+                "or, for all formats, pip install 'hvdkit[export]'"
             ) from error
         try:
             interpreter = Interpreter(str(path), num_threads=threads)
