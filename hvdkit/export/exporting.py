@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvdkit.errors import ExportError, HvdkitError
+from hvdkit.errors import ExportError, InstallationError
 from hvdkit.export.comparison import (
     Difference,
     difference,
@@ -19,13 +19,18 @@ from hvdkit.export.comparison import (
 )
 from hvdkit.export.formats import Format
 from hvdkit.export.interface import Interface
+from hvdkit.export.missing import missing_operation
 from hvdkit.export.publish import published
 from hvdkit.export.quantize import quantized
-from hvdkit.export.runtimes.base import Runtime, TensorSpec, first_lines
+from hvdkit.export.runtimes.base import Runtime, TensorSpec, checked, first_lines
 from hvdkit.export.runtimes.loading import load
 from hvdkit.export.trials import trials_for
 
 QUANTIZED_TOLERANCE = 0.1
+"""How far int8 weights may be from floating-point ones, unless it is said."""
+QUANTIZED_ROUNDING = 0.01
+"""How far the same int8 model may be in another runtime: a value that is rounded to the next
+integer is off by a whole step."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def export(interface: Interface, path: Path, wanted: Wanted) -> Exported:
     with published(path, overwrite=wanted.overwrite) as part:
         trials = trials_for(interface)
         if wanted.examples is not None:
-            trials.append({name: np.asarray(array) for name, array in wanted.examples.items()})
+            trials.append(checked(wanted.examples, interface.inputs))
         expected = _twice(interface, trials)
         allowed = tolerance_of(interface) if wanted.tolerance is None else wanted.tolerance
         for_int8 = QUANTIZED_TOLERANCE if wanted.tolerance is None else wanted.tolerance
@@ -97,11 +102,6 @@ def export(interface: Interface, path: Path, wanted: Wanted) -> Exported:
     return shown
 
 
-QUANTIZED_ROUNDING = 0.01
-"""How far the same int8 model may be in another runtime: a value that is rounded to the next
-integer is off by a whole step."""
-
-
 def _written(kind: Format, source: Interface, part: Path, *, quantize: bool) -> Runtime:
     """Write a model and load it with its runtime.
 
@@ -112,19 +112,22 @@ def _written(kind: Format, source: Interface, part: Path, *, quantize: bool) -> 
         kind.write(source, part, quantize=quantize and kind.quantizes)
         runtime = load(part)
         require_same_inputs(source, runtime)
-    except HvdkitError as error:
-        if not isinstance(error, ExportError):
-            raise
-        raise ExportError(_with_hints(str(error), kind, source)) from error
+    except InstallationError:
+        raise
     except Exception as error:  # of any kind, by what is in the model
-        text = f"{source.model.name} can't be written as {kind.name}: {first_lines(error)}"
-        raise ExportError(_with_hints(text, kind, source)) from error
+        operation = missing_operation(error)
+        text = first_lines(error) if operation is None else f"it does not have {operation}."
+        raise ExportError(
+            _with_hints(
+                f"{source.model.name} can't be written as {kind.name}: {text}", kind, source
+            )
+        ) from error
     return runtime
 
 
 def _with_hints(text: str, kind: Format, source: Interface) -> str:
     hints = kind.hints(source)
-    return text if not hints else f"{text}\n{kind.name} does not take " + "; ".join(hints) + "."
+    return "\n".join([text, *(f"{kind.name} does not take {hint}." for hint in hints)])
 
 
 def _twice(interface: Interface, trials: Sequence[Mapping[str, np.ndarray]]) -> list[dict]:
@@ -133,8 +136,14 @@ def _twice(interface: Interface, trials: Sequence[Mapping[str, np.ndarray]]) -> 
     Raises:
         ExportError: it gives something else the next time.
     """
-    first = [interface.run(trial) for trial in trials]
-    second = [interface.run(trial) for trial in trials]
+    try:
+        first = [interface.run(trial) for trial in trials]
+        second = [interface.run(trial) for trial in trials]
+    except Exception as error:  # whatever the model's layers raise
+        raise ExportError(
+            f"Keras can't run the model {interface.model.name} on one of the batches that it was to "
+            f"be compared on: {first_lines(error)}"
+        ) from error
     again = difference(first, second, tolerance_of(interface))
     if not again.passed:
         raise ExportError(

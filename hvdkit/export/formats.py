@@ -81,13 +81,14 @@ class Onnx:
         """See `Format`."""
         _require("tf2onnx", "onnx", "onnxruntime")
         _require_small(interface, "an ONNX file")
+        importlib.import_module("hvdkit.export.onnx_operations")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*np.object.*")
             NamedModel(interface).write(str(path), "onnx")
 
     def hints(self, interface: Interface) -> list[str]:
         """See `Format`."""
-        return _tables(interface)
+        return _tables(interface) + _half(interface, "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,12 @@ class LiteRT:
         recurrent = [each.name for each in layers if isinstance(each, keras.layers.RNN)]
         if recurrent and interface.inputs[0].shape[0] is None:
             found.append(
-                f"recurrent layers ({', '.join(recurrent)}) need a batch of one size: --batch-size"
+                f"recurrent layers ({', '.join(recurrent)}) with a batch of any size: give "
+                "--batch-size, and --length if that is any"
             )
         if any(None in spec.shape[1:] for spec in interface.inputs):
-            found.append("sizes that are not known, of a sequence for one: --length gives them one")
-        half = sorted({each.compute_dtype for each in layers} & {"float16", "bfloat16"})
-        if half:
-            found.append(f"layers that compute in {half[0]}: load the weights into a float32 model")
-        return found
+            found.append("sizes that are open, in some layers: give --length")
+        return found + _half(interface, "float16", "bfloat16")
 
 
 FORMATS: Sequence[Format] = (SavedModel(), Onnx(), LiteRT())
@@ -155,6 +154,13 @@ def _tables(interface: Interface) -> list[str]:
         f"layers that look up words or numbers ({', '.join(names)}): export the model that comes "
         "after them and prepare its inputs before, or export to savedmodel"
     ]
+
+
+def _half(interface: Interface, *dtypes: str) -> list[str]:
+    found = {each.compute_dtype for each in _layers(interface.model)} & set(dtypes)
+    if not found:
+        return []
+    return [f"layers that compute in {min(found)}: load the weights into a float32 model"]
 
 
 def _layers(model: keras.Model) -> list[keras.Layer]:

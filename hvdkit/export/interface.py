@@ -116,6 +116,8 @@ def interface_of(model: keras.Model, inputs: Any = None) -> Interface:
     elif has_keras_call(model):
         graph = graph_of(model)._inputs_struct
         structure = keras.tree.map_structure(_spec_of_input, graph)
+        if any(getattr(layer, "stateful", False) is True for layer in model._flatten_layers()):
+            structure = keras.tree.map_structure(_with_own_batch, structure, graph)
         flat = keras.tree.flatten(structure)
         names = [
             _name(path if isinstance(graph, dict) else (), "input", spec.name)
@@ -158,6 +160,13 @@ def _spec_of_input(tensor: Any) -> keras.InputSpec:
             "around this one that takes dense tensors."
         )
     return keras.InputSpec(shape=shape, dtype=tensor.dtype, name=tensor.name)
+
+
+def _with_own_batch(spec: keras.InputSpec, tensor: Any) -> keras.InputSpec:
+    """The spec with the batch that the model was made for, as its states are of that size."""
+    return keras.InputSpec(
+        shape=(tensor.shape[0], *spec.shape[1:]), dtype=spec.dtype, name=spec.name
+    )
 
 
 def _spec_of_example(example: Any) -> keras.InputSpec:

@@ -59,10 +59,10 @@ class LiteRTRuntime:
         self._path = path
         self._one_at_a_time = threading.Lock()
         self.inputs: Sequence[TensorSpec] = [
-            _spec(*each) for each in self._run.get_input_details().items()
+            _spec(*each) for each in sorted(self._run.get_input_details().items())
         ]
         self.outputs: Sequence[TensorSpec] = [
-            _spec(*each) for each in self._run.get_output_details().items()
+            _spec(*each) for each in sorted(self._run.get_output_details().items())
         ]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
