@@ -160,7 +160,7 @@ def test_what_differs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         interface.model.set_weights(kept)
 
     monkeypatch.setattr(formats.Onnx, "write", wrong)
-    with pytest.raises(hvd.export.ExportError, match="differs from Keras by 0.0"):
+    with pytest.raises(hvd.export.ExportError, match=r"differs from Keras by 0\.0"):
         export(mlp, "onnx", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -116,12 +116,11 @@ def _written(kind: Format, source: Interface, part: Path, *, quantize: bool) -> 
         raise
     except Exception as error:  # of any kind, by what is in the model
         operation = missing_operation(error)
-        text = first_lines(error) if operation is None else f"it does not have {operation}."
-        raise ExportError(
-            _with_hints(
-                f"{source.model.name} can't be written as {kind.name}: {text}", kind, source
-            )
-        ) from error
+        text = str(error) if isinstance(error, ExportError) else first_lines(error)
+        if operation is not None:
+            text = f"it does not have {operation}."
+        text = f"{source.model.name} can't be written as {kind.name}: {text}"
+        raise ExportError(_with_hints(text, kind, source)) from error
     return runtime
 
 
@@ -141,8 +140,8 @@ def _twice(interface: Interface, trials: Sequence[Mapping[str, np.ndarray]]) -> 
         second = [interface.run(trial) for trial in trials]
     except Exception as error:  # whatever the model's layers raise
         raise ExportError(
-            f"Keras can't run the model {interface.model.name} on one of the batches that it was to "
-            f"be compared on: {first_lines(error)}"
+            f"Keras can't run the model {interface.model.name} on one of the batches on which it "
+            f"was to be compared: {first_lines(error)}"
         ) from error
     again = difference(first, second, tolerance_of(interface))
     if not again.passed:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import keras
+import numpy as np
 
 from hvdkit.errors import ExportError, InstallationError
 from hvdkit.export.interface import Interface
@@ -110,6 +111,8 @@ class LiteRT:
         if quantize:
             options["optimizations"] = [tf.lite.Optimize.DEFAULT]
         NamedModel(interface).write(str(path), "litert", **options)
+        if quantize:
+            _require_integers(path)
 
     def hints(self, interface: Interface) -> list[str]:
         """See `Format`."""
@@ -140,6 +143,18 @@ def format_of(name: str) -> Format:
             return each
     names = ", ".join(each.name for each in FORMATS)
     raise ExportError(f"{name!r} is no format that hvdkit exports to; it exports to {names}.")
+
+
+def _require_integers(path: Path) -> None:
+    """Raise where LiteRT's converter has left all weights as they were."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    details = Interpreter(str(path)).get_tensor_details()
+    if not any(np.dtype(each["dtype"]) == np.int8 for each in details):
+        raise ExportError(
+            "LiteRT quantizes weights of 1024 numbers and more, and this model has none: export it "
+            "without quantization."
+        )
 
 
 def _tables(interface: Interface) -> list[str]:
