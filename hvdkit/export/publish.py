@@ -41,7 +41,7 @@ def published(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _put(part: Path, target: Path, folder: Path) -> None:
-    part.chmod(_MODE_OF_FOLDER if part.is_dir() else _MODE_OF_FILE)
+    part.chmod(_mode_for_all(part))
     try:
         if target.is_dir() and not target.is_symlink():
             os.rename(target, folder / "before")
@@ -50,10 +50,8 @@ def _put(part: Path, target: Path, folder: Path) -> None:
         raise ExportError(f"{target} can't be written: {error}") from error
 
 
-def _modes() -> tuple[int, int]:
+def _mode_for_all(part: Path) -> int:
+    """What a file or folder may be used for by default; one for temporary things is private."""
     mask = os.umask(0)
     os.umask(mask)
-    return 0o777 & ~mask, 0o666 & ~mask
-
-
-_MODE_OF_FOLDER, _MODE_OF_FILE = _modes()
+    return (0o777 if part.is_dir() else 0o666) & ~mask

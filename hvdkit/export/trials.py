@@ -78,7 +78,7 @@ def _raised(
     def runs(tried: Mapping[str, int]) -> None:
         arrays = _arrays(interface.inputs, 3, length, tried, rng, words, highest=True)
         try:
-            interface.run(arrays)
+            _require_numbers(interface.run(arrays))
         except Exception as error:  # whatever the model's layers raise
             raise _CanNotRunError from error
 
@@ -94,6 +94,21 @@ def _raised(
             found[spec.name] = limit
             break
     return found
+
+
+def _require_numbers(outputs: Mapping[str, np.ndarray]) -> None:
+    """Refuse to compare nothing: outputs that are empty, or not finite, as of an image too small.
+
+    Raises:
+        ValueError: such an output.
+    """
+    for name, array in outputs.items():
+        if not array.size or (_is_float(array) and not np.isfinite(array.astype("float32")).any()):
+            raise ValueError(f"the output {name} holds no finite number.")
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return array.dtype.kind not in "biuOSUc"  # types that NumPy does not know are "V"
 
 
 def _sizes(model: keras.Model) -> list[int]:
