@@ -47,12 +47,34 @@ def train(folder: Path, mesh: hvd.Mesh) -> None:
     hvd.set_mesh(None)
 
 
+def train_apart(folder: Path) -> None:
+    """Leave a checkpoint between two meetings, when each rank has weights of its own."""
+    keras.utils.set_random_seed(1)
+    model = build()
+    exchange = hvd.exchange.LocalSGD(every=64)
+    optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.5), exchange=exchange)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss)
+    rng = np.random.default_rng(hvd.rank())
+    ids, labels = rng.integers(0, 40, (2, 8, 6))
+    model.train_on_batch(ids.astype("int32"), labels)
+    hvd.checkpoint.save(folder / "checkpoints", model, model.optimizer)
+    weights = hvd.allgather_object(model.get_weights())
+    assert not np.array_equal(weights[0][0], weights[1][0])
+    if hvd.rank() == 0:
+        model.set_weights([np.mean(each, axis=0) for each in zip(*weights, strict=True)])
+        model.save(folder / "undivided.keras")
+    hvd.barrier()
+
+
 if __name__ == "__main__":
     hvd.init()
     target = Path(sys.argv[1])
-    for name, sizes in (("tensor", (1, 1, 2)), ("stages", (1, 2, 1))):
-        if hvd.rank() == 0:
-            (target / name).mkdir()
-        hvd.barrier()
-        train(target / name, hvd.Mesh(*sizes))
+    if hvd.rank() == 0:
+        for kind in ("tensor", "stages", "apart"):
+            (target / kind).mkdir()
+    hvd.barrier()
+    train(target / "tensor", hvd.Mesh(tensor=2))
+    train(target / "stages", hvd.Mesh(pipeline=2))
+    train_apart(target / "apart")
     print("EXPORTED")

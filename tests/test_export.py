@@ -309,7 +309,7 @@ import keras, numpy as np
 from hvdkit.export.runtimes import load
 from hvdkit_cli.main import cli
 
-for name in ("tensor", "stages"):
+for name in ("tensor", "stages", "apart"):
     folder = f"{sys.argv[1]}/{name}"
     file = f"{folder}/restored.onnx"
     arguments = ["export", f"{folder}/checkpoints", "--to", "onnx", "--output", file]
@@ -320,7 +320,7 @@ for name in ("tensor", "stages"):
     undivided = keras.models.load_model(f"{folder}/undivided.keras")
     ids = np.arange(24, dtype="int32").reshape(3, 8)
     expected = np.asarray(undivided(ids))
-    for each in (file, f"{folder}/direct.onnx"):
+    for each in (file, f"{folder}/direct.onnx")[: 1 if name == "apart" else 2]:
         np.testing.assert_allclose(load(each)({"ids": ids})["output_0"], expected, atol=1e-5)
 print("THE SAME")
 """

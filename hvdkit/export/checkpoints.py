@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from hvdkit.checkpoint.store import MANIFEST, Manifest, Store, verify
+from hvdkit.checkpoint.store import MANIFEST, Manifest, Store, rank_file, verify
 from hvdkit.checkpoint.training_state import TrainingState
+from hvdkit.checkpoint.variables import DIFFERING, PATHS
 from hvdkit.engine import init, is_initialized
 from hvdkit.errors import CheckpointError
 
@@ -44,4 +46,27 @@ def restore_weights(path: Path, model: keras.Model) -> Manifest:
     if not is_initialized():
         init()
     TrainingState(model).restore(manifest)
+    _assign_means(manifest, model)
     return manifest
+
+
+def _assign_means(manifest: Manifest, model: keras.Model) -> None:
+    """Where each rank had weights of its own, between two meetings or in gossip: their mean.
+
+    Raises:
+        CheckpointError: the ranks of a divided model did.
+    """
+    files = [manifest.read(rank_file(0))]
+    names = files[0].values[PATHS].get(DIFFERING, [])
+    if not names:
+        return
+    if manifest.mesh[1:] != (1, 1):
+        raise CheckpointError(
+            f"in {manifest.path} the ranks of a divided model have weights of their own: go on with "
+            "the training until they meet, and export that checkpoint."
+        )
+    files += [manifest.read(rank_file(rank)) for rank in range(1, manifest.ranks)]
+    variables = {variable.path: variable for variable in model.weights}
+    for position, name in enumerate(names):
+        values = [file.arrays[f"{DIFFERING}/{position}"].astype(np.float64) for file in files]
+        variables[name].assign(np.mean(values, axis=0))
