@@ -1,4 +1,4 @@
-"""Ranks that divide a model in two ways, train it a step, and export it; see test_export.py."""
+"""Ranks that divide a model, or train it apart, and export it; see test_export.py."""
 
 from __future__ import annotations
 
@@ -69,12 +69,9 @@ def train_apart(folder: Path) -> None:
 
 if __name__ == "__main__":
     hvd.init()
-    target = Path(sys.argv[1])
-    if hvd.rank() == 0:
-        for kind in ("tensor", "stages", "apart"):
-            (target / kind).mkdir()
-    hvd.barrier()
-    train(target / "tensor", hvd.Mesh(tensor=2))
-    train(target / "stages", hvd.Mesh(pipeline=2))
-    train_apart(target / "apart")
+    way, target = sys.argv[1], Path(sys.argv[2])
+    if way == "apart":
+        train_apart(target)
+    else:
+        train(target, hvd.Mesh(tensor=2) if way == "tensor" else hvd.Mesh(pipeline=2))
     print("EXPORTED")

@@ -62,8 +62,8 @@ def _assign_means(manifest: Manifest, model: keras.Model) -> None:
         return
     if manifest.mesh[1:] != (1, 1):
         raise CheckpointError(
-            f"in {manifest.path} the ranks of a divided model have weights of their own: go on with "
-            "the training until they meet, and export that checkpoint."
+            f"in {manifest.path} the ranks of a divided model have weights of their own: go on "
+            "with the training until they meet, and export that checkpoint."
         )
     files += [manifest.read(rank_file(rank)) for rank in range(1, manifest.ranks)]
     variables = {variable.path: variable for variable in model.weights}
