@@ -18,7 +18,8 @@ _BATCHES = (1, 3)
 # Two lengths for sizes that are open; models that shrink images need the larger ones.
 _LENGTHS = ((7, 12), (33, 48), (64, 96), (224, 256))
 _WORDS = ("", "hello", "two words", "größer", "no such word 17")
-_ANY_NUMBER = 100
+# Integers of models without vocabularies are below this: bytes of an image for example.
+_ANY_NUMBER = 256
 
 
 def trials_for(interface: Interface) -> list[Arrays]:
@@ -113,13 +114,13 @@ def _is_float(array: np.ndarray) -> bool:
 
 def _sizes(model: keras.Model) -> list[int]:
     """Sizes of vocabularies, the largest first."""
-    found = {256, _ANY_NUMBER}
+    found = set()
     for layer in model._flatten_layers():
         for name in ("input_dim", "num_tokens", "vocabulary_size"):
             size = getattr(layer, name, None)
             if isinstance(size, int):
                 found.add(size)
-    return sorted((size for size in found if size > 2), reverse=True)
+    return sorted((size for size in found if size > 2), reverse=True) or [_ANY_NUMBER]
 
 
 def _words(model: keras.Model) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def export_command(**asked: Any) -> None:
     MODEL is FILE.keras, or MODULE:FUNCTION that returns a model; CHECKPOINTS is a folder of
     checkpoints, or one of them, and needs --model. See docs/exporting.md.
     """
+    # TensorFlow warns of what is tried here to find out what a model takes.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from hvdkit_cli.export.command import Asked, run
 
     run(Asked(**asked))
