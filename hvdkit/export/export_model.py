@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from hvdkit.engine import broadcast_object, is_initialized, raise_everywhere, topology
-from hvdkit.errors import ExportError, HvdkitError
+from hvdkit.errors import CollectiveError, ExportError, HvdkitError
 from hvdkit.export.exporting import Exported, Wanted, export
 from hvdkit.export.formats import format_of
 from hvdkit.export.interface import interface_of
@@ -93,16 +93,18 @@ def _on_rank_0(model: keras.Model, write: Callable[[keras.Model], Exported]) -> 
     divided = mesh is not None and (mesh.pipeline, mesh.tensor) != (1, 1)
     with tempfile.TemporaryDirectory(prefix="hvdkit-export-") as folder:
         file = Path(folder) / "undivided.keras"
-        if divided:
-            model.save(file)  # by all ranks, each of which has a part of it
-        if topology.rank() == 0:
-            try:
+        try:
+            if divided:
+                model.save(file)  # by all ranks, each of which has a part of it
+            if topology.rank() == 0:
                 with pause("exporting the model"):
                     exported = write(_without_mesh(file) if divided else model)
-            except HvdkitError as error:
-                problem, kind = str(error), type(error)
-            except Exception as error:  # the others have to know of any
-                problem = f"the model can't be exported: {type(error).__name__}: {error}"
+        except CollectiveError:
+            raise  # there is nobody to be told
+        except HvdkitError as error:
+            problem, kind = str(error), type(error)
+        except Exception as error:  # the others have to know of any
+            problem = f"the model can't be exported: {type(error).__name__}: {error}"
     raise_everywhere(problem, kind)
     result: Exported = broadcast_object(exported, name="hvdkit.export")
     return result
