@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         checkpoint,
         elastic,
         exchange,
+        export,
         monitoring,
         nonfinite,
         parallel,
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
         RankMismatchError,
     )
     from hvdkit.exchange.compression.casts import Compression
+    from hvdkit.export.export_model import export_model
     from hvdkit.launch import run
     from hvdkit.layers.sync_batch_normalization import SyncBatchNormalization
     from hvdkit.mesh.mesh import Mesh, set_mesh
@@ -121,6 +123,7 @@ else:
             "hvdkit.callbacks": "",
             "hvdkit.checkpoint": "",
             "hvdkit.elastic": "",
+            "hvdkit.export": "",
             "hvdkit.monitoring": "",
             "hvdkit.parallel": "",
             "hvdkit.ray": "",
@@ -154,6 +157,7 @@ else:
                 "rank_op rocm_built size size_op"
             ),
             "hvdkit.exchange.compression.casts": "Compression",
+            "hvdkit.export.export_model": "export_model",
             "hvdkit.launch": "run",
             "hvdkit.layers.sync_batch_normalization": "SyncBatchNormalization",
             "hvdkit.mesh.mesh": "Mesh set_mesh",
@@ -219,6 +223,8 @@ __all__ = [
     "ddl_built",
     "elastic",
     "exchange",
+    "export",
+    "export_model",
     "global_process_set",
     "gloo_built",
     "gloo_enabled",

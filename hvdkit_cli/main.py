@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.export.line import export_command
 from hvdkit_cli.options import HELP, PATH, POSITIVE, prints_json, seconds
 from hvdkit_cli.plan.group import plan_group
 from hvdkit_cli.run.options import where_ranks_run
@@ -165,6 +166,7 @@ def top_command(folder: Path, once: bool) -> None:
 
 
 cli.add_command(plan_group)
+cli.add_command(export_command)
 
 
 # What a script is given is its own affair, --help too.

@@ -33,6 +33,7 @@ LAZY = (
     "hvdkit.callbacks",
     "hvdkit.checkpoint",
     "hvdkit.elastic",
+    "hvdkit.export",
     "hvdkit.monitoring",
     "hvdkit.parallel",
     "hvdkit.ray",
@@ -136,7 +137,9 @@ def test_the_command_needs_nothing_that_it_mends() -> None:
         # So is a plan made; a Keras model is imported by the option that names one.
         others = ("hvdkit.monitoring.measurement", "hvdkit.planner")
         found -= {each for each in found for room in (*figures, *others) if of(each, room)}
-        found -= {"hvdkit.errors", "keras"} if path.parent.name == "plan" else set()
+        # And a model is exported by what is exported.
+        if path.parent.name in ("plan", "export") or path.name == "keras_model.py":
+            found -= {"hvdkit.errors", "keras", *(e for e in found if of(e, "hvdkit.export"))}
         assert not [each for each in found for package in mended if of(each, package)], path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -60,6 +60,25 @@ class Interface:
             for spec in self.inputs
         }
 
+    def with_sizes(self, batch_size: int | None, length: int | None) -> Interface:
+        """The interface with numbers for open sizes.
+
+        Args:
+            batch_size: the first size of all inputs; None leaves it open.
+            length: all others that are open; None leaves them so.
+        """
+        inputs = [
+            replace(
+                spec,
+                shape=(
+                    spec.shape[0] if batch_size is None else batch_size,
+                    *(length if size is None else size for size in spec.shape[1:]),
+                ),
+            )
+            for spec in self.inputs
+        ]
+        return replace(self, inputs=inputs)
+
     def signature(self) -> dict[str, tf.TensorSpec]:
         """What TensorFlow traces the model with; the batch is of any size."""
         return {
@@ -97,6 +116,8 @@ def interface_of(model: keras.Model, inputs: Any = None) -> Interface:
     elif has_keras_call(model):
         graph = graph_of(model)._inputs_struct
         structure = keras.tree.map_structure(_spec_of_input, graph)
+        if any(getattr(layer, "stateful", False) is True for layer in model._flatten_layers()):
+            structure = keras.tree.map_structure(_with_own_batch, structure, graph)
         flat = keras.tree.flatten(structure)
         names = [
             _name(path if isinstance(graph, dict) else (), "input", spec.name)
@@ -139,6 +160,13 @@ def _spec_of_input(tensor: Any) -> keras.InputSpec:
             "around this one that takes dense tensors."
         )
     return keras.InputSpec(shape=shape, dtype=tensor.dtype, name=tensor.name)
+
+
+def _with_own_batch(spec: keras.InputSpec, tensor: Any) -> keras.InputSpec:
+    """The spec with the batch that the model was made for, as its states are of that size."""
+    return keras.InputSpec(
+        shape=(tensor.shape[0], *spec.shape[1:]), dtype=spec.dtype, name=spec.name
+    )
 
 
 def _spec_of_example(example: Any) -> keras.InputSpec:

@@ -28,6 +28,11 @@ def load_keras_file(path: Path) -> keras.Model:
         raise ExportError(
             f"{path} is no .keras file, or is cut off: {first_lines(error)}"
         ) from error
+    if b'"__lambda__"' in config:
+        raise ExportError(
+            f"{path} holds Python code (a Lambda layer of a lambda), which is not run: name the "
+            "model as MODULE:FUNCTION, with code of your own, or make that layer a class."
+        )
     if b'"hvdkit>' in config:
         # Keras finds layers by their names, which it knows when they are loaded.
         importlib.import_module("hvdkit").size  # noqa: B018

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from hvdkit.errors import HvdkitError
@@ -18,6 +17,7 @@ from hvdkit.planner.transformer import Degrees, TransformerShape
 from hvdkit.planner.transformer_work import Transformer
 from hvdkit.planner.work import MeasuredModel, Model
 from hvdkit_cli.errors import CommandError
+from hvdkit_cli.keras_model import keras_model
 
 _SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 _SIZES = ("layers", "width", "heads", "context", "vocabulary")
@@ -182,26 +182,14 @@ def _mesh(text: str) -> Degrees:
 
 def _from_keras(where: str) -> Model:
     """A model from a .keras file, or what a function of a module returns (module:function)."""
-    module, _, function = where.partition(":")
-    if not function and not Path(where).exists():
-        raise CommandError(f"there is no file {where}.", "--keras FILE.keras, or MODULE:FUNCTION")
-    import importlib
-    import sys
-
+    model = keras_model(where, "--keras")
     try:
         from hvdkit.planner.keras_model import measured_model
 
-        if function:
-            sys.path.insert(0, "")
-            model = getattr(importlib.import_module(module), function)()
-        else:
-            import keras
-
-            model = keras.saving.load_model(where, compile=False)
         return measured_model(model)
     except (ImportError, AttributeError, HvdkitError, ValueError, TypeError) as error:
         raise CommandError(
-            f"--keras {where}: {error}", "check that it can be loaded in Python, and has an Input"
+            f"--keras {where}: {error}", "check that it is a built Keras model, with an Input"
         ) from error
 
 

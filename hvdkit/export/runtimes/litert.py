@@ -40,7 +40,9 @@ class LiteRTRuntime:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise InstallationError(
-                f"{path} needs LiteRT: {error}. Run\n    pip install ai-edge-litert    # or all of 'hvdkit[export]'"
+                f"{path} needs LiteRT: {error}. Run\n"
+                "    pip install ai-edge-litert\n"
+                "or, for all formats, pip install 'hvdkit[export]'"
             ) from error
         try:
             interpreter = Interpreter(str(path), num_threads=threads)
@@ -57,10 +59,10 @@ class LiteRTRuntime:
         self._path = path
         self._one_at_a_time = threading.Lock()
         self.inputs: Sequence[TensorSpec] = [
-            _spec(*each) for each in self._run.get_input_details().items()
+            _spec(*each) for each in sorted(self._run.get_input_details().items())
         ]
         self.outputs: Sequence[TensorSpec] = [
-            _spec(*each) for each in self._run.get_output_details().items()
+            _spec(*each) for each in sorted(self._run.get_output_details().items())
         ]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -42,7 +42,9 @@ class OnnxRuntime:
             import onnxruntime
         except ImportError as error:
             raise InstallationError(
-                f"{path} needs ONNX Runtime: {error}. Run\n    pip install onnxruntime    # or all of 'hvdkit[export]'"
+                f"{path} needs ONNX Runtime: {error}. Run\n"
+                "    pip install onnxruntime\n"
+                "or, for all formats, pip install 'hvdkit[export]'"
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

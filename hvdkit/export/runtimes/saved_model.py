@@ -95,7 +95,7 @@ def limit_threads(threads: int | None) -> None:
 
 
 def specs_of(tensors: Mapping[str, Any]) -> list[TensorSpec]:
-    """What TensorFlow's tensors, or specs of them, are.
+    """What TensorFlow's tensors, or specs of them, are; sorted by name, as they keep no order.
 
     Raises:
         ExportError: one has no fixed number of dimensions.
@@ -109,5 +109,5 @@ def specs_of(tensors: Mapping[str, Any]) -> list[TensorSpec]:
             TEXT if tensor.dtype.name == "string" else tensor.dtype.name,
             tuple(tensor.shape.as_list()),
         )
-        for name, tensor in tensors.items()
+        for name, tensor in sorted(tensors.items())
     ]

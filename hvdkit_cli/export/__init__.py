@@ -1,0 +1,1 @@
+"""`hvdkit export`: a model in the format of another runtime, compared with Keras."""
