@@ -32,12 +32,18 @@ class Connection(H11Protocol):
         if self.conn.their_state is h11.IDLE:
             self._expect_head()
         else:
-            self._head = _cancelled(self._head)
+            self._stop_expecting()
+
+    def on_response_complete(self) -> None:
+        """See uvicorn: what came of the next head before is waited for as any other."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self._head = _cancelled(self._head)
-        self._taking = _cancelled(self._taking)
+        self._stop_expecting()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -47,7 +53,7 @@ class Connection(H11Protocol):
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
-        self._taking = _cancelled(self._taking)
+        self._stop_watching()
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -58,6 +64,11 @@ class Connection(H11Protocol):
     def _expect_head(self) -> None:
         if self._head is None:
             self._head = self.loop.call_later(self.limits.read, self._give_up)
+
+    def _stop_expecting(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
     def _give_up(self) -> None:
         self._head = None
@@ -72,8 +83,13 @@ class Connection(H11Protocol):
         if left is not None and size >= left:
             self.transport.abort()
         elif size:
-            _cancelled(self._taking)
+            self._stop_watching()
             self._taking = self.loop.call_later(self.limits.idle, self._expect_taking, size)
+
+    def _stop_watching(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
 
 def limited(limits: Limits) -> type[Connection]:
@@ -111,8 +127,3 @@ class ClosesUnread:
             await send(message)
 
         await self._app(scope, reading, sending)
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()

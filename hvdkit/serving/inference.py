@@ -142,7 +142,8 @@ class Inference:
         answer = version.submit(asked.inputs, deadline)
         async with _gone(request) as gone:
             try:
-                await asyncio.wait({answer, gone}, timeout=left, return_when="FIRST_COMPLETED")
+                waited: set[asyncio.Future[Any]] = {answer, gone}
+                await asyncio.wait(waited, timeout=left, return_when="FIRST_COMPLETED")
                 if answer.done():
                     return answer.result()
                 if gone.done():
