@@ -5,6 +5,7 @@ Source: https://github.com/kserve/open-inference-protocol, inference_rest.md.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,7 +13,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-import hvdkit
 from hvdkit.serving.access import Access
 from hvdkit.serving.connections import ClosesUnread
 from hvdkit.serving.datatypes import described
@@ -36,6 +36,7 @@ def application(models: Models, settings: Settings, figures: Figures, log: Log) 
         log: for the requests.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    version = str(sys.modules["hvdkit"].__version__)
     inference = Inference(models, settings, figures, log)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _no_such_address)
@@ -44,7 +45,7 @@ def application(models: Models, settings: Settings, figures: Figures, log: Log) 
 
     @app.get("/v2")
     async def server() -> dict[str, Any]:
-        return {"name": "hvdkit", "version": hvdkit.__version__, "extensions": EXTENSIONS}
+        return {"name": "hvdkit", "version": version, "extensions": EXTENSIONS}
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,16 @@ class Server:
     Args:
         command: that starts it.
         folder: with its models.
+        env: more variables of its environment.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.lines: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            command, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
+            command, env=environment(env), stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         self._news = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
