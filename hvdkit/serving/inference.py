@@ -95,10 +95,10 @@ class Inference:
     async def _answer(
         self, request: Request, model: str, number: str | None, began: float, record: _Record
     ) -> Response:
+        record.model = model if model in self._models else ""
         deadline = began + _seconds_of(request, self._settings.limits.seconds)
         json_size = _json_size(request)
         self._models.get(model, number)  # before a body is read for nothing
-        record.model = model
         async with self._bodies.read(request) as body:
             version = self._models.get(model, number)
             record.facts |= {"version": version.number, "bytes": len(body)}

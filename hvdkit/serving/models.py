@@ -64,6 +64,7 @@ class Models:
         self._leaving: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._begun = False
+        self._beginning: asyncio.Task[None] | None = None
         self._stopping = False
         figures.watch(self.state)
 
@@ -86,6 +87,9 @@ class Models:
             for name, model in self._models.items()
         ]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
+
     def failed(self, name: str) -> dict[str, str]:
         """Why versions of a model could not be loaded, by their numbers."""
         model = self._models.get(name)
@@ -107,16 +111,15 @@ class Models:
         failed = self.failed(name)
         if model.current is None or (version in failed and version != str(model.current.number)):
             why = "; ".join(f"version {number}: {why}" for number, why in sorted(failed.items()))
-            raise Problem(
-                503, "not_ready", f"it is not loaded. {why}".rstrip(), {"Retry-After": "1"}
-            )
+            message = f"it can't be loaded: {why}." if why else "it is being loaded."
+            raise Problem(503, "not_ready", message, {"Retry-After": "1"})
         if version is not None and version != str(model.current.number):
             raise Problem(404, "no_version", f"version {model.current.number} serves, no other.")
         return model.current
 
     async def watch(self) -> None:
         """Look at the folder again and again, and do what it says."""
-        readable = True
+        readable, first = True, True
         while True:
             try:
                 found = await asyncio.to_thread(look, self._settings.folder)
@@ -126,11 +129,10 @@ class Models:
                 readable = False
             else:
                 readable = True
-                self._follow(found)
-                if not self._begun:
-                    changes = [each.change for each in self._models.values() if each.change]
-                    await asyncio.gather(*changes)
-                    self._begun = True
+                self._follow(found, settled=first)
+                if first:
+                    self._beginning = asyncio.create_task(self._begin())
+                first = False
             await asyncio.sleep(self._settings.running.watch)
 
     def leave(self) -> None:
@@ -141,23 +143,28 @@ class Models:
         """End all processes."""
         self.leave()
         changes = [each.change for each in self._models.values() if each.change]
-        tasks = [*changes, *self._leaving]
+        tasks = [*changes, *self._leaving, *filter(None, [self._beginning])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         current = [each.current for each in self._models.values() if each.current]
         await asyncio.gather(*(version.stop() for version in current))
 
-    def _follow(self, found: Mapping[str, Mapping[int, Found]]) -> None:
+    async def _begin(self) -> None:
+        changes = [each.change for each in self._models.values() if each.change]
+        await asyncio.gather(*changes, return_exceptions=True)
+        self._begun = True
+
+    def _follow(self, found: Mapping[str, Mapping[int, Found]], settled: bool) -> None:
         for name in found.keys() | self._models.keys():
             versions = found.get(name, {})
             if not versions and name not in self._models:
                 continue
             model = self._models.setdefault(name, Model(name))
-            # What still changes is being copied; but at the start it is taken as it is.
-            settled = not self._begun or versions == model.seen
+            # What still changes is being copied; at the start it is taken as it is.
+            settled_now = settled or versions == model.seen
             model.seen = versions
-            if not settled or (model.change and not model.change.done()):
+            if not settled_now or (model.change and not model.change.done()):
                 continue
             model.failed = {n: each for n, each in model.failed.items() if n in versions}
             wanted = model.wanted(versions)
