@@ -5,7 +5,6 @@ Nothing is pickled, so that neither side can make the other run code.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import struct
@@ -18,7 +17,8 @@ import numpy as np
 from hvdkit.serving import binary_tensors
 from hvdkit.serving.datatypes import datatype_of
 
-_SIZES = struct.Struct("<IQ")
+SIZES = struct.Struct("<IQ")
+"""Before each frame: the bytes of its head, and of its arrays."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def packed(frame: Frame) -> bytes:
     ]
     head = json.dumps([frame.kind, dict(frame.facts), tensors]).encode()
     payload = b"".join(data.values())
-    return b"".join([_SIZES.pack(len(head), len(payload)), head, payload])
+    return b"".join([SIZES.pack(len(head), len(payload)), head, payload])
 
 
 def send(connection: socket.socket, frame: Frame) -> None:
@@ -55,23 +55,12 @@ def send(connection: socket.socket, frame: Frame) -> None:
 
 def receive(connection: socket.socket) -> Frame | None:
     """Wait for a frame; None: the other side has closed."""
-    sizes = _exactly(connection, _SIZES.size)
+    sizes = _exactly(connection, SIZES.size)
     if sizes is None:
         return None
-    head_size, payload_size = _SIZES.unpack(sizes)
+    head_size, payload_size = SIZES.unpack(sizes)
     head, payload = _exactly(connection, head_size), _exactly(connection, payload_size)
-    return None if head is None or payload is None else _unpacked(head, payload)
-
-
-async def receive_soon(reader: asyncio.StreamReader) -> Frame:
-    """Wait for a frame without keeping others waiting.
-
-    Raises:
-        asyncio.IncompleteReadError: the other side has closed.
-    """
-    head_size, payload_size = _SIZES.unpack(await reader.readexactly(_SIZES.size))
-    head = await reader.readexactly(head_size)
-    return _unpacked(head, await reader.readexactly(payload_size))
+    return None if head is None or payload is None else unpacked(head, payload)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytearray | None:
@@ -85,7 +74,8 @@ def _exactly(connection: socket.socket, size: int) -> bytearray | None:
     return data
 
 
-def _unpacked(head: bytes | bytearray, payload: bytes | bytearray) -> Frame:
+def unpacked(head: bytes | bytearray, payload: bytes | bytearray) -> Frame:
+    """The frame of a head and the bytes of its arrays."""
     kind, facts, tensors = json.loads(head)
     arrays, position, view = {}, 0, memoryview(payload)
     for name, datatype, shape, size in tensors:

@@ -7,6 +7,7 @@ import contextlib
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -59,6 +60,8 @@ class Inference:
         self._figures = figures
         self._log = log
         self._bodies = Bodies(settings.limits)
+        # One after the other: lists of numbers take much more memory than the numbers.
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="large")
 
     async def answer(self, request: Request, model: str, version: str | None) -> Response:
         """Answer a request; every problem is an answer, too."""
@@ -103,7 +106,7 @@ class Inference:
             version = self._models.get(model, number)
             record.facts |= {"version": version.number, "bytes": len(body)}
             with version.in_use():
-                asked = await _beside(
+                asked = await self._without_blocking(
                     len(body),
                     lambda: requests.parse(
                         body, json_size, version.inputs, version.outputs, self._settings.limits
@@ -123,7 +126,7 @@ class Inference:
             "rows": found.rows,
         }
         size = sum(array.nbytes for array in found.outputs.values())
-        content, headers = await _beside(
+        content, headers = await self._without_blocking(
             size, lambda: responses.encode(asked, model, version.number, found.outputs)
         )
         return Response(content, headers=headers)
@@ -152,6 +155,12 @@ class Inference:
             finally:
                 answer.cancel()
 
+    async def _without_blocking(self, size: int, work: Callable[[], T]) -> T:
+        """Do what takes long, since so many bytes are large, beside everything else."""
+        if size < _LARGE:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._beside, work)
+
 
 def refusal(problem: Problem) -> Response:
     """The answer that says what the problem is."""
@@ -173,11 +182,6 @@ async def _gone(request: Request) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def _beside(size: int, work: Callable[[], T]) -> T:
-    """Do what takes long in a thread."""
-    return work() if size < _LARGE else await asyncio.to_thread(work)
 
 
 def _seconds_of(request: Request, most: float) -> float:

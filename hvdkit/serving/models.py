@@ -119,16 +119,16 @@ class Models:
 
     async def watch(self) -> None:
         """Look at the folder again and again, and do what it says."""
-        readable, first = True, True
+        failures, first = 0, True
         while True:
             try:
                 found = await asyncio.to_thread(look, self._settings.folder)
             except OSError as error:  # what serves goes on
-                if readable:
+                failures += 1
+                if failures == 2:  # once, a version may have gone at just that moment
                     self._log.error("folder_unreadable", why=error.strerror)
-                readable = False
             else:
-                readable = True
+                failures = 0
                 self._follow(found, settled=first)
                 if first:
                     self._beginning = asyncio.create_task(self._begin())

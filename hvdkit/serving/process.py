@@ -110,7 +110,7 @@ class ModelProcess:
             async with asyncio.timeout(seconds):
                 self._writer.write(frames.packed(Frame("run", {}, arrays)))
                 await self._writer.drain()
-                answer = await frames.receive_soon(self._reader)
+                answer = await _receive(self._reader)
         except TimeoutError:
             raise ProcessLostError(f"it took longer than {seconds:g} s") from None
         except (OSError, asyncio.IncompleteReadError):
@@ -137,7 +137,7 @@ class ModelProcess:
         )
         try:
             async with asyncio.timeout(seconds):
-                frame = await frames.receive_soon(self._reader)
+                frame = await _receive(self._reader)
         except TimeoutError:
             raise LoadError(f"loading took longer than {seconds:g} s") from None
         except (OSError, asyncio.IncompleteReadError):
@@ -161,6 +161,12 @@ class ModelProcess:
         assert self._process.stdout is not None
         while printed := await self._process.stdout.read(4096):
             self._tail = (self._tail + printed.decode(errors="replace"))[-_TAIL:]
+
+
+async def _receive(reader: asyncio.StreamReader) -> Frame:
+    head_size, payload_size = frames.SIZES.unpack(await reader.readexactly(frames.SIZES.size))
+    head = await reader.readexactly(head_size)
+    return frames.unpacked(head, await reader.readexactly(payload_size))
 
 
 def _spec(name: str, dtype: str, shape: Sequence[int | None]) -> TensorSpec:

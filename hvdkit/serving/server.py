@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import ssl
@@ -80,8 +81,8 @@ async def _serve(
             backlog=_BACKLOG,
             h11_max_incomplete_event_size=limits.headers,
             limit_concurrency=limits.connections,
-            timeout_keep_alive=int(limits.idle),
-            timeout_graceful_shutdown=int(settings.running.stop),
+            timeout_keep_alive=math.ceil(limits.idle),
+            timeout_graceful_shutdown=math.ceil(settings.running.stop),
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.key,
         )

@@ -20,7 +20,7 @@ import numpy as np
 
 from hvdkit.export.runtimes import Runtime
 from hvdkit.serving import frames
-from hvdkit.serving.datatypes import described
+from hvdkit.serving.datatypes import datatype_of, described
 from hvdkit.serving.first_request import FILE, first_request, rows_stand_alone
 from hvdkit.serving.frames import Frame
 
@@ -95,8 +95,11 @@ def _answer(model: Runtime, frame: Frame) -> Frame:
 
 def _run(model: Runtime, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     # A runtime may read numbers where they are, which has to be where the processor likes it.
-    found = model({name: np.require(array, None, ["A", "C"]) for name, array in arrays.items()})
-    return {name: _bytes_of(np.asarray(array)) for name, array in found.items()}
+    given = model({name: np.require(array, None, ["A", "C"]) for name, array in arrays.items()})
+    found = {spec.name: _bytes_of(np.asarray(given[spec.name])) for spec in model.outputs}
+    for array in found.values():
+        datatype_of(array)  # raises for types that can't be served
+    return found
 
 
 def _bytes_of(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import json
 import os
+import socket
 import ssl
 import sys
 import threading
@@ -23,7 +24,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from launch import ROOT, run_command
+from launch import ROOT
 from onnx import TensorProto, helper
 from server_process import Server, asked, put
 
@@ -235,15 +236,14 @@ def test_what_it_refuses_to_start_with(folder: Path, tmp_path: Path) -> None:
     assert "no certificate with its key" in refused(models, "--cert", key, "--key", key).message
 
 
-def test_a_port_that_is_taken_is_one_error_and_status_1(secure: Server) -> None:
-    command = [*HVDKIT, str(secure.folder), "--port", str(secure.port)]
-    job = run_command(command, timeout=60)
-    assert job.status == 1
-    assert (
-        f"hvdkit: error: the server can't listen on port {secure.port} of 127.0.0.1" in job.output
-    )
-    assert "remedy: " in job.output
-    assert "Traceback" not in job.output
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = refused(folder / "models", "--port", port)
+    assert f"can't listen on port {port} of 127.0.0.1: Address already in use" in error.message
+    assert "can't listen on port 0 of nowhere.invalid" in refused(
+        folder / "models", "--port", 0, "--host", "nowhere.invalid"
+    ).message  # fmt: skip
 
 
 @pytest.mark.long
@@ -256,8 +256,12 @@ def test_a_saved_model_and_a_keras_file(tmp_path: Path) -> None:
     model.export(str(tmp_path / "models/saved/7"), verbose=False)
     (tmp_path / "models/whole/1").mkdir(parents=True)
     model.save(tmp_path / "models/whole/1/model.keras")
+    (tmp_path / "models/code/1").mkdir(parents=True)
+    layers = [keras.layers.Input((3,)), keras.layers.Lambda(lambda x: x + 1)]
+    keras.Sequential(layers).save(tmp_path / "models/code/1/model.keras")
     server = Server([*HVDKIT, str(tmp_path / "models"), "--port", "0"], tmp_path / "models")
     try:
+        assert "Lambda" in server.wait_for("load_failed", model="code")["why"]
         x = np.arange(6, dtype="float32").reshape(2, 3)
         for name in ("saved", "whole"):
             server.wait_for("serving", model=name)
