@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -70,60 +71,59 @@ def test_a_full_queue_says_when_to_come_again(server: Server) -> None:
             assert set(answer["outputs"][0]["data"]) == {2 * i}
 
 
+@contextmanager
+def busy(server: Server) -> Iterator[None]:
+    """The model `adder` runs for two seconds, with one more request in its queue."""
+    with ThreadPoolExecutor(2) as pool:
+        # Of two shapes, which do not come together.
+        running = [pool.submit(server.infer, "adder", rows) for rows in ([[1002.0]], [[1.0, 1.0]])]
+        wait_until(lambda: server.figure("waiting_requests", model="adder") == 1)
+        yield
+        assert not running[0].done()
+        assert [each.result()[0] for each in running] == [200, 200]
+
+
 def test_a_deadline_is_kept_and_late_work_is_not_begun(server: Server) -> None:
-    busy = [("slow", np.full((8, 1), 1.0))] * 3  # 0.6 s
-    ran = server.figure("batch_rows_sum", model="slow")
-    late: list[tuple[int, Any, Any]] = []
-
-    def ask(headers: dict[str, str] | None, **more: Any) -> None:
-        late.append(server.infer("slow", [[5.0]], headers, **more))
-
-    with ThreadPoolExecutor(5) as pool:
-        waiting = [pool.submit(server.infer, *each) for each in busy]
-        wait_until(lambda: server.figure("waiting_requests", model="slow") >= 2)
-        begin = time.monotonic()
-        pool.submit(ask, {"X-Request-Timeout": "0.1"})
-        pool.submit(ask, None, parameters={"timeout": 100_000})
-        assert all(each.result()[0] == 200 for each in waiting)
-    assert [status for status, _, _ in late] == [504, 504]
-    assert time.monotonic() - begin < 20
-    assert server.figure("batch_rows_sum", model="slow") == ran + 24
+    ran = server.figure("batch_rows_sum", model="adder")
+    with busy(server):
+        late = [[5.0] * 3]  # of a third shape: it can't come along with the first one
+        status, _, answer = server.infer("adder", late, {"X-Request-Timeout": "0.05"})
+        assert (status, answer) == (504, {"error": "the deadline has passed."})
+        assert server.infer("adder", late, parameters={"timeout": 50_000})[0] == 504
+    assert server.figure("batch_rows_sum", model="adder") == ran + 2
     for wrong in ("0", "-1", "nan", "soon"):
-        assert server.infer("slow", [[1]], {"X-Request-Timeout": wrong})[0] == 400
+        assert server.infer("adder", [[1]], {"X-Request-Timeout": wrong})[0] == 400
 
 
 def test_work_that_nobody_waits_for_is_not_begun(server: Server) -> None:
-    ran = server.figure("batch_rows_sum", model="slow")
+    ran = server.figure("batch_rows_sum", model="adder")
     gone = server.figure("refused_total", reason="gone")
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(server.infer, "slow", np.ones((8, 1))) for _ in range(2)]
-        wait_until(lambda: server.figure("waiting_requests", model="slow") >= 1)
-        body = str(asked([[7.0]])).replace("'", '"').encode()
-        head = f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
-        server.raw(head.encode() + b"\r\n" + body).close()
+    with busy(server):
+        server.raw(whole_request([[7.0] * 3])).close()
         wait_until(lambda: server.figure("refused_total", reason="gone") > gone)
-        assert all(each.result()[0] == 200 for each in waiting)
-    assert server.figure("batch_rows_sum", model="slow") == ran + 16
+    assert server.figure("batch_rows_sum", model="adder") == ran + 2
 
 
 def test_health_is_told_while_a_model_runs(server: Server) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(server.infer, "slow", [[1.0]])
-        asked_meanwhile = 0
-        while not running.done():
-            assert server.request("GET", "/v2/health/live")[0] == 200
-            asked_meanwhile += 1
-    assert asked_meanwhile > 1
+    with busy(server):
+        assert server.request("GET", "/v2/health/live")[0] == 200
+        assert server.request("GET", "/v2/models/adder/ready")[0] == 200
+
+
+def whole_request(rows: Any, *more: str) -> bytes:
+    """A request to `adder` as bytes."""
+    body = json.dumps(asked(rows))
+    lines = ["POST /v2/models/adder/infer HTTP/1.1", "Host: h", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *more, "", body]).encode()
 
 
 def test_pipelined_requests_get_answers_in_their_order(server: Server) -> None:
-    data = b""
-    for value in (1, 2, 3):
-        body = str(asked([[value]])).replace("'", '"').encode()
-        close = b"Connection: close\r\n" if value == 3 else b""
-        length = f"Content-Length: {len(body)}\r\n".encode()
-        data += b"POST /v2/models/adder/infer HTTP/1.1\r\nHost: h\r\n" + close + length
-        data += b"\r\n" + body
+    requests = [
+        whole_request([[1]]),
+        whole_request([[2]]),
+        whole_request([[3]], "Connection: close"),
+    ]
+    data = b"".join(requests)
     answers = answer_of(server.raw(data))
     positions = [answers.index(b'"data":[%d.0]' % y) for y in (3, 5, 7)]
     assert positions == sorted(positions)

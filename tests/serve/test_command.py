@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from launch import ROOT
 from onnx import TensorProto, helper
-from server_process import Server, asked, put
+from server_process import Server, asked, put, wait_until
 
 from hvdkit.serving import access
 from hvdkit_cli.errors import CommandError
@@ -179,17 +179,16 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_sigterm_finishes_what_runs_and_refuses_the_rest(start: Any, tmp_path: Path) -> None:
-    put(tmp_path, "m", 1, sleep=0.5)
+    put(tmp_path, "m", 1)
     server = start(batching={"rows": 1})
     server.wait_for("serving", model="m")
     with ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(server.y, "m", [[float(i)]]) for i in range(3)]
-        while server.figure("waiting_requests", model="m") < 2:
-            pass
+        running = [pool.submit(server.y, "m", [[value]]) for value in (1001.5, 1001.0)]
+        wait_until(lambda: server.figure("waiting_requests", model="m") == 1)
         stopping = threading.Thread(target=server.stop)
         stopping.start()
         server.wait_for("stopping")
-        assert [each.result()[1].item() for each in running] == [0, 2, 4]
+        assert [each.result()[1].item() for each in running] == [2003, 2002]
         with pytest.raises(OSError):  # noqa: PT011 (refused, or reset)
             server.y("m", [[1.0]])
         stopping.join()
