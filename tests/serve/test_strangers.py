@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from server_process import Server, answer_of, asked
+from server_process import Server, answer_of, asked, put
 
 INFER = "/v2/models/adder/infer"
 HEAD = b"POST /v2/models/adder/infer HTTP/1.1\r\nHost: h\r\n"
@@ -186,3 +189,23 @@ def test_garbage(server: Server, count: int) -> None:
             sizes.append(process.memory_info().rss)
     assert server.figure("refused_total", reason="fault") == faults
     assert sizes[-1] - sizes[4] < 20e6, sizes
+
+
+@pytest.mark.long
+def test_an_answer_that_nobody_takes_is_not_kept(
+    tmp_path: Path, start: Callable[..., Server]
+) -> None:
+    put(tmp_path, "adder", 1)
+    server = start(limits={"idle": 1})
+    server.wait_for("serving", model="adder")
+    x = np.zeros((1000, 4000), "float32")
+    described = {"name": "x", "datatype": "FP32", "shape": list(x.shape)}
+    described["parameters"] = {"binary_data_size": x.nbytes}
+    parameters = {"binary_data_output": True}
+    text = json.dumps({"inputs": [described], "parameters": parameters}).encode()
+    length = b"Content-Length: %d\r\nInference-Header-Content-Length: %d\r\n\r\n"
+    connection = server.raw(HEAD + length % (len(text) + x.nbytes, len(text)) + text + x.tobytes())
+    server.wait_for("request", model="adder", code=200)
+    time.sleep(5)
+    assert 0 < len(answer_of(connection)) < x.nbytes  # what was on its way, and no more
+    assert server.y("adder", [[1.0]])[1].item() == 2

@@ -154,3 +154,47 @@ def test_a_load_that_hangs_is_ended(tmp_path: Path, start: Callable[..., Server]
     assert "longer than 5 s" in server.wait_for("load_failed", model="m", version=2)["why"]
     server.wait_for("serving", model="m", version=1)
     wait_until(lambda: len(psutil.Process(server.process.pid).children()) == 1)
+
+
+@pytest.mark.long
+def test_two_workers_take_turns(tmp_path: Path, start: Callable[..., Server]) -> None:
+    """While one hangs the other answers; the one that hangs is ended and started again."""
+    put(tmp_path, "m", 1)
+    server = start(running={"workers": 2, "run": 5}, batching={"rows": 1})
+    server.wait_for("serving", model="m")
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(server.infer, "m", [[1060.0]])
+        found = [server.y("m", [[float(i)]])[1].item() for i in range(20)]
+        assert found == [2 * i for i in range(20)]
+        status, _, answer = hanging.result()
+    assert status == 500
+    assert "longer than 5 s" in answer["error"]
+    server.wait_for("started_again", model="m")
+    assert len(psutil.Process(server.process.pid).children()) == 2
+
+
+@pytest.mark.long
+def test_a_folder_that_goes_away_takes_nothing_along(
+    tmp_path: Path, start: Callable[..., Server]
+) -> None:
+    put(tmp_path, "m", 1)
+    server = start()
+    server.wait_for("serving", model="m")
+    away = tmp_path.with_name("away")
+    tmp_path.rename(away)
+    server.wait_for("folder_unreadable")
+    assert server.y("m", [[1.0]])[1].item() == 2
+    put(away, "m", 2, plus=1)
+    away.rename(tmp_path)
+    server.wait_for("serving", model="m", version=2)
+
+
+@pytest.mark.long
+def test_a_server_that_loads_can_be_stopped(tmp_path: Path, start: Callable[..., Server]) -> None:
+    put(tmp_path, "m", 1, load="hang")
+    server = start()
+    server.wait_for("loading", model="m")
+    assert server.request("GET", "/v2/health/live")[0] == 200
+    assert server.request("GET", "/v2/health/ready")[0] == 503
+    assert server.infer("m", [[1.0]])[0] == 503
+    assert server.stop() == 0
