@@ -8,7 +8,7 @@ MPI ?= wheel
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-EXTRAS := cpu,examples,export,tensorboard,mlflow,prometheus,ray,spark,dev
+EXTRAS := cpu,examples,export,serve,tensorboard,mlflow,prometheus,ray,spark,dev
 ifeq ($(MPI),wheel)
 EXTRAS := $(EXTRAS),mpi
 endif

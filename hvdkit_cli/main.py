@@ -13,6 +13,7 @@ from hvdkit_cli.plan.group import plan_group
 from hvdkit_cli.run.options import where_ranks_run
 from hvdkit_cli.scale.line import scale_command
 from hvdkit_cli.scripts import become
+from hvdkit_cli.serve.line import serve_command
 
 
 @click.group(context_settings=HELP)
@@ -167,6 +168,7 @@ def top_command(folder: Path, once: bool) -> None:
 
 cli.add_command(plan_group)
 cli.add_command(export_command)
+cli.add_command(serve_command)
 
 
 # What a script is given is its own affair, --help too.

@@ -12,7 +12,7 @@ from launch import LIKE_A_USER, ROOT, run_ranks
 from rank_checks import Check, Ranks
 from rank_pool import RankPools
 
-FOLDERS = ("docs", "mpi", "examples", "benchmarks", "tests", "hvdkit", "hvdkit_cli")
+FOLDERS = ("docs", "deploy", "mpi", "examples", "benchmarks", "tests", "hvdkit", "hvdkit_cli")
 PAGES = sorted(
     page.relative_to(ROOT)
     for page in [

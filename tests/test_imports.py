@@ -22,7 +22,7 @@ ROWS = (
     {"data", "collectives"},
     {"optimizers", "layers", "metrics"},
     {"checkpoint", "state"},
-    {"callbacks", "parallel", "export"},
+    {"callbacks", "parallel", "export", "serving"},
     {"training", "elastic"},
     {"jobs"},
     {"hvdkit", "__main__", "horovod_modules", "launch", "nonfinite", "ray", "spark"},
@@ -135,7 +135,7 @@ def test_the_command_needs_nothing_that_it_mends() -> None:
         # A job's figures are read by what has written them, which loads nothing of these.
         figures = ("hvdkit.monitoring.sinks", "hvdkit.monitoring.sample")
         # So is a plan made; a Keras model is imported by the option that names one.
-        others = ("hvdkit.monitoring.measurement", "hvdkit.planner")
+        others = ("hvdkit.monitoring.measurement", "hvdkit.planner", "hvdkit.serving")
         found -= {each for each in found for room in (*figures, *others) if of(each, room)}
         # And a model is exported by what is exported.
         if path.parent.name in ("plan", "export") or path.name == "keras_model.py":

@@ -1,0 +1,92 @@
+"""The folder with the models: DIR/<model>/<version>/, versions being whole numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_SUFFIXES = (".onnx", ".tflite", ".keras")
+_SAVED_MODEL = "saved_model.pb"
+
+LAYOUT = "DIR/<model>/<version>/, such as models/digits/1/model.onnx"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A version as it is in the folder.
+
+    Attributes:
+        number: of the version.
+        folder: its own.
+        file: the model in it: a file, or "." or a folder for a SavedModel; None: there is none.
+        problem: why there is none.
+        mark: changes whenever a file in the folder does.
+    """
+
+    number: int
+    folder: Path
+    file: Path | None
+    problem: str
+    mark: tuple[object, ...]
+
+    @property
+    def platform(self) -> str:
+        """What the protocol calls project and format of a model."""
+        suffix = "" if self.file is None else self.file.suffix
+        return {
+            ".onnx": "onnx_onnxv1",
+            ".tflite": "tensorflow_tflite",
+            ".keras": "keras_keras",
+        }.get(suffix, "tensorflow_savedmodel")
+
+
+def look(folder: Path) -> Mapping[str, Mapping[int, Found]]:
+    """The models in a folder, and the versions of each.
+
+    What has a name of another kind is nobody's: a version that is still being copied can have
+    one, such as "3.copying", until it is whole.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+    found = {}
+    for model in sorted(folder.iterdir()):
+        if _MODEL.fullmatch(model.name) and model.is_dir():
+            versions = [each for each in model.iterdir() if _VERSION.fullmatch(each.name)]
+            found[model.name] = {
+                int(each.name): _version(each) for each in versions if each.is_dir()
+            }
+    return found
+
+
+def _version(folder: Path) -> Found:
+    mark = []
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                stat = os.stat(os.path.join(path, name))
+            except FileNotFoundError:
+                continue  # gone meanwhile; the next look tells
+            mark.append((os.path.join(path, name), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    candidates = [path for path in sorted(folder.iterdir()) if _is_model(path)]
+    if (folder / _SAVED_MODEL).is_file():
+        candidates.append(folder)
+    names = [path.name for path in candidates]
+    problem = ""
+    if not candidates:
+        problem = f"there is no SavedModel in it, and no file that ends in {', '.join(_SUFFIXES)}"
+    elif len(candidates) > 1:
+        problem = f"there are several models in it: {', '.join(names)}"
+    file = None if problem else candidates[0].relative_to(folder)
+    return Found(int(folder.name), folder, file, problem, tuple(sorted(mark)))
+
+
+def _is_model(path: Path) -> bool:
+    if path.is_dir():
+        return (path / _SAVED_MODEL).is_file()
+    return path.suffix in _SUFFIXES
