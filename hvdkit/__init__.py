@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hvdkit import (
         callbacks,
         checkpoint,
+        compress,
         elastic,
         exchange,
         monitoring,
@@ -120,6 +121,7 @@ else:
         alone={
             "hvdkit.callbacks": "",
             "hvdkit.checkpoint": "",
+            "hvdkit.compress": "",
             "hvdkit.elastic": "",
             "hvdkit.monitoring": "",
             "hvdkit.parallel": "",
@@ -213,6 +215,7 @@ __all__ = [
     "callbacks",
     "ccl_built",
     "checkpoint",
+    "compress",
     "cross_rank",
     "cross_size",
     "cuda_built",
