@@ -64,13 +64,15 @@ def _stretches(kinds: Sequence[str], period: int) -> list[tuple[int, int]]:
 
 
 def _aligned(sequence: LayerSequence, period: int, begin: int, end: int) -> list[Block]:
-    """The blocks of a stretch, from the first step at which one tensor alone goes on."""
+    """The blocks of a stretch, from the first step at which one tensor alone is made of one."""
     for first in range(begin, begin + period):
-        points = range(first, end + 1, period)
+        points = list(range(first, end + 1, period))
         crossing = [sequence.crossing(point) for point in points]
         blocks: list[Block] = []
         for i, point in enumerate(points[:-1]):
-            block = _between(sequence.steps[point : point + period], *crossing[i : i + 2])
+            given = [blocks[-1].end] if blocks else crossing[i]
+            steps = sequence.steps[point : point + period]
+            block = _between(steps, given, crossing[i], crossing[i + 1])
             if block is None:
                 break
             blocks.append(block)
@@ -80,16 +82,21 @@ def _aligned(sequence: LayerSequence, period: int, begin: int, end: int) -> list
     return []
 
 
-def _between(steps: Sequence[Step], before: Sequence[Any], after: Sequence[Any]) -> Block | None:
-    """The steps as a block, if they make one tensor of another and nothing else."""
+def _between(
+    steps: Sequence[Step], given: Sequence[Any], before: Sequence[Any], after: Sequence[Any]
+) -> Block | None:
+    """The steps as a block, if they make one tensor and use up one of those given, like it.
+
+    Others that go in, such as masks, were there before the first block.
+    """
     old, new = {id(t) for t in before}, {id(t) for t in after}
-    starts = [t for t in before if id(t) not in new]
     ends = [t for t in after if id(t) not in old]
-    if len(starts) != 1 or len(ends) != 1:
+    if len(ends) != 1:
         return None
-    (start,), (end,) = starts, ends
-    same = (start.shape, start.dtype) == (end.shape, end.dtype)
-    return Block(tuple(steps), start, end) if same else None
+    (end,) = ends
+    like_it = [t for t in given if (t.shape, t.dtype) == (end.shape, end.dtype)]
+    starts = [t for t in like_it if id(t) not in new]
+    return Block(tuple(steps), starts[0], end) if len(starts) == 1 else None
 
 
 def _kind_of(step: Step) -> str:

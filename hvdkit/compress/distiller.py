@@ -83,13 +83,13 @@ class Distiller(keras.Model):
         elif getattr(soft_loss, "reduction", None) not in ("sum_over_batch_size", "mean"):
             raise ValueError(
                 "the soft_loss is a keras.losses.Loss with reduction='sum_over_batch_size', an "
-                f"average over rows, not {soft_loss!r}."
+                "average over rows."
             )
         self.student = student
         self.hard_weight = float(hard_weight)
         # Past Keras's attribute tracking, which would make the teacher a part of the model.
-        vars(self)["teacher"] = teacher
-        vars(self)["soft_loss"] = soft_loss
+        self.__dict__["teacher"] = teacher
+        self.__dict__["soft_loss"] = soft_loss
         self.supports_masking = True
         self.built = True
 

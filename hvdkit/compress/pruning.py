@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from hvdkit.compress.groups import Group
 from hvdkit.compress.masks import Masked, average_masked, masked, set_mask
 from hvdkit.compress.schedule import Cubic
 from hvdkit.compress.units import Units, Weights
-from hvdkit.engine import broadcast_object, is_initialized, logger, topology
+from hvdkit.engine import ProcessSet, broadcast_object, is_initialized, logger, topology
 from hvdkit.exchange.parameter_server import ParameterServer
 from hvdkit.mesh.variable import constrain
 from hvdkit.optimizers.composition import chains
@@ -96,7 +96,7 @@ class Pruning(keras.callbacks.Callback):
         self._began = batch
         if not self._agreed:
             self._agreed = True
-            self._restored = self._from_first(self.get_state())
+            self._restored = self._from_first(self.get_state)
             self._restore()
             self._prune()
 
@@ -145,11 +145,13 @@ class Pruning(keras.callbacks.Callback):
         if change is None or change == self._change:
             return
         sparsity = self.schedule.sparsity_at(change)
-        pairs = zip(self._groups, self._kept, strict=True)
-        chosen = self._first is None or topology.rank() == self._first
-        kept = [group.kept(sparsity, before) for group, before in pairs] if chosen else []
+
+        def choose() -> list[np.ndarray]:
+            pairs = zip(self._groups, self._kept, strict=True)
+            return [np.packbits(group.kept(sparsity, before)) for group, before in pairs]
+
         self._change = change
-        self._set(self._from_first([np.packbits(one) for one in kept]))
+        self._set(self._from_first(choose))
 
     def _restore(self) -> None:
         if self._restored is None:
@@ -180,20 +182,18 @@ class Pruning(keras.callbacks.Callback):
             set_mask(variable, mask, elements[key])
 
     @property
-    def _first(self) -> int | None:
-        """The rank that chooses; None where this one is alone."""
+    def _ranks(self) -> ProcessSet | None:
+        """The ranks that train together, this one among them; None where it trains alone."""
         if not is_initialized() or topology.size() == 1:
             return None
         ranks = ranks_of_optimizer(leading_optimizer(self.model))
-        if ranks is None or not topology.in_process_set(ranks):
-            return None
-        return topology.process_set_ranks(ranks)[0]
+        return ranks if ranks is not None and topology.in_process_set(ranks) else None
 
-    def _from_first(self, value: Any) -> Any:
-        """What the first of the ranks that train together has given."""
-        first = self._first
-        if first is None:
-            return value
-        ranks = ranks_of_optimizer(leading_optimizer(self.model))
-        assert ranks is not None
-        return broadcast_object(value, first, name="hvdkit.pruning", process_set=ranks)
+    def _from_first(self, make: Callable[[], Any]) -> Any:
+        """What the first of the ranks that train together makes."""
+        ranks = self._ranks
+        if ranks is None:
+            return make()
+        first = topology.process_set_ranks(ranks)[0]
+        own = make() if topology.rank() == first else None
+        return broadcast_object(own, first, name="hvdkit.pruning", process_set=ranks)

@@ -23,7 +23,7 @@ def require_fitting(teacher: Any, student: Any) -> None:
     """
     for role, model in (("teacher", teacher), ("student", student)):
         if not isinstance(model, keras.Model):
-            raise ValueError(f"the {role} is a keras.Model, not {model!r}.")
+            raise ValueError(f"the {role} is a keras.Model, not a {type(model).__name__}.")
         if isinstance(model, PipelineModel):
             raise ValueError(
                 f"the {role} is divided over pipeline ranks, of which none sees all of its "
@@ -82,7 +82,7 @@ def gives_logits(model: Any, role: str) -> bool:
             f"the last layer of the {role} does not tell whether it gives logits or probabilities: "
             f"give soft_loss=hvd.compress.SoftTargets(temperature, {role}_logits=...)."
         )
-    return name == "linear"
+    return bool(name == "linear")
 
 
 def require_same_teacher(teacher: Any, optimizer: Any) -> None:

@@ -11,7 +11,7 @@ layers = keras.layers
 WORDS, LENGTH, WIDTH, CLASSES = 13, 5, 8, 3
 
 
-def tagger(seed: int, blocks: int = 2, heads: int = 2, **last: Any) -> keras.Model:
+def tagger(seed: int, blocks: int = 1, heads: int = 2, **last: Any) -> keras.Model:
     """A transformer that gives logits of a class for each word."""
     keras.utils.set_random_seed(seed)
     words = keras.Input((LENGTH,), dtype="int32")
@@ -58,12 +58,12 @@ def multilayer(seed: int) -> keras.Model:
     return keras.Sequential(
         [
             layers.Input((6,)),
-            layers.Dense(16, "sigmoid"),
-            layers.Dense(12),
+            layers.Dense(16, "sigmoid", name="first"),
+            layers.Dense(12, name="second"),
             layers.BatchNormalization(),
             layers.Activation("softplus"),
             layers.Dropout(0.1),
-            layers.Dense(3),
+            layers.Dense(3, name="last"),
         ]
     )
 

@@ -69,9 +69,7 @@ def check_trained_in_float8_as_in_one_process() -> None:
     reference = tagger(1)
     reference.quantize("float8")
     reference.compile(keras.optimizers.SGD(0.05), _LOGITS)
-    reference.fit(
-        x, y, sample_weight=weights, batch_size=4 * hvd.size(), shuffle=False, verbose=0
-    )
+    reference.fit(x, y, sample_weight=weights, batch_size=4 * hvd.size(), shuffle=False, verbose=0)
     model = tagger(1 if hvd.rank() == 0 else 40 + hvd.rank())
     hvd.compress.quantize(model, "float8")
     model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.05)), _LOGITS)

@@ -15,15 +15,6 @@ def check_every_second_block_with_its_weights() -> None:
     every = hvd.compress.student_of(teacher, keep=[0, 1, 2])
     np.testing.assert_array_equal(every(x), teacher(x))
     student = hvd.compress.student_of(teacher)
-    block = (teacher.count_params() - tagger(1, blocks=2).count_params(),)
-    assert student.count_params() == teacher.count_params() - block[0]
-    # What a teacher computes whose middle block adds nothing, normalizations aside, is the
-    # student's; by hand: blocks 0 and 2 of the teacher.
-    attention = [one for one in teacher.layers if one.name.startswith("multi_head")]
-    kept = [one for one in student.layers if one.name.startswith("multi_head")]
-    for mine, theirs in zip(kept, attention[::2], strict=True):
-        for one, other in zip(mine.get_weights(), theirs.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, other)
     by_hand = tagger(5, blocks=2)
     own = teacher.get_weights()
     size = (len(own) - len(tagger(1, blocks=0).get_weights())) // 3
