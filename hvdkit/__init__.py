@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hvdkit import (
         callbacks,
         checkpoint,
+        compress,
         elastic,
         exchange,
         export,
@@ -122,6 +123,7 @@ else:
         alone={
             "hvdkit.callbacks": "",
             "hvdkit.checkpoint": "",
+            "hvdkit.compress": "",
             "hvdkit.elastic": "",
             "hvdkit.export": "",
             "hvdkit.monitoring": "",
@@ -217,6 +219,7 @@ __all__ = [
     "callbacks",
     "ccl_built",
     "checkpoint",
+    "compress",
     "cross_rank",
     "cross_size",
     "cuda_built",

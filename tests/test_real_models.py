@@ -16,6 +16,7 @@ from rank_pool import RankPools
 JOBS: list[tuple[str, str, int]] = []
 LONG_JOBS = [
     ("real_models.applications", "mpi", 2),
+    ("real_models.compressed", "mpi", 2),
     ("real_models.language", "mpi", 2),
     ("real_models.parallelized", "mpi", 2),
     ("real_models.vision", "mpi", 2),

@@ -65,6 +65,8 @@ def updates_itself(layer: Any) -> bool:
     """Whether a layer may change its `trainable=False` weights while the model is trained."""
     if isinstance(layer, keras.layers.Normalization):
         return False
+    if getattr(layer, "quantization_mode", None) is not None:  # kernels and their scales
+        return False
     frozen = isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
     return not frozen
 

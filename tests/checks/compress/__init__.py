@@ -1,0 +1,3 @@
+"""Distillation, pruning and quantization on real ranks."""
+
+MODULES = ("distilling", "students", "pruning", "shrinking", "quantizing", "refused")
