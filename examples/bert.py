@@ -24,6 +24,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+# What else a config.json says, and has to.
+EXPECTED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 # What files of BERT hold besides the encoder: poolers, heads, and the numbers 0, 1, 2...
 _NOT_OF_THE_ENCODER = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 _NAMED = 5  # so many weights a message names
@@ -69,12 +71,7 @@ class BertConfig:
             given = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}.") from None
-        expected = {
-            "model_type": "bert",
-            "hidden_act": "gelu",
-            "position_embedding_type": "absolute",
-        }
-        for name, value in expected.items():
+        for name, value in EXPECTED.items():
             if given.get(name, value) != value:
                 raise ValueError(f"{path}: {name} is {given[name]!r}, and only {value!r} is known.")
         names = [field.name for field in fields(cls)]

@@ -15,22 +15,20 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import bert
 import keras
 import ner_data
+import ner_inputs
 import ner_model
 import ner_scores
 from rich.console import Console
-from tokenizers import Tokenizer
 
 import hvdkit as hvd
 
 Made = TypeVar("Made")
-FILES = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,9 +60,14 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--checkpoint", type=Path, metavar="DIR", help="save, and go on from here"
     )
 
-    mesh = parser.add_argument_group("dividing the model")
-    mesh.add_argument("--parallelize", action="store_true", help="by hvd.parallelize")
-    mesh.add_argument("--tensor", type=int, default=1, help="ranks that divide a layer")
+    training.add_argument(
+        "--parallelize",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="RANKS",
+        help="divide each layer over so many ranks, or all, by hvd.parallelize",
+    )
 
     results = parser.add_argument_group("results")
     results.add_argument("--save", type=Path, metavar="DIR", help="model, labels and tokenizer")
@@ -92,79 +95,6 @@ def on_every_rank(make: Callable[[], Made]) -> Made:
     return made  # type: ignore[return-value]
 
 
-def files_of(weights: str) -> Path:
-    """The folder with the weights: a path as it is, a hub's name downloaded.
-
-    Raises:
-        ImportError, OSError, ValueError: it can't be had.
-    """
-    folder = Path(weights)
-    if folder.is_dir():
-        if missing := [name for name in FILES if not (folder / name).is_file()]:
-            raise ValueError(f"{folder} lacks {', '.join(missing)}.")
-        return folder
-    if folder.is_absolute() or weights.count("/") != 1:
-        raise ValueError(f"{weights} is neither a folder nor a name on the hub, such as a/b.")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ImportError("reading from the hub needs: pip install huggingface_hub") from None
-    try:
-        return Path(snapshot_download(weights, allow_patterns=list(FILES)))
-    except Exception as error:
-        raise ValueError(
-            f"there is no folder {weights}, and {weights} can't be had from Hugging Face's hub: "
-            f"{error}"
-        ) from None
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is read before anything is trained."""
-
-    config: bert.BertConfig
-    encoder_file: Path
-    tokenizer: Tokenizer
-    labels: list[str]
-    sentences: dict[str, list[ner_data.Sentence]]
-    rows: dict[str, list[ner_data.Row]]
-    notes: list[str]
-
-
-def read(args: argparse.Namespace) -> Task:
-    """Read all files but the weights.
-
-    Raises:
-        ValueError, OSError, ImportError: what is wrong with the first file with which something is.
-    """
-    folder = files_of(args.weights)
-    config = bert.BertConfig.from_json(folder / "config.json")
-    tokenizer = ner_data.load_tokenizer(folder / "tokenizer.json", config.vocab_size)
-    longest = args.length or config.max_position_embeddings
-    if not 3 <= longest <= config.max_position_embeddings:
-        raise ValueError(
-            f"--length {longest}: it has to be from 3 to {config.max_position_embeddings}, the "
-            "positions of the encoder."
-        )
-    paths = {"train": args.train, "dev": args.dev, "test": args.test}
-    sentences, rows, notes = {}, {}, []
-    for name, path in paths.items():
-        if path is None:
-            continue
-        sentences[name] = ner_data.read_conll(path)
-        found = ner_data.rows_of(sentences[name], tokenizer, longest)
-        if more := len(found) - len({row.sentence for row in found}):
-            notes.append(
-                f"{path}: {more} rows more than sentences: those of over {longest} pieces are read "
-                "in windows of whole words"
-            )
-        rows[name] = ner_data.by_length(found, args.seed)
-    labels = ner_data.labels_of(sentences["train"])
-    if len(labels) == 1:
-        raise ValueError(f"{args.train} has no entities: every label is O.")
-    return Task(config, folder / "model.safetensors", tokenizer, labels, sentences, rows, notes)
-
-
 def require_same_labels(folder: Path, labels: Sequence[str]) -> None:
     """Note the labels beside the checkpoints; those of a training that goes on have to be the same.
 
@@ -186,7 +116,29 @@ def require_same_labels(folder: Path, labels: Sequence[str]) -> None:
         file.write_text(json.dumps(list(labels)) + "\n", encoding="utf-8")
 
 
-def build(args: argparse.Namespace, task: Task) -> keras.Model:
+def divided(args: argparse.Namespace) -> int:
+    """How many ranks hold a model together."""
+    return 1 if args.parallelize is None else args.parallelize or hvd.size()
+
+
+def own_rows(args: argparse.Namespace) -> int:
+    """The rows of a batch that a rank has, or ranks that hold a model together.
+
+    Raises:
+        ValueError: the ranks, or the rows, do not divide.
+    """
+    replicas, rest = divmod(hvd.size(), divided(args))
+    if rest:
+        raise ValueError(f"--parallelize {args.parallelize} does not divide {hvd.size()} ranks.")
+    if args.batch_size % replicas or args.batch_size < replicas:
+        raise ValueError(
+            f"--batch-size {args.batch_size} does not divide over {replicas} ranks: it is the rows "
+            "of all of them together."
+        )
+    return args.batch_size // replicas
+
+
+def build(args: argparse.Namespace, task: ner_inputs.Task) -> keras.Model:
     """The model with its weights, adapted and divided as asked for.
 
     Raises:
@@ -200,16 +152,21 @@ def build(args: argparse.Namespace, task: Task) -> keras.Model:
 
 
 def train(
-    model: keras.Model, args: argparse.Namespace, task: Task, dev: ner_scores.Held, own: int
+    model: keras.Model,
+    args: argparse.Namespace,
+    task: ner_inputs.Task,
+    dev: ner_scores.Held,
+    own: int,
 ) -> dict[str, Any]:
     """Train the model; returns the curves."""
     rows = task.rows["train"]
     data = ner_data.batches(rows, task.sentences["train"], task.labels, args.batch_size)
     steps = math.ceil(len(rows) / args.batch_size) * args.epochs
+    optimizer = ner_model.optimizer_of(
+        args.learning_rate, steps, args.warmup, args.weight_decay, args.clip_norm
+    )
     model.compile(
-        ner_model.optimizer_of(
-            args.learning_rate, steps, args.warmup, args.weight_decay, args.clip_norm
-        ),
+        hvd.DistributedOptimizer(optimizer),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     callbacks = [
@@ -237,16 +194,15 @@ def main() -> None:
         console.quiet = True
     hvd.set_random_seed(args.seed)
     keras.config.set_dtype_policy(args.precision)
-    task = on_every_rank(lambda: read(args))
+    task = on_every_rank(lambda: ner_inputs.read(args))
     for note in task.notes:
         console.print(note, highlight=False)
     model = on_every_rank(lambda: build(args, task))
     if args.checkpoint:
         on_every_rank(lambda: require_same_labels(args.checkpoint, task.labels))
-    if args.parallelize:
-        hvd.set_mesh(hvd.Mesh(tensor=args.tensor))
-        model = hvd.parallelize(model)
-    own = args.batch_size * args.tensor // hvd.size()
+    own = on_every_rank(lambda: own_rows(args))
+    if args.parallelize is not None:
+        model = hvd.parallelize(model, hvd.Mesh(tensor=divided(args)))
     held = {
         name: ner_scores.Held(
             task.sentences[name], task.rows[name], task.labels, args.batch_size, own

@@ -185,7 +185,11 @@ def batches(
         weights = tf.cast(target >= 0, tf.float32) * width / usual
         return {"input_ids": ids, "attention_mask": mask}, tf.maximum(target, 0), weights
 
-    ragged = (tf.ragged.constant([row.ids for row in rows], tf.int32), tf.ragged.stack(targets))
+    lengths = [len(row.ids) for row in rows]
+    ragged = tuple(
+        tf.RaggedTensor.from_row_lengths(np.concatenate(each).astype("int32"), lengths)
+        for each in ([row.ids for row in rows], targets)
+    )
     samples = tf.data.Dataset.from_tensor_slices(ragged).map(lambda *row: row)
     return samples.padded_batch(size, padding_values=(0, _PADDING)).map(batch)
 

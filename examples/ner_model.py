@@ -58,7 +58,7 @@ def optimizer_of(
         schedule, weight_decay=weight_decay, global_clipnorm=clip_norm
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return hvd.DistributedOptimizer(optimizer)
+    return optimizer
 
 
 def save(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import ner_data
 import numpy as np
+import tensorflow as tf
 from nervaluate import Evaluator
 from rich.table import Table
 
@@ -90,7 +91,9 @@ class Held:
     def predicted(self, model: keras.Model) -> list[list[str]]:
         """The label of each word of each sentence, the same on every rank; every rank calls it."""
         logits = model.predict(self.data, verbose=0)
-        numbers = [np.argmax(row, axis=-1) for row in logits]
+        if isinstance(logits, tf.RaggedTensor):  # of batches of different widths
+            logits = logits.to_tensor()
+        numbers = np.argmax(logits, axis=-1)
         return ner_data.joined(
             self.rows, numbers, [len(each.words) for each in self.sentences], self.labels
         )
