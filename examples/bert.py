@@ -26,6 +26,7 @@ from keras import layers, ops
 
 # What else a config.json says, and has to.
 EXPECTED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+_OF_THE_ENCODER = ("embeddings.", "encoder.")
 # What files of BERT hold besides the encoder: poolers, heads, and the numbers 0, 1, 2...
 _NOT_OF_THE_ENCODER = ("pooler.", "cls.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 _NAMED = 5  # so many weights a message names
@@ -107,7 +108,8 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
     """Read the encoder's weights from a `safetensors` file.
 
     Args:
-        encoder: what `build_encoder` made.
+        encoder: what `build_encoder` made, or a model that was built upon it; its other layers
+            stay as they are.
         path: the file. Its names may begin with "bert.", as those of models with a head do; heads
             and poolers are left out.
 
@@ -118,7 +120,8 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
             in other shapes, or has others that the encoder has no place for.
     """
     found = _read(path)
-    wanted = {weight.name: weight for layer in encoder.layers for weight in _weights(layer)}
+    own = [layer for layer in encoder.layers if layer.name.startswith(_OF_THE_ENCODER)]
+    wanted = {weight.name: weight for layer in own for weight in _weights(layer)}
     problems = []
     for name, weight in wanted.items():
         if name not in found:
@@ -147,10 +150,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, "numpy") as file:
             names = file.keys()
             for name in names:
-                own = re.sub("LayerNorm.gamma$", "LayerNorm.weight", name.removeprefix("bert."))
-                own = re.sub("LayerNorm.beta$", "LayerNorm.bias", own)
-                if not own.startswith(_NOT_OF_THE_ENCODER):
-                    found[own] = file.get_tensor(name).astype("float32")
+                short = re.sub("LayerNorm.gamma$", "LayerNorm.weight", name.removeprefix("bert."))
+                short = re.sub("LayerNorm.beta$", "LayerNorm.bias", short)
+                if not short.startswith(_NOT_OF_THE_ENCODER):
+                    found[short] = file.get_tensor(name).astype("float32")
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged, or no safetensors file: {error}.") from None
     return found

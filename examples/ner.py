@@ -77,19 +77,18 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def on_every_rank(make: Callable[[], Made]) -> Made:
-    """What `make` gives, or the end of every rank, with what is wrong on any of them."""
+    """What `make` gives; or the end of every rank, with what is wrong on the first where it is."""
     made, problem = None, None
     try:
         made = make()
     except (ValueError, OSError, ImportError) as error:
         problem = str(error)
     problems = hvd.allgather_object(problem)
-    for problem in dict.fromkeys(each for each in problems if each):
-        where = [rank for rank, each in enumerate(problems) if each == problem]
-        ranks = "" if len(where) == hvd.size() else f" (rank {', '.join(map(str, where))})"
+    where = [rank for rank, each in enumerate(problems) if each]
+    if where:
         if hvd.rank() == 0:
-            print(f"error{ranks}: {problem}", file=sys.stderr, flush=True)
-    if any(problems):
+            ranks = "" if len(where) == hvd.size() else f" (rank {', '.join(map(str, where))})"
+            print(f"error{ranks}: {problems[where[0]]}", file=sys.stderr, flush=True)
         hvd.barrier()  # rank 0 has to have said why before any rank ends
         sys.exit(1)
     return made  # type: ignore[return-value]
@@ -213,7 +212,8 @@ def main() -> None:
     history = train(model, args, task, held["dev"], own)
     found = {name: each.scores(model) for name, each in held.items()}
     for name, each in found.items():
-        console.print(ner_scores.table(each, str(getattr(args, name))))
+        console.print(f"{name}: {getattr(args, name)}", highlight=False, soft_wrap=True)
+        console.print(ner_scores.table(each))
     if args.save:
         ner_model.save(model, task.config, task.labels, task.tokenizer, args.save)
     run = {"title": f"{hvd.size()} ranks", "history": history, "scores": found}

@@ -51,10 +51,10 @@ def scores(
     }
 
 
-def table(found: dict[str, dict[str, float]], title: str) -> Table:
+def table(found: dict[str, dict[str, float]]) -> Table:
     """Scores as a table, for `rich`."""
     columns = ("precision", "recall", "f1", "entities")
-    made = Table("type", title=title)
+    made = Table("type")
     for column in columns:
         made.add_column(column, justify="right")
     for name, each in found.items():
@@ -108,6 +108,13 @@ class EntityF1(keras.callbacks.Callback):
 
     It comes before callbacks that look at "val_f1".
     """
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold of it: nothing."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_state` gave."""
 
     def __init__(self, held: Held) -> None:
         super().__init__()

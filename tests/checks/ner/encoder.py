@@ -13,6 +13,7 @@ from checks.marks import long
 
 from . import files
 
+TWO_LAYERS = {**files.CONFIG, "num_hidden_layers": 2}
 _erf = np.vectorize(math.erf)
 
 
@@ -64,7 +65,7 @@ def _inputs() -> dict[str, np.ndarray]:
 
 def _require_forward(values: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> keras.Model:
     with TemporaryDirectory() as name:
-        folder = files.write(Path(name), values=stored)
+        folder = files.write(Path(name), TWO_LAYERS, stored)
         config = bert.BertConfig.from_json(folder / "config.json")
         encoder = bert.build_encoder(config)
         bert.load_weights(encoder, folder / "model.safetensors")
@@ -75,7 +76,7 @@ def _require_forward(values: dict[str, np.ndarray], stored: dict[str, np.ndarray
 
 
 def check_outputs_are_those_of_numpy_and_the_file_needs_no_example() -> None:
-    values = files.weights()
+    values = files.weights(TWO_LAYERS)
     encoder = _require_forward(values, values)
     with TemporaryDirectory() as name:
         file = Path(name) / "encoder.keras"
@@ -87,7 +88,7 @@ def check_outputs_are_those_of_numpy_and_the_file_needs_no_example() -> None:
 
 @long
 def check_names_of_models_with_heads_and_of_old_files() -> None:
-    values = files.weights()
+    values = files.weights(TWO_LAYERS)
     stored = {
         f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace(
             "LayerNorm.bias", "LayerNorm.beta"

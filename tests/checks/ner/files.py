@@ -20,7 +20,7 @@ CONFIG = {
     "hidden_act": "gelu",
     "vocab_size": len(PIECES) + 3,  # rows that the vocabulary does not use
     "hidden_size": 8,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 12,
     "max_position_embeddings": 16,

@@ -97,14 +97,14 @@ def check_weights() -> None:
     values = files.weights()
     other = dict(values)
     other["encoder.layer.0.output.dense.weight"] = np.zeros([8, 13], "float32")
-    del other["encoder.layer.1.intermediate.dense.bias"]
-    other["encoder.layer.2.output.dense.bias"] = np.zeros(8, "float32")
+    del other["encoder.layer.0.intermediate.dense.bias"]
+    other["encoder.layer.1.output.dense.bias"] = np.zeros(8, "float32")
     with _folder(values=other) as folder:
         _require_error(
             folder,
             "encoder.layer.0.output.dense.weight is [8, 13] in the file and [8, 12] in the config",
-            "encoder.layer.1.intermediate.dense.bias [12] is missing",
-            "the encoder has no encoder.layer.2.output.dense.bias",
+            "encoder.layer.0.intermediate.dense.bias [12] is missing",
+            "the encoder has no encoder.layer.1.output.dense.bias",
         )
     with _folder() as folder:
         file = folder / "model.safetensors"
