@@ -68,17 +68,17 @@ def _f1(true: list, predicted: list, kind: str | None = None) -> tuple[float, fl
     return 100 * precision, 100 * recall, 100 * (2 * precision * recall / both if both else 0.0)
 
 
+def _likeliest(model: keras.Model, ids: tuple[int, ...]) -> np.ndarray:
+    inputs = {"input_ids": np.array([ids]), "attention_mask": np.ones([1, len(ids)], "int32")}
+    return np.argmax(model(inputs)[0], axis=-1)
+
+
 def check_scores_over_ranks_are_those_of_one_process() -> None:
     of, model, tokenizer = sentences(23), tagger(), files.plain_tokenizer()
     alone = []
     for each in of:  # a row at a time, with no row beside it that could fill it up
         rows = ner_data.rows_of([each], tokenizer, 6)
-        numbers = [
-            np.argmax(
-                model({"input_ids": [row.ids], "attention_mask": [[1] * len(row.ids)]})[0], -1
-            )
-            for row in rows
-        ]
+        numbers = [_likeliest(model, row.ids) for row in rows]
         [labels] = ner_data.joined(rows, numbers, [len(each.words)], LABELS)
         alone.append(labels)
     true = [list(each.labels) for each in of]
