@@ -27,8 +27,7 @@ def check_files_of_quantized_attention_load() -> None:
         model.save(file)
         loaded = keras.models.load_model(file)
         np.testing.assert_allclose(loaded(x), given, atol=1e-6)
-        types = [v.dtype for v in loaded.weights]
-        assert types == [v.dtype for v in model.weights]
+        assert sorted(v.dtype for v in loaded.weights) == sorted(v.dtype for v in model.weights)
     model = tagger(1)
     model.quantize("int8")
     model.save(file)
