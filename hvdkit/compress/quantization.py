@@ -112,7 +112,7 @@ def _require_loadable(model: Any) -> None:
         other = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
         if not other.built:
             other.build_from_config(model.get_build_config())
-    except (NotImplementedError, TypeError, ValueError) as error:
+    except (NotImplementedError, RecursionError, TypeError, ValueError) as error:
         problem = f"it can't be built from its config ({error})"
     else:
         # Keras makes the variables of float8 in another order when it builds such a layer.
