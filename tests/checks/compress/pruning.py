@@ -57,6 +57,7 @@ def check_what_is_pruned_stays_zero_and_is_alike() -> None:
     last = [kernel == 0 for kernel in kernels(model)]
     assert round(_share(last), 2) == 0.75, "after the averages of the end"
     equal_on_all_ranks(model.get_weights())
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.1, momentum=0.9)), "mse")
     model.fit(x, y, batch_size=4, verbose=0)
     for kernel, zero in zip(kernels(model), last, strict=True):
         assert (kernel[zero] == 0).all(), "in a fit without the callback"
