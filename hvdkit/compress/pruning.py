@@ -26,9 +26,9 @@ class Pruning(keras.callbacks.Callback):
     By a schedule it chooses, in each layer, the units of the smallest norms, sets them to zero, and
     keeps them so: masks become constraints of the variables, which the optimizer applies after
     everything else (momentum, weight decay, averages). They stay there after `fit`, for a next one
-    (which needs the callback again if `use_ema` puts averages in at its end); files of the model hold
-    the zeros, and not the masks. All ranks have the choice of the first one
-    of those that train together. Steps are counted from the first `fit` with this callback; they
+    (which needs the callback again if `use_ema` puts averages in at its end); files of the model
+    hold the zeros, and not the masks. All ranks have the choice of the first one of those that
+    train together. Steps are counted from the first `fit` with this callback; they
     and the masks are in the checkpoints of `BackupAndRestore`.
 
     List it after callbacks that set weights, such as `EarlyStopping(restore_best_weights=True)`.
