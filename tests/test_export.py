@@ -332,7 +332,8 @@ ids = np.arange(24, dtype="int32").reshape(3, 8)
 expected = np.asarray(undivided(ids))
 for each in (file, f"{folder}/direct.onnx"):
     if os.path.exists(each):
-        np.testing.assert_allclose(load(each)({"ids": ids})["output_0"], expected, rtol=1e-4, atol=1e-4)
+        found = load(each)({"ids": ids})["output_0"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 print("THE SAME")
 """
 
