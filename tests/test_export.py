@@ -108,8 +108,8 @@ def long(*values: Any) -> Any:
         (mlp, "onnx"),
         (mlp, "litert"),
         long(attention, "savedmodel"),
-        (attention, "onnx"),
-        long(attention, "litert"),
+        long(attention, "onnx"),
+        (attention, "litert"),
     ],
 )
 def test_each_format_is_run_and_open_sizes_stay_open(
