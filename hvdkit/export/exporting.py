@@ -129,7 +129,9 @@ def _with_hints(text: str, kind: Format, source: Interface) -> str:
     return "\n".join([text, *(f"{kind.name} does not take {hint}." for hint in hints)])
 
 
-def _twice(interface: Interface, trials: Sequence[Mapping[str, np.ndarray]]) -> list[dict]:
+def _twice(
+    interface: Interface, trials: Sequence[Mapping[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
     """What Keras gives.
 
     Raises:

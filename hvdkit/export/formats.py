@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -53,13 +52,12 @@ class Format(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class SavedModel:
     """A folder for TensorFlow: the signature `serving_default`."""
 
-    name: str = "savedmodel"
-    suffix: str = ""
-    quantizes: bool = False
+    name = "savedmodel"
+    suffix = ""
+    quantizes = False
 
     def write(self, interface: Interface, path: Path, *, quantize: bool) -> None:
         """See `Format`."""
@@ -70,13 +68,12 @@ class SavedModel:
         return []
 
 
-@dataclass(frozen=True)
 class Onnx:
     """A file for ONNX Runtime and others."""
 
-    name: str = "onnx"
-    suffix: str = ".onnx"
-    quantizes: bool = False
+    name = "onnx"
+    suffix = ".onnx"
+    quantizes = False
 
     def write(self, interface: Interface, path: Path, *, quantize: bool) -> None:
         """See `Format`."""
@@ -92,13 +89,12 @@ class Onnx:
         return _tables(interface) + _half(interface, "bfloat16")
 
 
-@dataclass(frozen=True)
 class LiteRT:
     """A .tflite file, with LiteRT's own operations only, which every LiteRT runs."""
 
-    name: str = "litert"
-    suffix: str = ".tflite"
-    quantizes: bool = True
+    name = "litert"
+    suffix = ".tflite"
+    quantizes = True
 
     def write(self, interface: Interface, path: Path, *, quantize: bool) -> None:
         """See `Format`."""
@@ -107,7 +103,9 @@ class LiteRT:
         _require("ai_edge_litert")
         _require_small(interface, "a LiteRT file")
         # Keras would allow operations of TensorFlow's, which LiteRT alone does not have.
-        options = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
+        options: dict[str, Any] = {
+            "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        }
         if quantize:
             options["optimizations"] = [tf.lite.Optimize.DEFAULT]
         NamedModel(interface).write(str(path), "litert", **options)
