@@ -73,10 +73,10 @@ def test_a_full_queue_says_when_to_come_again(server: Server) -> None:
 
 @contextmanager
 def busy(server: Server) -> Iterator[None]:
-    """The model `adder` runs for two seconds, with one more request in its queue."""
+    """The model `adder` runs for 1.5 seconds, with one more request in its queue."""
     with ThreadPoolExecutor(2) as pool:
         # Of two shapes, which do not come together.
-        running = [pool.submit(server.infer, "adder", rows) for rows in ([[1002.0]], [[1.0, 1.0]])]
+        running = [pool.submit(server.infer, "adder", rows) for rows in ([[1001.5]], [[1.0, 1.0]])]
         wait_until(lambda: server.figure("waiting_requests", model="adder") == 1)
         yield
         assert not running[0].done()
