@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -171,6 +172,8 @@ def test_what_is_in_a_folder(tmp_path: Path) -> None:
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
+    os.mkfifo(tmp_path / "a/5/pipe.onnx")
+    (tmp_path / "a/1/._model.onnx").touch()
     found = look(tmp_path)
     assert found.keys() == {"a", "b"}
     assert found["b"] == {}
