@@ -99,7 +99,8 @@ def _others(array: np.ndarray) -> np.ndarray:
         return np.array([[text + b"a"] for text in twice.ravel()], object).reshape(twice.shape)
     if twice.dtype.kind == "f":
         return (3 * twice + 1).astype(array.dtype)
-    return (twice == 0).astype(array.dtype)  # 0 and 1 are numbers of most vocabularies
+    zeros: np.ndarray = twice == 0
+    return zeros.astype(array.dtype)  # 0 and 1 are in most vocabularies
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:
