@@ -93,9 +93,14 @@ def _made_up(specs: Sequence[TensorSpec], rows: int) -> dict[str, np.ndarray]:
 
 
 def _others(array: np.ndarray) -> np.ndarray:
-    """Twice as many rows with other values, which the model can take as well."""
+    """Twice as many rows, in which every value is another one that the model may well take."""
     twice = np.concatenate([array, array])
-    return (twice * 3).astype(array.dtype) if array.dtype.kind == "f" else twice[::-1].copy()
+    if twice.dtype == object:
+        return np.array([[text + b"a"] for text in twice.ravel()], object).reshape(twice.shape)
+    if twice.dtype.kind == "f":
+        return (3 * twice + 1).astype(array.dtype)
+    zeros: np.ndarray = twice == 0
+    return zeros.astype(array.dtype)  # 0 and 1 are in most vocabularies
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:

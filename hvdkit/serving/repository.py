@@ -89,4 +89,5 @@ def _version(folder: Path) -> Found:
 def _is_model(path: Path) -> bool:
     if path.is_dir():
         return (path / _SAVED_MODEL).is_file()
-    return path.suffix in _SUFFIXES
+    # Not what copying programs and file systems put beside it, nor pipes, which would never end.
+    return path.suffix in _SUFFIXES and path.is_file() and not path.name.startswith(".")

@@ -41,7 +41,7 @@ class Fake:
             raise ValueError(f"there is a 666 in {x.tolist()}")
         if (x == 667).any():
             os.kill(os.getpid(), signal.SIGSEGV)
-        time.sleep(max(0.0, float(x.max()) - 1000))
+        time.sleep(sum(value - 1000 for value in x.ravel().tolist() if 1000 < value <= 1060))
         y = 2 * x + np.float32(self._says.get("plus", 0))
         return {"y": y + x.mean() if self._says.get("mean") else y}
 

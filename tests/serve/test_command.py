@@ -258,6 +258,10 @@ def test_a_saved_model_and_a_keras_file(tmp_path: Path) -> None:
     (tmp_path / "models/code/1").mkdir(parents=True)
     layers = [keras.layers.Input((3,)), keras.layers.Lambda(lambda x: x + 1)]
     keras.Sequential(layers).save(tmp_path / "models/code/1/model.keras")
+    words = keras.layers.TextVectorization(output_sequence_length=4, vocabulary=["good", "bad"])
+    layers = [keras.layers.Input((1,), dtype="string"), words, keras.layers.Embedding(5, 2)]
+    text = keras.Sequential(layers)
+    text.export(str(tmp_path / "models/text/1"), verbose=False)
     server = Server([*HVDKIT, str(tmp_path / "models"), "--port", "0"], tmp_path / "models")
     try:
         assert "Lambda" in server.wait_for("load_failed", model="code")["why"]
@@ -272,6 +276,16 @@ def test_a_saved_model_and_a_keras_file(tmp_path: Path) -> None:
             assert status == 200, answer
             found = np.reshape(answer["outputs"][0]["data"], (2, 2))
             np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=1e-5)
+        server.wait_for("serving", model="text")
+        _, _, metadata = server.request("GET", "/v2/models/text")
+        reviews = ["good bad", "neither"]
+        tensor = {**metadata["inputs"][0], "shape": [2, 1], "data": reviews}
+        _, _, answer = server.request("POST", "/v2/models/text/infer", {"inputs": [tensor]})
+        found = np.reshape(answer["outputs"][0]["data"], (2, 4, 2))
+        expected = text.predict(
+            keras.ops.convert_to_tensor([[each] for each in reviews]), verbose=0
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
         assert server.stop() == 0
     finally:
         server.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -156,6 +157,24 @@ def test_whether_rows_stand_alone(function: Any, said: str | None) -> None:
     assert (why is None) if said is None else said in why
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "float16", "str"])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_rows_that_do_not_stand_alone_are_found_in_all_types(dtype: str, zeros: bool) -> None:
+    """Each row gets the share of rows that are like the first one."""
+    specs = [TensorSpec("x", dtype, (None, 1))], [TensorSpec("y", "float32", (None,))]
+    given = first_request(Path("nowhere"), *specs)
+    if zeros and dtype != "str":
+        given = {"x": np.zeros_like(given["x"])}
+
+    def share(arrays: Any) -> dict[str, np.ndarray]:
+        alike = (arrays["x"] == arrays["x"][0]).mean()
+        return {"y": np.full(len(arrays["x"]), alike, "float32")}
+
+    assert "depends on the other rows" in rows_stand_alone(share, given, *specs)
+    first = lambda arrays: {"y": np.ones(len(arrays["x"]), "float32")}  # noqa: E731
+    assert rows_stand_alone(first, given, *specs) is None
+
+
 def test_a_fixed_number_of_rows_is_not_changed() -> None:
     specs = [TensorSpec("x", "int32", (1, None))], [TensorSpec("y", "int32", (None,))]
     given = first_request(Path("nowhere"), *specs)
@@ -171,6 +190,8 @@ def test_what_is_in_a_folder(tmp_path: Path) -> None:
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
+    os.mkfifo(tmp_path / "a/5/pipe.onnx")
+    (tmp_path / "a/1/._model.onnx").touch()
     found = look(tmp_path)
     assert found.keys() == {"a", "b"}
     assert found["b"] == {}

@@ -47,7 +47,8 @@ def test_switches_under_load_lose_nothing_and_mix_nothing(server: Server) -> Non
     assert len(workers) <= serving + 4  # those of other tests' models
 
 
-@pytest.mark.parametrize("fault", ["raise", "crash"])
+# That a runtime raises an error is also in test_command.py, with a real one.
+@pytest.mark.parametrize("fault", ["crash", pytest.param("raise", marks=pytest.mark.long)])
 def test_a_corrupted_version_takes_nothing_down(server: Server, fault: str) -> None:
     model = f"spoilt_{fault}"
     server.add(model, 1, plus=1)
