@@ -149,7 +149,9 @@ def _images(section: Mapping[str, Any], row: list[Any]) -> Found:
     if servers:
         hosts = ranks // cluster.per_host
         exchange = replace(exchange, reduced=exchange.reduced * hosts / servers[0])
-    job = PlannedJob(rows * ranks, "float32", exchange=exchange, micro_batch=rows)
+    job = PlannedJob(  # with SGD
+        rows * ranks, "float32", exchange=exchange, micro_batch=rows, optimizer_slots=0
+    )
 
     def predict(fitted: Fitted, overhead: float) -> float:
         step = step_time(model, cluster.with_ranks(ranks), job, Degrees(data=ranks), rows, fitted)
@@ -188,7 +190,9 @@ def _byteps(section: Mapping[str, Any], row: list[Any]) -> Found:
             step_time(
                 model,
                 cluster,
-                PlannedJob(rows * ranks, "float32", exchange=exchange, micro_batch=rows),
+                PlannedJob(
+                    rows * ranks, "float32", exchange=exchange, micro_batch=rows, optimizer_slots=0
+                ),
                 Degrees(ranks),
                 rows,
                 fitted,

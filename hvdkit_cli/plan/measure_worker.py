@@ -38,9 +38,9 @@ class Together:
         begin = time.perf_counter()
         call()
         # A call may be a collective: all ranks make as many.
-        once = max(self._hvd.allgather_object(time.perf_counter() - begin))
+        once = float(max(self._hvd.allgather_object(time.perf_counter() - begin)))
         repeats = max(1, min(100, round(_ROUND_SECONDS / once)))
-        found = []
+        found: list[float] = []
         for _ in range(self._rounds):
             self._hvd.barrier()
             begin = time.perf_counter()
