@@ -7,8 +7,8 @@ Two trainings of one model alternate in the same job for `--seconds`, one with
 noting moments in the graph, reading them after each step, and a sample with one exchange every so
 many steps, written to a file. The difference is given of each two turns that follow one another, in
 milliseconds a step, and as a share of a step of 250 ms: by the clock, by the processors' time of
-the rank that uses more (where other programs run that says more than the clock, but ranks that wait
-in MPI use it, too), and by that of the thread that Python runs in.
+the rank that uses more (Horovod's thread, and ranks that wait in MPI, use it as long as a step
+takes), and by that of the thread that Python runs in, which other programs disturb least.
 """
 
 from __future__ import annotations

@@ -4,16 +4,16 @@
     python benchmarks/monitor_picture.py --folder logs --output figures.png
 
 The first trains a small network on two ranks, of which the last runs for 60 % of the time
-(slowed.py) from the middle on, and draws the loss, the speed of each rank, where the time of a step
-goes, and alarms as lines. The second draws the last `fit` of a job of your own.
+(slowed.py) from the middle on, and draws the loss, how long each rank computes, where the time of a
+step goes, and alarms as lines. The second draws the last `fit` of a job of your own.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from jobs import run_job
@@ -46,32 +46,33 @@ def main(folder: Path | None, output: Path, steps: int) -> None:
 
 def _draw(samples: Sequence[Sample], alarms: Sequence[Alarm], file: Path) -> None:
     steps = [sample.step for sample in samples]
-    with picture(file, rows=3, size=(8, 7)) as (loss, speed, parts):
+    with picture(file, rows=3, size=(8, 7)) as (loss, computing, parts):
         loss.plot(steps, [sample.values.get("loss") for sample in samples], color="#333333")
         loss.set_ylabel("loss")
         for rank in samples[-1].ranks:
             own = [_of_rank(sample, rank.rank) for sample in samples]
-            speed.plot(steps, own, label=f"rank {rank.rank} ({rank.host})", linewidth=1)
-        speed.set_ylabel("rows/s of each rank")
-        speed.set_ylim(bottom=0)
-        speed.legend(fontsize=8)
+            computing.plot(steps, own, label=f"rank {rank.rank} ({rank.host})", linewidth=1)
+        computing.set_ylabel("ms of computing in a step")
+        computing.set_ylim(bottom=0)
+        computing.legend(fontsize=8)
         known = [name for name in PARTS if all(name in sample.values for sample in samples)]
         of_step = [[1000 * sample.values[name] for sample in samples] for name in known]
         if known:
             colors = [COLORS[name] for name in known]
             parts.stackplot(steps, of_step, labels=[PARTS[n] for n in known], colors=colors)
-            parts.legend(fontsize=8, loc="upper left")
+            parts.legend(fontsize=8, loc="lower left")
         parts.set_ylabel("ms of a step")
         parts.set_xlabel("step")
-        for axis in (loss, speed, parts):
+        for axis in (loss, computing, parts):
             axis.set_xlim(steps[0], steps[-1])
             for alarm in alarms:
                 axis.axvline(alarm.step, color="#888888", linestyle=":")
 
 
-def _of_rank(sample: Sample, rank: int) -> Any:
-    values = {each.rank: each.values.get("rows_per_second") for each in sample.ranks}
-    return values.get(rank)
+def _of_rank(sample: Sample, rank: int) -> float:
+    """The milliseconds that a rank has computed in a step; NaN where that is not known."""
+    seconds = {each.rank: each.values.get("compute_seconds", math.nan) for each in sample.ranks}
+    return 1000 * seconds.get(rank, math.nan)
 
 
 if __name__ == "__main__":

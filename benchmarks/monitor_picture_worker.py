@@ -43,7 +43,7 @@ def main(folder: str, steps: int) -> None:
     head = [keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *convolutions, *head])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam(1e-3)), loss)
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam(1e-4)), loss)
     monitor = hvd.callbacks.Monitor(5, [hvd.monitoring.JsonLines(folder)])
     data = hvd.shard((x, y), BATCH, seed=0)
     model.fit(data, verbose=0, callbacks=[monitor, Slows()])

@@ -83,8 +83,9 @@ def check_steps_that_xla_compiles() -> None:
 
 @long
 def check_two_optimizers_in_one() -> None:
+    kernels, biases = keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0)
     optimizer = keras.optimizers.MultiOptimizer(
-        [(keras.optimizers.SGD(0.0), ["dense"]), (keras.optimizers.SGD(0.0), [".*"])]
+        lambda variable: biases if variable.name == "bias" else kernels
     )
     norm = _fit(mlp(0), optimizer).of_steps[0].values["gradient_norm"]
     alone = _fit(mlp(0), keras.optimizers.SGD(0.0)).of_steps[0].values["gradient_norm"]
