@@ -42,7 +42,6 @@ def check_adapters_train_as_undivided() -> None:
     )
 
 
-@long
 def check_adapters_that_are_made_after_the_division() -> None:
     """They are sharded, alike on all ranks, and in checkpoints with every rank's part."""
     mesh = hvd.Mesh(tensor=2)

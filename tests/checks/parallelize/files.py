@@ -20,7 +20,6 @@ def _model() -> keras.Model:
     return models.gpt(dropout=0.0)
 
 
-@long
 def check_a_file_is_that_of_an_ordinary_model() -> None:
     _goes_through((1, 1, 2))
 
