@@ -1,4 +1,4 @@
-"""The machines of this job as a cluster, measured within a second; all ranks call it.
+"""The machines of this job as a cluster, measured quickly; all ranks call it.
 
 `hvdkit plan measure` does it with more care, and writes a file.
 """

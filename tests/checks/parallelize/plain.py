@@ -79,6 +79,7 @@ def check_gpt_in_a_pipeline() -> None:
     )
 
 
+@long
 def check_stages() -> None:
     require_same(models.mlp_without_noise, models.numbers(), "mse", STAGES, optimizer=sgd)
 

@@ -38,11 +38,17 @@ def _many_sided(sizes: tuple[int, int, int], **options: Any) -> keras.Model:
     )
 
 
+@long
 def check_many_sides() -> None:
-    model = _many_sided(TENSOR, then=_require_same_use)
+    model = _many_sided(TENSOR)
     # Four of the attention, the dropout of scores, a pair and the dropout in it, the embedding, the
     # frozen layer, and the two that sum over it.
     assert divided_layers(model) == 12, hvd.parallel.plan_of(model).layers
+
+
+@long
+def check_use_of_a_trained_model() -> None:
+    _many_sided(TENSOR, then=_require_same_use)
 
 
 def _require_same_use(model: keras.Model, plain: keras.Model) -> None:
@@ -170,7 +176,6 @@ def check_scores_of_the_attention_are_an_output() -> None:
     )
 
 
-@long
 def check_batches_of_a_fixed_size() -> None:
     def build() -> keras.Model:
         x = keras.Input(batch_shape=(8, 6))
