@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bert
+import keras
 import keras_hub
 import numpy as np
 from safetensors.numpy import load_file
@@ -23,7 +24,10 @@ TEXTS = (
 
 
 def backbone_of(config: bert.BertConfig, weights: dict[str, np.ndarray]) -> Any:
-    """KerasHub's BERT with the weights, put there without examples/bert.py."""
+    """KerasHub's BERT with the weights, put there without examples/bert.py.
+
+    Its own GELU is the approximation by tanh, and these weights were trained with the exact one.
+    """
     made = keras_hub.models.BertBackbone(
         vocabulary_size=config.vocab_size,
         num_layers=config.num_hidden_layers,
@@ -55,6 +59,7 @@ def backbone_of(config: bert.BertConfig, weights: dict[str, np.ndarray]) -> Any:
         give(attention._output_dense, f"{of}.attention.output.dense")
         give(block._self_attention_layer_norm, f"{of}.attention.output.LayerNorm")
         give(block._feedforward_intermediate_dense, f"{of}.intermediate.dense")
+        block._feedforward_intermediate_dense.activation = keras.activations.gelu
         give(block._feedforward_output_dense, f"{of}.output.dense")
         give(block._feedforward_layer_norm, f"{of}.output.LayerNorm")
     return made

@@ -119,7 +119,8 @@ def check_saved_is_what_was_trained() -> None:
             assert json.loads((saved / "labels.json").read_text()) == LABELS
         assert all(weight.dtype == "float32" for weight in loaded.weights)
         assert not [weight.path for weight in loaded.weights if "lora" in weight.path]
-        assert {layer.dtype_policy.name for layer in loaded.layers} == {"float32"}
+        with_weights = [layer for layer in loaded.layers if layer.weights]
+        assert {layer.dtype_policy.name for layer in with_weights} == {"float32"}
         # As exact as the mixed precision of what was trained.
         np.testing.assert_allclose(
             np.asarray(loaded(inputs)), np.asarray(model(inputs)), atol=0.2, rtol=0.05
