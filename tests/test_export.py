@@ -160,6 +160,18 @@ def test_a_tolerance_that_is_too_small_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
+    """`hvdkit export model/model.keras --to savedmodel` would be named as the model's folder."""
+    for to, name in (("savedmodel", "run1"), ("onnx", "run1.onnx")):
+        target = tmp_path / name
+        target.mkdir()
+        (target / "step-100").touch()
+        with pytest.raises(hvd.export.ExportError, match="a folder of other things"):
+            hvd.export_model(mlp(), target, to=to, overwrite=True)
+        assert (target / "step-100").exists()
+
+
+@pytest.mark.quick
 def test_what_differs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exporter that writes other weights than the model's."""
     write = formats.Onnx.write
