@@ -270,6 +270,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(CommandError, match=says):
             CliRunner().invoke(cli, ["export", source, "--to", "onnx"], catch_exceptions=False)
+    for given, says in (
+        (["x:float32"], "not NAME:DTYPE:SIZES"),
+        (["x:float33:8"], "Invalid dtype: float33"),
+        (["x:float32:8", "x:float32:9"], "x is there twice"),
+    ):
+        options = [each for text in given for each in ("--input", text)]
+        with pytest.raises(CommandError, match=says):
+            CliRunner().invoke(
+                cli, ["export", "mine.keras", "--to", "litert", *options], catch_exceptions=False
+            )
     with pytest.raises(CommandError, match="exports to savedmodel, onnx, litert"):
         CliRunner().invoke(cli, [*arguments[:2], "--to", "coreml"], catch_exceptions=False)
     with pytest.raises(hvd.export.ExportError, match="Is it whole"):
