@@ -13,6 +13,20 @@ HELP = {"help_option_names": ["-h", "--help"]}
 POSITIVE = click.IntRange(min=1)
 PATH = click.Path(path_type=Path)
 
+
+class Finite(click.FloatRange):
+    """A number in a range; "nan" is in none, though it is beyond no limit."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """See `click.ParamType`."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not finite.", param, ctx)
+        return number
+
+
 prints_json = click.option("--json", "json_", is_flag=True, help="Print JSON in place of tables.")
 
 
@@ -29,15 +43,8 @@ def seconds(
     """
     return click.option(
         name,
-        type=click.FloatRange(min=least),
-        callback=_finite,
+        type=Finite(min=least),
         default=default,
         show_default=True,
         help=text,
     )
-
-
-def _finite(context: click.Context, option: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no number of seconds.")
-    return value

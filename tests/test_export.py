@@ -160,6 +160,18 @@ def test_a_tolerance_that_is_too_small_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
+    """`hvdkit export model/model.keras --to savedmodel` would be named as the model's folder."""
+    for to, name in (("savedmodel", "run1"), ("onnx", "run1.onnx")):
+        target = tmp_path / name
+        target.mkdir()
+        (target / "step-100").touch()
+        with pytest.raises(hvd.export.ExportError, match="a folder of other things"):
+            hvd.export_model(mlp(), target, to=to, overwrite=True)
+        assert (target / "step-100").exists()
+
+
+@pytest.mark.quick
 def test_what_differs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exporter that writes other weights than the model's."""
     write = formats.Onnx.write
@@ -258,6 +270,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(CommandError, match=says):
             CliRunner().invoke(cli, ["export", source, "--to", "onnx"], catch_exceptions=False)
+    for given, says in (
+        (["x:float32"], "not NAME:DTYPE:SIZES"),
+        (["x:float33:8"], "Invalid dtype: float33"),
+        (["x:float32:8", "x:float32:9"], "x is there twice"),
+    ):
+        options = [each for text in given for each in ("--input", text)]
+        with pytest.raises(CommandError, match=says):
+            CliRunner().invoke(
+                cli, ["export", "mine.keras", "--to", "litert", *options], catch_exceptions=False
+            )
     with pytest.raises(CommandError, match="exports to savedmodel, onnx, litert"):
         CliRunner().invoke(cli, [*arguments[:2], "--to", "coreml"], catch_exceptions=False)
     with pytest.raises(hvd.export.ExportError, match="Is it whole"):

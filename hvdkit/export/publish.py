@@ -18,11 +18,14 @@ def published(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Args:
         target: a file or folder.
-        overwrite: whether one that is there already is replaced.
+        overwrite: whether one that is there already is replaced. A folder is only if it is a
+            SavedModel, or empty: one of that name may hold checkpoints, or all of a user's work.
 
     Raises:
         ExportError: it is there already, or can't be written.
     """
+    if _holds_something_else(target):
+        raise ExportError(f"{target} is a folder of other things, which is not replaced.")
     if os.path.lexists(target) and not overwrite:
         raise ExportError(f"{target} is there already: name another, or overwrite it.")
     try:
@@ -38,6 +41,10 @@ def published(target: Path, *, overwrite: bool) -> Iterator[Path]:
         _put(part, target, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _holds_something_else(target: Path) -> bool:
+    return target.is_dir() and not (target / "saved_model.pb").is_file() and any(target.iterdir())
 
 
 def _put(part: Path, target: Path, folder: Path) -> None:

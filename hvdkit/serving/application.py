@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -21,6 +20,7 @@ from hvdkit.serving.inference import Inference, refusal
 from hvdkit.serving.logs import Log
 from hvdkit.serving.models import Models
 from hvdkit.serving.problems import Problem
+from hvdkit.serving.responses import Json
 from hvdkit.serving.settings import Settings
 
 EXTENSIONS = ["binary_tensor_data"]
@@ -65,23 +65,23 @@ def _health(app: FastAPI, models: Models) -> None:
         return {"live": True}
 
     @app.get("/v2/health/ready")
-    async def ready() -> JSONResponse:
-        return JSONResponse({"ready": models.ready}, 200 if models.ready else 503)
+    async def ready() -> Json:
+        return Json({"ready": models.ready}, 200 if models.ready else 503)
 
 
 def _models(app: FastAPI, models: Models) -> None:
     @app.get("/v2/models/{model}/ready")
     @app.get("/v2/models/{model}/versions/{version}/ready")
-    async def model_ready(model: str, version: str | None = None) -> JSONResponse:
+    async def model_ready(model: str, version: str | None = None) -> Json:
         state: dict[str, Any] = {"name": model, "ready": False, "failed": models.failed(model)}
         try:
             found = models.get(model, version)
         except Problem as problem:
             if problem.status != 503:
                 raise
-            return JSONResponse(state, 503)
+            return Json(state, 503)
         state |= {"ready": found.ready, "version": str(found.number)}
-        return JSONResponse(state, 200 if found.ready else 503)
+        return Json(state, 200 if found.ready else 503)
 
     @app.get("/v2/models/{model}")
     @app.get("/v2/models/{model}/versions/{version}")
@@ -103,4 +103,4 @@ async def _problem(request: Request, problem: Exception) -> Response:
 
 async def _no_such_address(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    return Json({"error": str(error.detail)}, error.status_code, error.headers)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from hvdkit.serving import requests, responses
 from hvdkit.serving.batching import Answer
@@ -164,7 +164,7 @@ class Inference:
 
 def refusal(problem: Problem) -> Response:
     """The answer that says what the problem is."""
-    return JSONResponse({"error": problem.message}, problem.status, problem.headers)
+    return responses.Json({"error": problem.message}, problem.status, problem.headers)
 
 
 @asynccontextmanager

@@ -52,16 +52,25 @@ def look(folder: Path) -> Mapping[str, Mapping[int, Found]]:
     one, such as "3.copying", until it is whole.
 
     Raises:
-        OSError: the folder can't be read.
+        OSError: the folder, or that of a model, can't be read.
     """
     found = {}
     for model in sorted(folder.iterdir()):
         if _MODEL.fullmatch(model.name) and model.is_dir():
             versions = [each for each in model.iterdir() if _VERSION.fullmatch(each.name)]
             found[model.name] = {
-                int(each.name): _version(each) for each in versions if each.is_dir()
+                int(each.name): _readable(each) for each in versions if each.is_dir()
             }
     return found
+
+
+def _readable(folder: Path) -> Found:
+    """A version; one that can't be read is the problem of its model, and not of the others."""
+    try:
+        return _version(folder)
+    except OSError as error:
+        problem = f"it can't be read: {error.strerror} ({error.filename})"
+        return Found(int(folder.name), folder, None, problem, ())
 
 
 def _version(folder: Path) -> Found:

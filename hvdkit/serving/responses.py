@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from starlette.responses import JSONResponse
 
 from hvdkit.serving import binary_tensors, json_tensors
 from hvdkit.serving.datatypes import datatype_of
 from hvdkit.serving.requests import InferenceRequest
 
 JSON_SIZE = "Inference-Header-Content-Length"
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: names of files, and errors that quote inputs, need not be text in UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """See `starlette.responses.Response`."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def encode(

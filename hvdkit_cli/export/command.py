@@ -118,10 +118,16 @@ def _inputs(texts: tuple[str, ...]) -> Any:
     for text in texts:
         parts = text.split(":")
         sizes = [each.strip() for each in parts[-1].split(",") if each.strip()]
-        if len(parts) != 3 or not all(each.isdigit() or each == "any" for each in sizes):
+        if len(parts) != 3 or not all(each.isdecimal() or each == "any" for each in sizes):
             raise CommandError(f"--input {text} is not NAME:DTYPE:SIZES.", "--input x:float32:8")
+        name, dtype, _ = parts
+        if name in found:
+            raise CommandError(f"--input {name} is there twice.", "give each input a name")
         shape = (None, *(None if each == "any" else int(each) for each in sizes))
-        found[parts[0]] = keras.InputSpec(shape=shape, dtype=parts[1], name=parts[0])
+        try:
+            found[name] = keras.InputSpec(shape=shape, dtype=dtype, name=name)
+        except ValueError as error:  # a type that there is not
+            raise CommandError(f"--input {text}: {error}", "--input x:float32:8") from error
     return found if len(found) > 1 else next(iter(found.values()))
 
 

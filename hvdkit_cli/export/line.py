@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from hvdkit_cli.options import Finite
+
 _POSITIVE = click.IntRange(min=1)
 
 
@@ -41,7 +43,7 @@ _POSITIVE = click.IntRange(min=1)
 @click.option("--length", type=_POSITIVE, help="Of sequences, for sizes that are open otherwise.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     help="How far outputs may be from Keras's, as a share of the largest value. Default: 1e-4 in "
     "float32, 0.01 in float16, 0.05 in bfloat16, 0.1 with --quantize.",
 )

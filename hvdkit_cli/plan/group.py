@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hvdkit_cli.options import HELP, PATH, POSITIVE, prints_json, seconds
+from hvdkit_cli.options import HELP, PATH, POSITIVE, Finite, prints_json, seconds
 
 
 @click.group("plan", invoke_without_command=True, context_settings=HELP)
@@ -22,7 +22,7 @@ from hvdkit_cli.options import HELP, PATH, POSITIVE, prints_json, seconds
 @click.option("--flops", metavar="N", help="Its operations of a forward pass of a row: 7.7G.")
 @click.option(
     "--rows-per-second",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="That one device trains, measured; for models that are known by their size.",
 )
 @click.option(

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from hvdkit_cli.options import Finite
+
 _HELP = {"help_option_names": ["-h", "--help"]}
 _POSITIVE = click.IntRange(min=1)
-_SECONDS = click.FloatRange(min=0, min_open=True, max=86400)
+_SECONDS = Finite(min=0, min_open=True, max=86400)
 _FILE = click.Path(path_type=Path)
 
 
@@ -37,7 +39,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0, max=10_000),
+    type=Finite(min=0, max=10_000),
     default=2.0,
     show_default=True,
     help="Milliseconds that a request waits for others.",
@@ -78,7 +80,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--max-body",
-    type=click.FloatRange(min=0, min_open=True, max=16384),
+    type=Finite(min=0, min_open=True, max=16384),
     default=32.0,
     show_default=True,
     help="MiB of a request.",

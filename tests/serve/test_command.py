@@ -235,6 +235,14 @@ def test_what_it_refuses_to_start_with(folder: Path, tmp_path: Path) -> None:
     assert "no certificate with its key" in refused(models, "--cert", key, "--key", key).message
 
 
+@pytest.mark.quick
+def test_nan_is_no_limit(folder: Path) -> None:
+    for option in ("--timeout", "--run-timeout", "--wait", "--max-body"):
+        result = CliRunner().invoke(cli, ["serve", str(folder / "models"), option, "nan"])
+        assert result.exit_code == 2
+        assert "nan is not finite" in result.output
+
+
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

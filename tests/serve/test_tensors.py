@@ -204,6 +204,17 @@ def test_what_is_in_a_folder(tmp_path: Path) -> None:
     assert look(tmp_path)["a"][10] == found["a"][10]
 
 
+def test_a_version_that_can_not_be_read_is_nobody_elses_problem(tmp_path: Path) -> None:
+    for model in ("good", "bad"):
+        (tmp_path / model / "1").mkdir(parents=True)
+        (tmp_path / model / "1/model.onnx").touch()
+    (tmp_path / "bad/1/loop").symlink_to("loop")
+    found = look(tmp_path)
+    assert str(found["good"][1].file) == "model.onnx"
+    assert found["bad"][1].file is None
+    assert "Too many levels of symbolic links" in found["bad"][1].problem
+
+
 def test_a_log_that_nobody_reads_keeps_nobody_waiting() -> None:
     class Stuck:
         def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -80,6 +81,20 @@ def test_a_model_that_never_worked_is_not_ready(server: Server) -> None:
     assert server.request("GET", "/v2/models/empty/ready")[0] == 503
     # The others are not its business.
     assert server.request("GET", "/v2/health/ready")[0] == 200
+
+
+def test_names_of_files_that_are_no_text(server: Server) -> None:
+    folder = os.fsencode(server.folder / "nameless" / "1")
+    os.makedirs(folder)
+    for name in (b"\xfe.onnx", b"\xff.onnx"):
+        open(os.path.join(folder, name), "w").close()
+    server.wait_for("load_failed", model="nameless")
+    status, _, answer = server.request("GET", "/v2/models/nameless/ready")
+    assert (status, answer["ready"]) == (503, False)
+    assert "several models in it: \udcfe.onnx" in answer["failed"]["1"]
+    status, _, answer = server.infer("nameless", [[1.0]])
+    assert status == 503
+    assert "several models" in answer["error"]
 
 
 def test_a_first_request_of_ones_own(server: Server) -> None:
