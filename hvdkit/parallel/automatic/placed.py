@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import keras
 
 from hvdkit.graph.layer_sequence import LayerSequence, operations_of
+from hvdkit.mesh.layout import layout_of
 from hvdkit.parallel.automatic.kinds import Columns, Gathered, Role, Roles, Row, Rows
 
 How = Literal["outputs", "gathered", "inputs", "rows", "whole"]
@@ -47,7 +49,7 @@ def placed(sequence: LayerSequence, cuts: Sequence[str], roles: Roles) -> list[P
         for operation in operations_of(sequence.steps[start:stop]):
             for layer, name in _inside(operation, ""):
                 role = roles.layers.get(id(layer), (None, None))[1]
-                size = layer.count_params()
+                size = sum(map(_unsharded_size, layer.weights))
                 found.setdefault(id(layer), PlacedLayer(name, stage, _how(role), size))
     return list(found.values())
 
@@ -62,6 +64,11 @@ def _inside(operation: Any, around: str) -> Iterator[tuple[Any, str]]:
         yield operation, name
     for layer in inner:
         yield from _inside(layer, f"{name}/")
+
+
+def _unsharded_size(variable: Any) -> int:
+    layout, shape = layout_of(variable), tuple(variable.shape)
+    return math.prod(shape if layout is None else layout.unsharded_shape(shape))
 
 
 def _how(role: Role | None) -> How:

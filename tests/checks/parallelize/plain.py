@@ -33,6 +33,8 @@ def check_gpt_over_a_tensor_group() -> None:
 def check_a_block_needs_two_all_reduces_and_the_loss_no_gathering() -> None:
     """What a step sends; the step of a compiled model gathers nothing, what it returns is."""
     model = hvd.parallelize(models.gpt(dropout=0.0), hvd.Mesh(tensor=2), verbose=False)
+    placed = hvd.parallel.plan_of(model).placed
+    assert sum(layer.weights for layer in placed) == models.gpt().count_params()
     ids, following = map(tf.constant, models.text())
     _require_all_reduces_of_a_block(model, ids)
     loss = models.logits()
