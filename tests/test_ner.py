@@ -35,6 +35,7 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_command_trains_and_saves(model: Path, tmp_path: Path) -> None:
     results = ("--save", str(tmp_path / "saved"), "--curve", str(tmp_path / "curve.png"))
     run = _run("mpi", 2, model, tmp_path, "--epochs", "2", *results)

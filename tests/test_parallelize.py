@@ -49,7 +49,7 @@ def chosen(memory: float, model: LayeredModel = MODEL) -> Choice:
     [
         (100e3, Degrees(data=4), "all-reduce", None),
         (75e3, Degrees(data=4), "sharded", None),
-        (65e3, Degrees(data=2, pipeline=2), "sharded", None),
+        (65e3, Degrees(pipeline=4), "all-reduce", None),
         (65e3, Degrees(data=2, tensor=2), "all-reduce", "there is no MPI."),
     ],
 )

@@ -143,6 +143,7 @@ def train(*arguments: str, options: str, folder: Path) -> Finished:
     return run_command(command, timeout=200, cwd=folder)
 
 
+@pytest.mark.long
 def test_a_real_training(tmp_path: Path) -> None:
     """Of 25 steps a rank, an epoch as it is and two with half of the batch."""
     options = ["--ranks", "1,2", "--scaling", "strong"]

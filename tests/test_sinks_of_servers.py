@@ -205,6 +205,7 @@ def test_mlflow_keeps_a_run_with_its_model(mlflow_server: tuple[str, int], tmp_p
     assert Path(path).read_text() == "weights"
 
 
+@pytest.mark.long
 def test_mlflow_says_that_a_training_failed(mlflow_server: tuple[str, int]) -> None:
     sinks = Sinks([hvd.monitoring.MLflow(mlflow_server[0], experiment="failed")])
 

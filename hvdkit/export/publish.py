@@ -49,11 +49,14 @@ def _holds_something_else(target: Path) -> bool:
 
 def _put(part: Path, target: Path, folder: Path) -> None:
     part.chmod(_mode_for_all(part))
+    before = folder / "before"
     try:
         if target.is_dir() and not target.is_symlink():
-            os.rename(target, folder / "before")
+            os.rename(target, before)
         os.replace(part, target)
     except OSError as error:
+        if before.exists() and not target.exists():
+            os.rename(before, target)
         raise ExportError(f"{target} can't be written: {error}") from error
 
 

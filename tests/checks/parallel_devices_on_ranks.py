@@ -7,6 +7,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 from checks.parallel_devices.comparing import devices_of
 from checks.reference import compare_with_one_process
 
@@ -31,6 +32,7 @@ def model(seed: int) -> keras.Model:
     return keras.Model(inputs, parts[1](parts[0](inputs)))
 
 
+@long
 def check_ranks_train_as_one_process_does():
     trained = compare_with_one_process(
         model,

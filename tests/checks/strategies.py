@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks.marks import long
 from checks.reference import data, mlp
 
 import hvdkit as hvd
@@ -42,6 +43,7 @@ def check_finds_the_form_that_fits() -> None:
     assert hvd.strategy("mirrored").num_replicas_in_sync == 4
 
 
+@long
 def check_same_weights_in_every_form() -> None:
     # Batches of 16 rows: of two devices, of two ranks, or of one process.
     form = hvd.strategy()

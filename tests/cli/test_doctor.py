@@ -22,6 +22,7 @@ def _by_name(text):
     return report, {check["name"]: check for check in report["checks"]}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(290)
 def test_all_is_well_here():
     done = hvdkit("doctor", "--json", "--timeout", "90", timeout=280)

@@ -105,6 +105,7 @@ def test_training_goes_on_when_rank_0_dies(rank_0_dies: Diary) -> None:
     assert set(sizes[35:]) == {1}
 
 
+@pytest.mark.long
 def test_training_goes_on_with_a_rank_that_joins_and_without_one_that_dies(
     one_joins_one_dies: Diary,
 ) -> None:
@@ -119,15 +120,18 @@ def test_training_goes_on_with_a_rank_that_joins_and_without_one_that_dies(
     assert steps[0]["step"] > 10  # it did not start from its own, new state
 
 
+@pytest.mark.long
 def test_ranks_end_with_the_same_weights(one_joins_one_dies: Diary) -> None:
     assert len({end["weights"] for end in one_joins_one_dies.ends()}) == 1
 
 
+@pytest.mark.long
 def test_final_loss_is_that_of_an_undisturbed_run(diary: Diary, undisturbed_loss: float) -> None:
     for end in diary.ends():
         assert end["loss"] == pytest.approx(undisturbed_loss, rel=LOSS_TOLERANCE)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_but_the_steps_since_the_last_commit(diary: Diary) -> None:
     lines = diary.survivor()
     begins = [i for i, line in enumerate(lines) if line["what"] == "begin"][1:]
@@ -148,6 +152,7 @@ def test_nothing_is_lost_but_the_steps_since_the_last_commit(diary: Diary) -> No
             assert last_step["step"] == commit["step"], "a rank that joins costs nothing"
 
 
+@pytest.mark.long
 def test_epochs_go_on_at_the_batch_with_the_next_rows(diary: Diary) -> None:
     lines = diary.survivor()
     for begin in [line for line in lines if line["what"] == "begin"][1:]:

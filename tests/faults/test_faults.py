@@ -101,10 +101,10 @@ USUAL = (
     ("mpi", 2, "exception", 0),
     ("mpi", 2, "kill", 0),
     ("gloo", 2, "exit", 1),
-    ("mpi", 2, "data_exception", 1),
-    ("mpi", 3, "stop", 0),
 )
 LONG = (
+    ("mpi", 2, "data_exception", 1),
+    ("mpi", 3, "stop", 0),
     ("mpi", 3, "kill", 0),
     ("horovodrun", 2, "segfault", 1),
     ("gloo", 2, "interrupt", 1),
@@ -163,6 +163,7 @@ def test_no_fault(launcher: str, ranks: int, what: str) -> None:
     require_gone(job, ranks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "how"),
     [

@@ -41,6 +41,7 @@ def _rows(folder: Path) -> list[tuple[int, ...]]:
     return [tuple(map(int, line.split())) for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "ranks"),
     [

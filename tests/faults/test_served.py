@@ -18,6 +18,7 @@ KILLED = ("rank {rank} (host", "was ended by signal 9 (SIGKILL)")
 STOPPED = ("rank {rank} stopped taking part:", "no heartbeat for")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("victim", "staleness", "fault"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.state.differences import compare
@@ -19,6 +20,7 @@ def _values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     return tf.cast(tf.constant(numbers), dtype).numpy()
 
 
+@long
 def check_every_bit_and_every_swap_is_seen() -> None:
     for dtype in TYPES:
         value = _values(dtype, (2, 3))

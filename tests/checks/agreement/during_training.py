@@ -40,6 +40,7 @@ def _model() -> keras.Model:
     return model
 
 
+@long
 def check_one_bit_is_seen_at_the_next_check() -> None:
     for options, when in (
         ({"every_n_steps": 3}, r"after 6 steps \(epoch 2, step 2\)"),

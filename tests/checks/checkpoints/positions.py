@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.data.batch import data_of, is_real
@@ -47,6 +48,7 @@ def _read(source: Any, ranks: int, first: int, steps: int | None) -> list[int]:
     return seen
 
 
+@long
 def check_no_sample_twice_and_none_left_out() -> None:
     for number, source in list(enumerate(_sources()))[hvd.rank() :: hvd.size()]:
         for before, after in ((3, 2), (2, 3)):

@@ -25,6 +25,7 @@ def check_ranks_and_sizes() -> None:
     assert hvd.size() == int(launched or 1)
 
 
+@long
 def check_what_horovod_was_built_with() -> None:
     over_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ
     assert hvd.mpi_enabled() is over_mpi

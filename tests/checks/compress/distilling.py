@@ -35,6 +35,7 @@ def _by_hand(student: keras.Model, logits: np.ndarray, rows: tuple, steps: list[
         optimizer.apply(gradients, student.trainable_variables)
 
 
+@long
 def check_distilled_as_in_one_process() -> None:
     rows = sentences(6 * BATCH * hvd.size() + 3)  # the last batch is short
     guide = teacher(1)

@@ -37,6 +37,7 @@ def _share(zeros: list[np.ndarray]) -> float:
     return float(sum(z.sum() for z in zeros) / sum(z.size for z in zeros))
 
 
+@long
 def check_what_is_pruned_stays_zero_and_is_alike() -> None:
     x, y = _rows(20, seed=hvd.rank())
     model = multilayer(hvd.rank())
@@ -79,6 +80,7 @@ def check_ranks_with_other_weights_prune_the_same() -> None:
     assert len(set(own)) == 1, "the meeting at the end of the epoch"
 
 
+@long
 def check_pruning_goes_on_after_a_stop() -> None:
     x, y = _rows(40, seed=1)
     schedule = Cubic(0.6, end=8, every=2)

@@ -14,6 +14,7 @@ import hvdkit as hvd
 _LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@long
 def check_files_of_quantized_attention_load() -> None:
     """Keras's own file of it does not: if this fails, hvd.compress.quantize is needed no more."""
     x = sentences(4)[0]
@@ -35,6 +36,7 @@ def check_files_of_quantized_attention_load() -> None:
         keras.models.load_model(file)
 
 
+@long
 def check_quantized_kernels_are_sent_and_compared() -> None:
     model = tagger(hvd.rank())
     hvd.compress.quantize(model, "int8")

@@ -6,12 +6,14 @@ import keras
 import numpy as np
 from checks.checkpoints.runs import shared_folder
 from checks.compress.models import equal_on_all_ranks, multilayer, sentences, tagger
+from checks.marks import long
 from checks.reference import data
 
 import hvdkit as hvd
 from hvdkit.compress import Cubic, Heads, Neurons, Pruning
 
 
+@long
 def check_heads_and_neurons_are_left_out() -> None:
     model = tagger(hvd.rank(), blocks=2, heads=4)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

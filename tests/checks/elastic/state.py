@@ -21,6 +21,7 @@ from hvdkit.state import outside_variables
 O = keras.optimizers  # noqa: E741
 
 
+@long
 def check_restore_puts_back_what_was_saved() -> None:
     for optimizer in (O.Adam(0.01), O.LossScaleOptimizer(O.Lion(0.01))):
         model = trained(optimizer)
@@ -63,6 +64,7 @@ def check_sync_takes_the_state_of_rank_0_at_the_start() -> None:
     assert state.epoch == 0
 
 
+@long
 def check_sync_takes_the_state_of_the_rank_that_has_committed_most() -> None:
     """A rank that has just joined has committed nothing, whatever its number is."""
     veteran = hvd.size() - 1

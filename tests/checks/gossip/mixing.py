@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks.gossip.values import expected, run
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.exchange import Gossip
 from hvdkit.schedules.gossip import GRAPHS, Ring, contraction
 
 
+@long
 def check_weights_are_the_matrix_times_weights() -> None:
     for name, graph in GRAPHS.items():
         for compile_step in (lambda step: step, tf.function):

@@ -27,6 +27,7 @@ def _own_values(model: keras.Model) -> list[np.ndarray]:
     return [v.numpy() for v in (*model.weights, *model.optimizer.variables)]
 
 
+@long
 def check_a_checkpoint_goes_through_another_mesh_and_back() -> None:
     _goes_through(made.SIZES[hvd.size()][-1])
 

@@ -66,6 +66,7 @@ def _require_as_one_process(adapters: int | None) -> None:
         assert len(moved) == len(before.weights), "not all was trained"
 
 
+@long
 def check_training_is_that_of_one_process() -> None:
     _require_as_one_process(adapters=None)
 

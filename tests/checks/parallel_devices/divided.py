@@ -131,6 +131,7 @@ def require_same_losses(whole, divided):
     return models
 
 
+@long
 def check_divided_dense_and_embedding_layers_train_as_undivided_ones():
     for make, inputs in ((dense, rows(20)[0]), (embedding, IDS)):
         for split in ("columns", "rows"):

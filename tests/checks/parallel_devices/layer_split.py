@@ -55,6 +55,7 @@ def split(make=parts, shape=(6,), dtype="float32", **options) -> keras.Model:
     return keras.Model(inputs, layer(inputs))
 
 
+@long
 def check_trains_as_on_one_device_with_slots_on_the_parts_device():
     for number, optimizer in enumerate(OPTIMIZERS):
         _, model = require_same_training(

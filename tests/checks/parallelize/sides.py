@@ -176,6 +176,7 @@ def check_scores_of_the_attention_are_an_output() -> None:
     )
 
 
+@long
 def check_batches_of_a_fixed_size() -> None:
     def build() -> keras.Model:
         x = keras.Input(batch_shape=(8, 6))

@@ -39,6 +39,7 @@ def check_nobody_waits_for_a_slow_worker() -> None:
         assert exchange.lead == STEPS, exchange.lead
 
 
+@long
 def check_a_worker_is_never_further_ahead_than_it_may() -> None:
     """The slow worker begins a step only when the others are as far ahead as they may be."""
     for staleness in (2,) if hvd.size() == 3 else (1, 3):

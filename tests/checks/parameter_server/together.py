@@ -67,6 +67,7 @@ def _decaying() -> Any:
     return optimizers.schedules.ExponentialDecay(0.1, 2, 0.7)
 
 
+@long
 def check_no_staleness_with_a_schedule_decay_and_clipping_on_rows_that_do_not_divide() -> None:
     workers = hvd.size() - 1
     _is_one_process(

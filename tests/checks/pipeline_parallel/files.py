@@ -74,6 +74,7 @@ def check_weights_are_given_to_the_stages() -> None:
     require_weights(model, plain, rtol=0, atol=0)
 
 
+@long
 def check_a_rank_holds_its_stage_only() -> None:
     mesh = pipeline_of_all_ranks()
     for given in (False, True):

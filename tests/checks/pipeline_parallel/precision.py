@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from checks.marks import long
 from checks.pipeline_parallel.comparison import pipeline_model
 
 import hvdkit as hvd
@@ -23,6 +24,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return x, (x @ rng.normal(size=(6, 2))).astype("float32")
 
 
+@long
 def check_a_step_that_is_not_finite_is_skipped_by_all() -> None:
     """The first stage's gradients overflow; no stage updates, and all halve the scale."""
     x, y = data()

@@ -49,6 +49,7 @@ def check_class_weight() -> None:
     )
 
 
+@long
 def check_shuffled_arrays_see_the_same_global_batches() -> None:
     x, y = labelled_rows(number_of_rows(1))
     order = [np.random.default_rng([3, epoch]).permutation(len(x)) for epoch in range(2)]

@@ -59,6 +59,7 @@ def check_copy_and_reduce() -> None:
         _check(partial(conjugate.reduce_over_group, mesh=mesh), mine, total, whole, whole)
 
 
+@long
 def check_parts() -> None:
     for mesh in meshes.each():
         for axis in (1, -1):

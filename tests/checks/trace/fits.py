@@ -84,6 +84,7 @@ def require_one_meeting(trace: TraceFile) -> None:
             assert begun <= done, same
 
 
+@long
 def check_a_fit_that_ends_inside_writes_what_there_is() -> None:
     with shared_folder() as folder, heard() as texts:
         model = model_of_all()

@@ -120,6 +120,7 @@ def _run_loop(mode: str, graph: bool) -> None:
         np.testing.assert_allclose(mine, theirs, rtol=2e-4, atol=2e-5)
 
 
+@long
 def check_loop_with_tape() -> None:
     _run_loop("tape", graph=False)
     _run_loop("tape", graph=True)

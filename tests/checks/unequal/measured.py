@@ -79,6 +79,7 @@ def _compare_changing(sharded: Any, single: Any, **more: Any) -> list[int]:
     return rows
 
 
+@long
 def check_shares_change_in_the_middle_of_an_epoch() -> None:
     x, y = labelled_rows(_STEPS * global_batch() + 1)
     sharded = KINDS["arrays"](x, y, weights="measured")

@@ -118,6 +118,7 @@ def check_accumulated_clipped_and_normalized_over_all_rows() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
+@long
 def check_evaluate_and_predict() -> None:
     _require_evaluated(["samples"])
 
