@@ -11,6 +11,7 @@ def _check(name: str, launcher: str, ranks: int) -> Check:
     return next(c for c in checks_of("pool", launcher, ranks) if c.name == f"check_{name}")
 
 
+@pytest.mark.long
 def test_checks_find_ranks_as_they_were_and_fail_alone(pools: RankPools) -> None:
     for name in ("finds_all_as_it_was", "changes_what_it_can", "finds_all_as_it_was"):
         pools.require(_check(name, "mpi", 2))
@@ -19,6 +20,7 @@ def test_checks_find_ranks_as_they_were_and_fail_alone(pools: RankPools) -> None
     pools.require(_check("finds_all_as_it_was", "mpi", 2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "message"),
     [

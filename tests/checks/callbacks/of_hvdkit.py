@@ -30,6 +30,7 @@ def fit(model: keras.Model, callbacks: list[Any], epochs: int = 2, **options: An
     return model.fit(x, y, batch_size=4, epochs=epochs, verbose=0, callbacks=callbacks, **options)
 
 
+@long
 def check_broadcast_sends_model_and_optimizer_from_any_root() -> None:
     for root in range(hvd.size()):
         model = mlp(10 + hvd.rank())

@@ -109,6 +109,7 @@ def _require_right_inside_layers(places: Callable[[dict[str, Scoped]], list[str]
                     raise AssertionError(f"{name} {where}: {error}") from error
 
 
+@long
 def check_results_that_one_rank_does_not_use() -> None:
     integers = tf.Variable(tf.range(ROWS, dtype=tf.int64) + hvd.rank())
     for name, collective in _collectives().items():

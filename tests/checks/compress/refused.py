@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from checks.compress.models import multilayer, plain_student, tagger, teacher
+from checks.marks import long
 
 import hvdkit as hvd
 from hvdkit.compress import Cubic, Distiller, Heads, Neurons, Pruning, SoftTargets, Weights
@@ -64,6 +65,7 @@ def check_teachers_and_students() -> None:
     _refused(lambda: hvd.compress.shrink(tagger(0)), "nothing to leave out")
 
 
+@long
 def check_layers_that_have_no_such_units() -> None:
     schedule = Cubic(0.5, end=2)
     _refused(lambda: _fit(multilayer(0), Pruning(schedule, Heads())), "no layers whose heads")

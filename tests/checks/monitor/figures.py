@@ -206,6 +206,7 @@ class Evaluates(keras.callbacks.Callback):
         self.model.evaluate(self._data, verbose=0)
 
 
+@long
 def check_samples_over_the_ends_of_epochs_and_validations() -> None:
     """Each step and row counts once, and evaluations do not; a root of a mean is none."""
     per_step = hvd.size() * BATCH

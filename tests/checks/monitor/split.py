@@ -67,6 +67,7 @@ def _require_sum(kept: Kept) -> None:
         np.testing.assert_allclose(total, rank.values["step_seconds"], rtol=0.05, atol=2e-3)
 
 
+@long
 def check_others_wait_for_a_rank_that_computes_slowly() -> None:
     slow = hvd.size() - 1
     kept = monitored(_model(PAUSE if hvd.rank() == slow else 0.0), _rows())

@@ -91,6 +91,7 @@ def check_what_does_not_decay() -> None:
             np.testing.assert_allclose(weight, old * 0.95, rtol=1e-5)
 
 
+@long
 def check_saved_is_what_was_trained() -> None:
     """Of adapters and mixed precision a plain model remains, with the same outputs."""
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -40,6 +40,26 @@ def in_a_row() -> keras.Model:
     return keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(3)], name="row")
 
 
+def check_a_short_row() -> None:
+    """The shortest training; the others are long tests."""
+
+    def build() -> keras.Model:
+        layers = [keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(2)]
+        return keras.Sequential([keras.Input((6,)), *layers], name="short")
+
+    x, y = data()
+    require_same_training(
+        build,
+        lambda model: model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse"),
+        x[:24],
+        y[:24],
+        fit_options={"batch_size": 12, "epochs": 5},
+        micro_batches=2,
+        schedule=schedules.OneForwardOneBackward(),
+    )
+
+
+@long
 def check_sgd_with_skip_connections() -> None:
     x, y = data()
     weights = np.random.default_rng(1).uniform(size=ROWS).astype("float32")

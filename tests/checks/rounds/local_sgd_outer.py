@@ -47,6 +47,7 @@ def check_an_outer_nesterov_step() -> None:
             close(found, [v.numpy() for v in weights], rtol=2e-4, atol=2e-5)
 
 
+@long
 def check_an_outer_sgd_of_rate_one_is_the_mean() -> None:
     ends = [
         run(
@@ -60,6 +61,7 @@ def check_an_outer_sgd_of_rate_one_is_the_mean() -> None:
     close(*ends)
 
 
+@long
 def check_a_round_starts_from_the_weights_that_there_are() -> None:
     """Those that a user has set between two rounds, and not those of the last meeting."""
     weight = keras.Variable([0.0])
@@ -76,6 +78,7 @@ def check_a_round_starts_from_the_weights_that_there_are() -> None:
     close([weight.numpy()], [[10.0 - mean / 2]])
 
 
+@long
 def check_what_is_kept_is_the_same_on_all_ranks() -> None:
     exchange = LocalSGD(2, outer=_nesterov())
     optimizer = hvd.DistributedOptimizer(optimizers.SGD(0.1, momentum=0.9), exchange=exchange)

@@ -20,6 +20,7 @@ def _slots(optimizer: Any) -> list[np.ndarray]:
     return [np.array(v) for v in (*optimizer._momentums, *optimizer._velocities)]
 
 
+@long
 def check_slots_stay_or_are_averaged() -> None:
     plain = optimizers.Adam(0.1)
     plain.build(variables())

@@ -53,6 +53,7 @@ def check_metrics_with_matrices_as_state() -> None:
         np.testing.assert_allclose(result[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@long
 def check_predict_in_input_order() -> None:
     x, y = labelled_rows(number_of_rows(1))
     model = compiled(classifier(0), "sgd")

@@ -209,6 +209,7 @@ def _require_measured(seconds: float, **options: Any) -> None:
         assert data.weights[0] == min(data.weights), data.weights
 
 
+@long
 def check_the_clock_tells_which_rank_is_slow() -> None:
     _require_measured(0.004)
 
