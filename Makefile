@@ -42,7 +42,7 @@ endif
 help:
 	@echo "make demo       set up and train on real images with two ranks"
 	@echo "make demo-ner   set up and fine-tune a BERT to find names with two ranks"
-	@echo "make test       set up and run the tests (15 minutes on 2 cores)"
+	@echo "make test       set up and run the tests (10 minutes on 2 cores)"
 	@echo "make test-quick the tests that need no ranks and no Horovod (a minute)"
 	@echo "make lint       check style and types"
 	@echo "make setup      only set up: virtual environment, packages, Horovod"
