@@ -72,7 +72,7 @@ def run_job(
         RuntimeError: the job failed, and the message holds its output; or its time was up.
     """
     asked = command(launcher, ranks, arguments)
-    process = _started(asked, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = started(asked, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         printed, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
@@ -90,7 +90,7 @@ def run_job(
     return found
 
 
-def _started(
+def started(
     command: list[str], env: Mapping[str, str] | None, stdout: Any, stderr: Any
 ) -> subprocess.Popen[str]:
     """Start a launcher that does not outlive this benchmark, however that ends."""
@@ -99,9 +99,11 @@ def _started(
     return subprocess.Popen(
         command,
         env=environment(env),
+        stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
         text=True,
+        errors="replace",
         start_new_session=True,
         preexec_fn=lambda: end_with_parent(signal.SIGTERM),
     )
@@ -125,7 +127,7 @@ class Job:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._printed = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (until stop)
-        self._process = _started(
+        self._process = started(
             command(launcher, ranks, arguments), env, self._printed, subprocess.STDOUT
         )
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jobs import command, environment
+from jobs import command, started
 
 from hvdkit_cli.building.process import end_tree
-from hvdkit_cli.run.script import end_with_parent
 
 
 def watch_job(
@@ -43,16 +41,7 @@ def watch_job(
     Raises:
         RuntimeError: the job failed, or took too long; the message holds its last lines.
     """
-    process = subprocess.Popen(
-        command(launcher, ranks, arguments),
-        env=environment(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        preexec_fn=lambda: end_with_parent(signal.SIGTERM),
-    )
+    process = started(command(launcher, ranks, arguments), env, subprocess.PIPE, subprocess.STDOUT)
     watch = threading.Timer(timeout, end_tree, [process.pid])
     watch.start()
     found, printed = None, []

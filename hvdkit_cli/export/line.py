@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
 
-from hvdkit_cli.options import Finite
-
-_POSITIVE = click.IntRange(min=1)
+from hvdkit_cli.options import HELP, PATH, POSITIVE, Finite
 
 
-@click.command("export", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("export", context_settings=HELP)
 @click.argument("source", metavar="MODEL|CHECKPOINTS")
 @click.option("--to", required=True, metavar="FORMAT", help="savedmodel, onnx or litert.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The file, or for savedmodel the folder. Default: named as the model, here.",
 )
 @click.option(
@@ -35,12 +32,12 @@ _POSITIVE = click.IntRange(min=1)
 )
 @click.option(
     "--examples",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE.npz",
     help="A batch of real inputs by name, to be compared besides.",
 )
-@click.option("--batch-size", type=_POSITIVE, help="Of every call later on. Default: any.")
-@click.option("--length", type=_POSITIVE, help="Of sequences, for sizes that are open otherwise.")
+@click.option("--batch-size", type=POSITIVE, help="Of every call later on. Default: any.")
+@click.option("--length", type=POSITIVE, help="Of sequences, for sizes that are open otherwise.")
 @click.option(
     "--tolerance",
     type=Finite(min=0),

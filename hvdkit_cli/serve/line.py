@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from hvdkit_cli.options import Finite
+from hvdkit_cli.options import HELP, PATH, POSITIVE, Finite
 
-_HELP = {"help_option_names": ["-h", "--help"]}
-_POSITIVE = click.IntRange(min=1)
 _SECONDS = Finite(min=0, min_open=True, max=86400)
-_FILE = click.Path(path_type=Path)
 
 
-@click.command("serve", context_settings=_HELP)
-@click.argument("folder", metavar="DIR", type=_FILE)
+@click.command("serve", context_settings=HELP)
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -25,14 +21,14 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Port to listen on; 0 for any free one, which the log names.",
 )
-@click.option("--token-file", type=_FILE, help="Tokens, one a line; requests need one of them.")
-@click.option("--cert", type=_FILE, help="A PEM file with the certificate: speak TLS.")
-@click.option("--key", type=_FILE, help="A PEM file with its key.")
-@click.option("--workers", type=_POSITIVE, default=1, show_default=True, help="Of each model.")
-@click.option("--threads", type=_POSITIVE, help="Of a worker. Default: as the runtime likes.")
+@click.option("--token-file", type=PATH, help="Tokens, one a line; requests need one of them.")
+@click.option("--cert", type=PATH, help="A PEM file with the certificate: speak TLS.")
+@click.option("--key", type=PATH, help="A PEM file with its key.")
+@click.option("--workers", type=POSITIVE, default=1, show_default=True, help="Of each model.")
+@click.option("--threads", type=POSITIVE, help="Of a worker. Default: as the runtime likes.")
 @click.option(
     "--batch",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=32,
     show_default=True,
     help="Rows at most that requests are put together to; 1: each runs by itself.",
@@ -46,7 +42,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--queue",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=128,
     show_default=True,
     help="Requests that may wait for a model; those beyond get 429.",
@@ -87,7 +83,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--max-elements",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=4 * 1024 * 1024,
     show_default=True,
     help="Numbers or texts of a request.",
