@@ -361,7 +361,7 @@ print("THE SAME")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["tensor", long("stages"), long("apart")])
+@pytest.mark.parametrize("kind", ["tensor", "stages", "apart"])
 def test_models_of_several_ranks(kind: str, tmp_path: Path) -> None:
     """From the ranks themselves, and from the checkpoint that they left."""
     job = ["tests/exported_job.py", kind, str(tmp_path)]

@@ -42,10 +42,7 @@ def alone(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("launcher", "ranks", "mesh"),
-    MESHES,
-)
+@pytest.mark.parametrize(("launcher", "ranks", "mesh"), MESHES)
 def test_every_mesh_has_the_curve_of_one_rank(
     launcher: str,
     ranks: int,

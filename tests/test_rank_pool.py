@@ -23,10 +23,7 @@ def test_checks_find_ranks_as_they_were_and_fail_alone(pools: RankPools) -> None
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("does_not_end", "within 2 s"),
-        pytest.param("is_killed", "and ended", marks=pytest.mark.long),
-    ],
+    [("does_not_end", "within 2 s"), ("is_killed", "and ended")],
 )
 def test_checks_that_do_not_end_are_errors(pools: RankPools, name: str, message: str) -> None:
     with pytest.raises(ChecksFailed, match=message):

@@ -52,7 +52,7 @@ for wrong in (dict(np=0), dict(use_mpi=True, use_gloo=True)):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("launcher", ["use_mpi", pytest.param("use_gloo", marks=pytest.mark.long)])
+@pytest.mark.parametrize("launcher", ["use_mpi", "use_gloo"])
 def test_functions_on_ranks(launcher: str) -> None:
     code = CODE.replace("{launcher:", f"{{{launcher!r}:")
     job = run_ranks("python", 1, ["-c", code], timeout=200).require_success()

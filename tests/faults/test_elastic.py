@@ -89,7 +89,7 @@ def one_joins_one_dies(tmp_path_factory: pytest.TempPathFactory) -> Diary:
     return _run(folder, hosts, "--join", "LOCALHOST", "10", "--die", "127.0.0.1", "70")
 
 
-@pytest.fixture(params=[pytest.param("rank_0_dies", marks=pytest.mark.long), "one_joins_one_dies"])
+@pytest.fixture(params=["rank_0_dies", "one_joins_one_dies"])
 def diary(request: pytest.FixtureRequest) -> Diary:
     """Each of the jobs."""
     return request.getfixturevalue(request.param)

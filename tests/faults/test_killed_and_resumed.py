@@ -42,14 +42,7 @@ def _rows(folder: Path) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("launcher", "ranks"),
-    [
-        ("mpi", 2),
-        pytest.param("mpi", 3, marks=pytest.mark.long),
-        pytest.param("gloo", 3, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize(("launcher", "ranks"), [("mpi", 2), ("mpi", 3), ("gloo", 3)])
 def test_killed_and_started_again(launcher: str, ranks: int, tmp_path: Path) -> None:
     """One rank is killed while it writes; then the job goes on with as many ranks."""
     killed = train(launcher, ranks, tmp_path, "--kill-while-saving", "1")

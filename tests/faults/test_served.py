@@ -23,17 +23,12 @@ STOPPED = ("rank {rank} stopped taking part:", "no heartbeat for")
     ("victim", "staleness", "fault"),
     [
         (SERVER, None, "SIGKILL"),
-        *(
-            pytest.param(*case, marks=pytest.mark.long)
-            for case in (
-                (WORKER, None, "SIGKILL"),
-                (0, 1, "SIGKILL"),
-                (SERVER, 0, "SIGKILL"),
-                (SERVER, None, "SIGSTOP"),
-                (WORKER, 0, "SIGSTOP"),
-                (WORKER, 2, "SIGSTOP"),
-            )
-        ),
+        (WORKER, None, "SIGKILL"),
+        (0, 1, "SIGKILL"),
+        (SERVER, 0, "SIGKILL"),
+        (SERVER, None, "SIGSTOP"),
+        (WORKER, 0, "SIGSTOP"),
+        (WORKER, 2, "SIGSTOP"),
     ],
 )
 def test_a_rank_fails(victim: int, staleness: int | None, fault: str) -> None:
