@@ -45,8 +45,10 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
     training = parser.add_argument_group("training")
     training.add_argument("--batch-size", type=int, default=32, help="rows over all ranks")
-    training.add_argument("--epochs", type=int, default=6)
-    training.add_argument("--learning-rate", type=float, default=3e-4, help="after the warm-up")
+    training.add_argument("--epochs", type=int, default=3)
+    training.add_argument(
+        "--learning-rate", type=float, help="after the warm-up; default: 1e-4, or 1e-3 with --lora"
+    )
     training.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
     training.add_argument("--weight-decay", type=float, default=0.01)
     training.add_argument("--clip-norm", type=float, default=1.0, help="of all gradients together")
@@ -73,7 +75,10 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     results.add_argument("--save", type=Path, metavar="DIR", help="model, labels and tokenizer")
     results.add_argument("--history", type=Path, metavar="FILE", help="curves and scores (JSON)")
     results.add_argument("--curve", type=Path, metavar="FILE", help="draw the curves (.png)")
-    return parser.parse_args(given)
+    args = parser.parse_args(given)
+    if args.learning_rate is None:
+        args.learning_rate = 1e-3 if args.lora else 1e-4
+    return args
 
 
 def on_every_rank(make: Callable[[], Made]) -> Made:

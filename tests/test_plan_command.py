@@ -29,6 +29,9 @@ pytestmark = pytest.mark.quick
         ("80 TFLOP/s", "-80 TFLOP/s", 8, "rates.16-bit.attainable: '-80 TFLOP/s' is negative"),
         ("1 TB/s", "{peak: 1 TB/s, attainable: 2 TB/s}", 10, "above the peak"),
         ("1 TB/s", "{peak: 1 TB/s}", 10, "bandwidth.attainable is missing"),
+        ("80 TFLOP/s", "80 TFLOP/s, sides: {64: 300 TFLOP/s}", 8, "64 is above the peak"),
+        ("80 TFLOP/s", "80 TFLOP/s, sides: {wide: 1 TFLOP/s}", 8, "'wide' is no side"),
+        ("80 TFLOP/s", "80 TFLOP/s, sides: {}", 8, "sides names no side"),
         ("1 TB/s", "1 TB/s\n      operation: 0 us", 11, "has to be above 0"),
         ("latency: 20 us}", "latency: 20 us}\n  hidden: 1.5", 16, "from 0 to 1"),
         ("100 GB/s", "0 GB/s", 14, "has to be above 0"),
@@ -164,9 +167,12 @@ def test_a_cluster_of_unequal_devices(tmp_path: Path) -> None:
 
 
 def test_measured_machines_are_a_file_that_plan_reads(tmp_path: Path) -> None:
+    def sides(speed: int) -> dict[str, float]:
+        return {"128": 3e10 * speed, "1024": 5e10 * speed, "512": 4e10 * speed}
+
     ranks = [
         {
-            "host": host, "rates": {"32-bit": 5e10 * speed}, "bandwidth": 1e10,
+            "host": host, "rates": {"32-bit": sides(speed)}, "bandwidth": 1e10,
             "elements": 4e9, "operation": 2e-5, "memory": 2**33, "device": "CPU share",
             "local_size": 2,
         }
@@ -183,6 +189,11 @@ def test_measured_machines_are_a_file_that_plan_reads(tmp_path: Path) -> None:
     assert cluster.network.hidden == 0.25
     slow = cluster.hosts[0].device
     assert (slow.bandwidth, slow.elements, slow.operation) == (1e10, 4e9, pytest.approx(2e-5))
+    rate = slow.rate(32)
+    assert rate.attainable == 5e10
+    products = [2.0 * side**3 for side in (64, 128, 724, 4096)]
+    found = [rate.of_product(operations) for operations in products]
+    assert found == pytest.approx([3e10, 3e10, 4.5e10, 5e10], rel=1e-3)
     assert cluster.network.all_reduce(2**20, 2, 2, 2) == pytest.approx(0.101)
     alone = parse_cluster(as_yaml(inside, inside, None))
     assert alone.equal

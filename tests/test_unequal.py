@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hvdkit.data.measured import MeasuredShares, Place
 from hvdkit.data.shares import EQUAL, Deal, FixedShares, apportioned
 from hvdkit.data.speeds import (
     Measured,
+    besides_seconds,
     described,
     own_seconds,
     problem_with,
@@ -185,6 +187,22 @@ def test_shares_change_where_it_is_worth_it(
 
 
 @pytest.mark.quick
+def test_what_a_rank_does_besides_takes_rows_from_it() -> None:
+    """Twice as slow in all it does: half of the rows would make it late by what it does besides."""
+    weights = weights_worth_a_change([2.0, 1.0], None, 64, besides=[4.0, 8.0])
+    assert weights is not None
+    fast, slow = apportioned(weights, 64)
+    assert abs((4 + fast / 2) - (8 + slow)) <= 1.5
+    assert (fast, slow) == (45, 19)
+    # One that is late anyway gets the least, and all is well for the others.
+    weights = weights_worth_a_change([1.0, 1.0, 1.0], None, 60, besides=[0.0, 0.0, 500.0])
+    assert weights is None, "it would not be faster"
+    weights = weights_worth_a_change([1.0, 1.0, 1.0], None, 60, besides=[0.0, 0.0, 40.0])
+    assert weights is not None
+    assert sorted(apportioned(weights, 60)) == [1, 29, 30]
+
+
+@pytest.mark.quick
 def test_measuring_ever_more_steps_comes_near_to_the_best_shares() -> None:
     """Ranks of which one is half as fast, in steps that take more or less by chance."""
     drawn, ideal, rows = random.Random(2), [2.0, 1.0], 64
@@ -248,6 +266,15 @@ def test_rows_in_words() -> None:
     assert described({0: 43, 1: 21}, {0: "a", 1: "a"}) == "43 on rank 0, 21 on rank 1"
     several = described({0: 4, 2: 3, 5: 3}, {0: "a", 2: "b", 5: "b"}, "replica")
     assert several == "4 on replica 0 (host a), 3 on replica 2, 5 (host b)"
+
+
+@pytest.mark.quick
+def test_the_time_of_what_it_does_besides() -> None:
+    before = replace(_moments(1, 2, (4, 5, False), (2, 3, False)), exchanged=3)
+    assert besides_seconds(before, _moments(10, 14)) == 6
+    assert besides_seconds(before, _moments(10, 14, (8, 11, False))) == 4
+    assert besides_seconds(before, _moments(2, 14)) is None
+    assert besides_seconds(_moments(1, 2), _moments(10, 14)) is None
 
 
 def _moments(batch: float, gradients: float, *spans: tuple[Any, ...]) -> Moments:

@@ -206,16 +206,36 @@ def _bandwidth(entry: _Entry) -> tuple[float, float | None]:
     kind = "a rate of bytes"
     if not isinstance(entry.node("bandwidth"), yaml.MappingNode):
         return entry.positive("bandwidth", kind), None
-    rate = _rate(entry.entry("bandwidth"), kind)
-    return rate.peak, rate.attainable
+    rates = entry.entry("bandwidth")
+    rates.only("peak", "attainable")
+    return _peak_and_attainable(rates, kind)
 
 
-def _rate(entry: _Entry, kind: str = "a rate of operations") -> Rate:
-    entry.only("peak", "attainable")
+def _rate(entry: _Entry) -> Rate:
+    entry.only("peak", "attainable", "sides")
+    peak, attainable = _peak_and_attainable(entry, "a rate of operations")
+    if "sides" not in entry.values:
+        return Rate(peak, attainable)
+    table = entry.entry("sides")
+    sides: dict[int, float] = {}
+    if not table.values:
+        raise entry.error(f"{entry.name('sides')} names no side", entry.node("sides"))
+    for key in table.values:
+        if not key.isdecimal() or int(key) == 0:
+            raise table.error(
+                f"{entry.name('sides')}: {key!r} is no side of a matrix", table.node(key)
+            )
+        sides[int(key)] = table.positive(key, "a rate of operations")
+        if sides[int(key)] > peak:
+            raise table.error(f"{table.name(key)} is above the peak", table.node(key))
+    return Rate(peak, attainable, sides)
+
+
+def _peak_and_attainable(entry: _Entry, kind: str) -> tuple[float, float]:
     peak, attainable = entry.positive("peak", kind), entry.positive("attainable", kind)
     if attainable > peak:
         raise entry.error(f"{entry.name('attainable')} is above the peak", entry.node("attainable"))
-    return Rate(peak, attainable)
+    return peak, attainable
 
 
 def _network(entry: _Entry, several_devices: bool, several_hosts: bool) -> Network:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -13,10 +15,20 @@ class Rate:
     Attributes:
         peak: of the data sheet; what the share of FLOPs that is used refers to.
         attainable: of a large matrix product, measured.
+        sides: of square products by their side, where it was measured: small ones are slower.
     """
 
     peak: float
     attainable: float
+    sides: Mapping[int, float] = field(default_factory=dict, hash=False)
+
+    def of_product(self, operations: float) -> float:
+        """FLOP/s of a product of so many operations: those of the square one that has as many."""
+        if not self.sides:
+            return self.attainable
+        sides = sorted(self.sides)
+        side = (operations / 2) ** (1 / 3)
+        return float(np.interp(np.log(side), np.log(sides), [self.sides[each] for each in sides]))
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,10 @@ def _combined(devices: Sequence[Device], speed: Callable[[Iterable[float]], floa
         b: Rate(
             speed([device.rates[b].peak for device in devices]),
             speed([device.rates[b].attainable for device in devices]),
+            {
+                side: speed([device.rates[b].sides[side] for device in devices])
+                for side in set.intersection(*(set(device.rates[b].sides) for device in devices))
+            },
         )
         for b in bits
     }

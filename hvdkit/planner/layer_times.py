@@ -55,7 +55,7 @@ class DeviceTimes:
         As long as the computation takes, or the operands on their way through memory: thin
         products, such as those of attention's heads, wait for memory.
         """
-        rate = self.device.rate(self.bits).attainable
+        rate = self.device.rate(self.bits).of_product(2 * m * n * k)
         moved = (m * k + k * n + m * n) * self.bits / 8
         return count * max(2 * m * n * k / rate, moved / self._bandwidth) + self._operation
 

@@ -10,7 +10,7 @@ from hvdkit.serving.figures import Figures, Serving
 from hvdkit.serving.logs import Log
 from hvdkit.serving.problems import Problem
 from hvdkit.serving.process import COMMAND, LoadError
-from hvdkit.serving.repository import Found, look
+from hvdkit.serving.repository import Found, Looked, look
 from hvdkit.serving.settings import Settings
 from hvdkit.serving.version import Version
 
@@ -65,6 +65,7 @@ class Models:
         self._places = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._begun = False
         self._beginning: asyncio.Task[None] | None = None
+        self._unreadable: Mapping[str, str] = {}
         self._stopping = False
         figures.watch(self.state)
 
@@ -129,6 +130,7 @@ class Models:
                     self._log.error("folder_unreadable", why=error.strerror)
             else:
                 failures = 0
+                self._tell_unreadable(found.unreadable)
                 self._follow(found, settled=first)
                 if first:
                     self._beginning = asyncio.create_task(self._begin())
@@ -155,8 +157,16 @@ class Models:
         await asyncio.gather(*changes, return_exceptions=True)
         self._begun = True
 
-    def _follow(self, found: Mapping[str, Mapping[int, Found]], settled: bool) -> None:
-        for name in found.keys() | self._models.keys():
+    def _tell_unreadable(self, unreadable: Mapping[str, str]) -> None:
+        """Say of each model once that its folder can't be read; what serves goes on."""
+        for name, why in unreadable.items():
+            if self._unreadable.get(name) != why:
+                self._log.error("model_unreadable", model=name, why=why)
+        self._unreadable = unreadable
+
+    def _follow(self, looked: Looked, settled: bool) -> None:
+        found = looked.models
+        for name in (found.keys() | self._models.keys()) - looked.unreadable.keys():
             versions = found.get(name, {})
             if not versions and name not in self._models:
                 continue

@@ -40,6 +40,12 @@ def late(message: str = "the deadline has passed.") -> Problem:
     return Problem(504, "deadline", message)
 
 
+def not_started(why: str) -> Problem:
+    """The problem of a request to a version whose process is lost and can't be started again."""
+    message = f"the model's process was lost, and can't be started again: {why}"
+    return Problem(503, "not_ready", message, {"Retry-After": "1"})
+
+
 def stopping() -> Problem:
     """The problem of a request to a version that is let go, or to a server that stops."""
     return Problem(503, "stopping", "the server stops.", {"Retry-After": "1"})

@@ -12,6 +12,7 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _SUFFIXES = (".onnx", ".tflite", ".keras")
 _SAVED_MODEL = "saved_model.pb"
+_MOST_FILES = 10_000
 
 LAYOUT = "DIR/<model>/<version>/, such as models/digits/1/model.onnx"
 
@@ -45,23 +46,43 @@ class Found:
         }.get(suffix, "tensorflow_savedmodel")
 
 
-def look(folder: Path) -> Mapping[str, Mapping[int, Found]]:
+@dataclass(frozen=True)
+class Looked:
+    """What a look at the folder of all models found.
+
+    Attributes:
+        models: the versions of each model.
+        unreadable: models whose own folder can't be read, and why.
+    """
+
+    models: Mapping[str, Mapping[int, Found]]
+    unreadable: Mapping[str, str]
+
+
+def look(folder: Path) -> Looked:
     """The models in a folder, and the versions of each.
 
     What has a name of another kind is nobody's: a version that is still being copied can have
     one, such as "3.copying", until it is whole.
 
     Raises:
-        OSError: the folder, or that of a model, can't be read.
+        OSError: the folder can't be read.
     """
-    found = {}
+    models, unreadable = {}, {}
     for model in sorted(folder.iterdir()):
-        if _MODEL.fullmatch(model.name) and model.is_dir():
-            versions = [each for each in model.iterdir() if _VERSION.fullmatch(each.name)]
-            found[model.name] = {
-                int(each.name): _readable(each) for each in versions if each.is_dir()
-            }
-    return found
+        if not _MODEL.fullmatch(model.name):
+            continue
+        try:
+            if model.is_dir():
+                models[model.name] = _versions(model)
+        except OSError as error:  # the other models have nothing to do with it
+            unreadable[model.name] = str(error.strerror)
+    return Looked(models, unreadable)
+
+
+def _versions(model: Path) -> dict[int, Found]:
+    versions = [each for each in model.iterdir() if _VERSION.fullmatch(each.name)]
+    return {int(each.name): _readable(each) for each in versions if each.is_dir()}
 
 
 def _readable(folder: Path) -> Found:
@@ -74,8 +95,11 @@ def _readable(folder: Path) -> Found:
 
 
 def _version(folder: Path) -> Found:
-    mark = []
+    mark: list[tuple[object, ...]] = []
     for path, _, names in os.walk(folder):
+        if len(mark) > _MOST_FILES:  # each look would take that long, such as at a link to /
+            problem = f"there are more than {_MOST_FILES} files in it"
+            return Found(int(folder.name), folder, None, problem, ())
         for name in names:
             try:
                 stat = os.stat(os.path.join(path, name))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hvdkit.serving.batching import Queue, Waiting, divide, joined
 from hvdkit.serving.figures import Figures
 from hvdkit.serving.logs import Log
-from hvdkit.serving.problems import Problem, stopping
+from hvdkit.serving.problems import Problem, not_started, stopping
 from hvdkit.serving.process import LoadError, ModelProcess, ProcessLostError, RunError
 from hvdkit.serving.repository import Found
 from hvdkit.serving.settings import Running
@@ -28,6 +28,7 @@ class Runner:
         command: that starts a process.
         figures: to count in.
         log: to say it.
+        on_failed_start: called with the reason when a lost process can't be started again.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Runner:
         command: Sequence[str],
         figures: Figures,
         log: Log,
+        on_failed_start: Callable[[Problem], None],
     ) -> None:
         self._model = model
         self._found = found
@@ -49,6 +51,7 @@ class Runner:
         self._command = command
         self._figures = figures
         self._log = log
+        self._on_failed_start = on_failed_start
         self._task = asyncio.create_task(self._serve())
 
     @property
@@ -66,7 +69,7 @@ class Runner:
     async def _serve(self) -> None:
         while True:
             if self._process is None:
-                self._process = await self._start_again()
+                await self._start_again()
             batch = await self._queue.get()
             try:
                 await self._run(batch)
@@ -92,8 +95,9 @@ class Runner:
 
     async def _try(self, batch: list[Waiting]) -> Problem | None:
         """Run a batch and give each request its rows, or say why nobody got any."""
-        if self._process is None:
-            self._process = await self._start_again()
+        if self._process is None and (problem := await self._problem_of_start()):
+            return problem
+        assert self._process is not None
         began = asyncio.get_running_loop().time()
         try:
             outputs, ran = await self._process.run(joined(batch), self._running.run)
@@ -122,15 +126,22 @@ class Runner:
         )
         await process.end()
 
-    async def _start_again(self) -> ModelProcess:
-        pause, about = 0.0, {"model": self._model, "version": self._found.number}
-        while True:
+    async def _start_again(self) -> None:
+        """Start the process, however often it takes; who waits is told when it fails."""
+        pause = 0.0
+        while await self._problem_of_start() is not None:
+            pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
             await asyncio.sleep(pause)
-            try:
-                process = await ModelProcess.start(self._found, self._running, self._command)
-            except LoadError as error:
-                pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
-                self._log.error("not_started_again", why=str(error), **about)
-            else:
-                self._log.info("started_again", **about)
-                return process
+
+    async def _problem_of_start(self) -> Problem | None:
+        """Start the process; why that failed."""
+        about = {"model": self._model, "version": self._found.number}
+        try:
+            self._process = await ModelProcess.start(self._found, self._running, self._command)
+        except LoadError as error:
+            self._log.error("not_started_again", why=str(error), **about)
+            problem = not_started(str(error))
+            self._on_failed_start(problem)
+            return problem
+        self._log.info("started_again", **about)
+        return None

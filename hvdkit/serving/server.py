@@ -147,8 +147,11 @@ def _require_models(settings: Settings) -> None:
     except OSError as error:
         message = f"{settings.folder} can't be read: {error.strerror}."
         raise StartError(message, f"name a folder with models: {LAYOUT}") from error
-    if not any(found.values()):
-        message = f"{settings.folder} holds no model with a version."
+    if not any(found.models.values()):
+        unreadable = "".join(
+            f" {name} can't be read: {why}." for name, why in found.unreadable.items()
+        )
+        message = f"{settings.folder} holds no model with a version.{unreadable}"
         raise StartError(message, f"lay it out as {LAYOUT}")
 
 

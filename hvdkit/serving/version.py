@@ -10,7 +10,7 @@ from hvdkit.export.runtimes import TensorSpec
 from hvdkit.serving.batching import Answer, Arrays, Queue
 from hvdkit.serving.figures import Figures
 from hvdkit.serving.logs import Log
-from hvdkit.serving.problems import stopping
+from hvdkit.serving.problems import Problem, not_started, stopping
 from hvdkit.serving.process import LoadError, ModelProcess
 from hvdkit.serving.repository import Found
 from hvdkit.serving.runner import Runner
@@ -50,7 +50,10 @@ class Version:
         self._unused = asyncio.Event()
         self._unused.set()
         self._runners = [
-            Runner(model, found, each, self.queue, settings.running, command, figures, log)
+            Runner(
+                *(model, found, each, self.queue, settings.running, command, figures, log),
+                on_failed_start=self._fail_who_waits,
+            )
             for each in processes
         ]
 
@@ -107,8 +110,14 @@ class Version:
         """See `Queue.put`."""
         return self.queue.put(inputs, deadline)
 
+    def _fail_who_waits(self, problem: Problem) -> None:
+        """A process can't be started again; if there is no other one, nobody else answers them."""
+        if not self.ready:
+            self.queue.fail_all(problem)
+
     async def let_go(self) -> None:
         """Wait until nobody uses it, and end its processes."""
+        self._fail_who_waits(not_started("another version has taken its place."))
         await self._unused.wait()
         await self.stop()
 

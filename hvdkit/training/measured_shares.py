@@ -13,6 +13,7 @@ from hvdkit.data.sharded import ShardedData
 from hvdkit.data.shares import apportioned
 from hvdkit.data.speeds import (
     Measured,
+    besides_seconds,
     described,
     is_speed,
     own_seconds,
@@ -22,6 +23,7 @@ from hvdkit.data.speeds import (
 from hvdkit.engine import allgather_object, global_process_set, logger, topology
 from hvdkit.mesh.mesh import current_mesh, replica_of
 from hvdkit.training.features import Call, Feature
+from hvdkit.watch.moments import Moments
 from hvdkit.watch.reader import Reader
 from hvdkit.watch.step_times import step_times
 
@@ -56,11 +58,13 @@ class _Report(NamedTuple):
     Attributes:
         host: its name.
         speed: rows per second of its own computing; None if it could not be measured.
+        besides: seconds that a step takes it besides.
         place: up to where it deals out batches as before.
     """
 
     host: str
     speed: float | None
+    besides: float
     place: Place
 
 
@@ -87,10 +91,13 @@ class MeasureSpeeds(keras.callbacks.Callback):
         # Gradients that are accumulated exist together in the last of several steps.
         accumulated = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
         self._measured = Measured(accumulated, again=self._shares.weights is not None)
+        # Where a step is one update: between two of them are the things that a step needs besides.
+        self._each_updates = accumulated == 1 and self.model.steps_per_execution == 1
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Batches that are dealt from now on belong to this epoch."""
         self._shares.begin_epoch(epoch)
+        self._before: Moments | None = None  # between epochs is more than a step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure a step; all ranks agree after the same one."""
@@ -99,16 +106,20 @@ class MeasureSpeeds(keras.callbacks.Callback):
         speed = None
         if seconds is not None and seconds > 0 and rows > 0:
             speed = rows / self.model.steps_per_execution / seconds
-        if self._measured.add(speed):
-            self._agree(self._measured.speed)
+        besides = None
+        if self._before is not None and self._each_updates:
+            besides = besides_seconds(self._before, moments)
+        self._before = moments
+        if self._measured.add(speed, besides):
+            self._agree(self._measured.speed, self._measured.besides)
             self._measured.begin_again()
 
     def end_measuring(self) -> None:
         """The `fit` has ended: after an error nobody waits for an agreement."""
         self._shares.change(None, None)
 
-    def _agree(self, speed: float | None) -> None:
-        report = _Report(socket.gethostname(), speed, self._shares.hold())
+    def _agree(self, speed: float | None, besides: float) -> None:
+        report = _Report(socket.gethostname(), speed, besides, self._shares.hold())
         mesh = current_mesh()
         # The ranks of a replica read the same rows, so they have to hear the same.
         together = mesh is not None and mesh.is_model_parallel
@@ -124,7 +135,11 @@ class MeasureSpeeds(keras.callbacks.Callback):
         if problem is None:
             numbers = [speed for speed in speeds.values() if speed is not None]
             weights = weights_worth_a_change(
-                numbers, self._shares.weights, self._rows_of_step, self._measured.steps
+                numbers,
+                self._shares.weights,
+                self._rows_of_step,
+                self._measured.steps,
+                [max(one.besides for one in members) for members in replicas.values()],
             )
         place = max(one.place for one in reports)
         self._shares.change(None if weights is None else place, weights)

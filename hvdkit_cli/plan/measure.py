@@ -103,9 +103,16 @@ def as_yaml(
             "      rates:",
         ]
         for bits in ranks[0]["rates"]:
-            rate = statistics.median(rank["rates"][bits] for rank in ranks)
-            text = f"{rate / 1e9:.4g} GFLOP/s"
-            lines.append(f"        {bits}: {{peak: {text}, attainable: {text}}}")
+            common = set.intersection(*(set(rank["rates"][bits]) for rank in ranks))
+            rates = {
+                side: f"{statistics.median(r['rates'][bits][side] for r in ranks) / 1e9:.4g}"
+                for side in sorted(common, key=int)
+            }
+            best = max(rates.values(), key=float)
+            sides = ", ".join(f"{side}: {rate} GFLOP/s" for side, rate in rates.items())
+            lines.append(f"        {bits}:")
+            lines.append(f"          {{peak: {best} GFLOP/s, attainable: {best} GFLOP/s,")
+            lines.append(f"           sides: {{{sides}}}}}")
         bandwidth, elements, operation = (
             statistics.median(rank[what] for rank in ranks)
             for what in ("bandwidth", "elements", "operation")
@@ -136,7 +143,7 @@ def _name(ranks: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
     """The device's name; with its host's where others are faster or slower."""
 
     def rate(rank: Mapping[str, Any]) -> float:
-        return float(max(rank["rates"].values()))
+        return float(max(max(sides.values()) for sides in rank["rates"].values()))
 
     rates = [rate(rank) for rank in every]
     own = statistics.median(rate(rank) for rank in ranks)

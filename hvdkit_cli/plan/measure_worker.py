@@ -18,10 +18,11 @@ from typing import Any
 
 MARK = "HVDKIT-PLAN "
 KIB = 2**10
-_PRODUCT_SIDES = (512, 1024, 2048, 4096, 8192)
+_PRODUCT_SIDES = (128, 256, 512, 1024, 2048, 4096, 8192)
+_PRODUCT_OPERATIONS = 2**31  # of a call at least
 _LONG_SECONDS = 0.1  # after a size that takes as long no larger one is tried
 _MEMORY_BYTES = 2**28
-_TOKENS, _WIDTH = 1024, 1024  # of what operations on single elements are measured with
+_TOKENS, _WIDTH = 4096, 1024  # of what operations on single elements are measured with
 _CHAIN = 200  # operations one after the other
 _ROUND_SECONDS = 0.05  # a round repeats what is shorter
 
@@ -63,7 +64,7 @@ def main(largest: float, rounds: int) -> None:
     together = Together(hvd, rounds)
     mine = {
         "host": socket.gethostname(),
-        "rates": {bits: _rate(tf, together, dtype) for bits, dtype in _dtypes(tf).items()},
+        "rates": {bits: _rates(tf, together, dtype) for bits, dtype in _dtypes(tf).items()},
         "bandwidth": _bandwidth(tf, together),
         "elements": _elements(tf, together),
         "operation": _operation(tf, together),
@@ -100,22 +101,28 @@ def _dtypes(tf: Any) -> dict[str, object]:
     return found
 
 
-def _rate(tf: Any, together: Together, dtype: object) -> float:
-    """FLOP/s of square products, each with the two of its gradient; of the size that is fastest."""
+def _rates(tf: Any, together: Together, dtype: object) -> dict[str, float]:
+    """FLOP/s of square products, each with the two of its gradient, by their side."""
 
-    def products(a: Any, b: Any) -> Any:
-        c = tf.matmul(a, b)
-        found = tf.matmul(c, b, transpose_b=True), tf.matmul(a, c, transpose_a=True)
-        return tf.stack([tf.reduce_sum(each) for each in found])
+    def products(first: Any, second: Any) -> Any:
+        found = []
+        for a, b in zip(tf.unstack(first), tf.unstack(second), strict=True):
+            c = tf.matmul(a, b)
+            of_a, of_b = tf.matmul(c, b, transpose_b=True), tf.matmul(a, c, transpose_a=True)
+            found += [of_a[0, 0], of_b[0, 0]]
+        return tf.stack(found)
 
-    run, best = tf.function(products, autograph=False), 0.0
+    rates = {}
     for side in _PRODUCT_SIDES:
-        a, b = (tf.cast(tf.random.normal([side, side]), dtype) for _ in range(2))
+        operations = 3 * 2 * side**3
+        count = -(-_PRODUCT_OPERATIONS // operations)
+        a, b = (tf.cast(tf.random.normal([count, side, side]), dtype) for _ in range(2))
+        run = tf.function(products, autograph=False)
         seconds = together.seconds(partial(_computed, run, a, b))
-        best = max(best, 3 * 2.0 * side**3 / seconds)
-        if seconds > _LONG_SECONDS:
+        rates[str(side)] = count * operations / seconds
+        if count == 1 and seconds > _LONG_SECONDS:
             break
-    return best
+    return rates
 
 
 def _bandwidth(tf: Any, together: Together) -> float:

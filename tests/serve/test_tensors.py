@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def test_what_is_in_a_folder(tmp_path: Path) -> None:
         (tmp_path / path).touch()
     os.mkfifo(tmp_path / "a/5/pipe.onnx")
     (tmp_path / "a/1/._model.onnx").touch()
-    found = look(tmp_path)
+    found = look(tmp_path).models
     assert found.keys() == {"a", "b"}
     assert found["b"] == {}
     files = {number: str(each.file) for number, each in found["a"].items()}
@@ -200,8 +201,8 @@ def test_what_is_in_a_folder(tmp_path: Path) -> None:
     assert files == wanted
     assert "several models" in found["a"][4].problem
     (tmp_path / "a/1/model.onnx").write_text("changed")
-    assert look(tmp_path)["a"][1] != found["a"][1]
-    assert look(tmp_path)["a"][10] == found["a"][10]
+    assert look(tmp_path).models["a"][1] != found["a"][1]
+    assert look(tmp_path).models["a"][10] == found["a"][10]
 
 
 def test_a_version_that_can_not_be_read_is_nobody_elses_problem(tmp_path: Path) -> None:
@@ -209,10 +210,43 @@ def test_a_version_that_can_not_be_read_is_nobody_elses_problem(tmp_path: Path) 
         (tmp_path / model / "1").mkdir(parents=True)
         (tmp_path / model / "1/model.onnx").touch()
     (tmp_path / "bad/1/loop").symlink_to("loop")
-    found = look(tmp_path)
+    found = look(tmp_path).models
     assert str(found["good"][1].file) == "model.onnx"
     assert found["bad"][1].file is None
     assert "Too many levels of symbolic links" in found["bad"][1].problem
+
+
+def test_a_model_that_can_not_be_read_is_nobody_elses_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for model in ("bad", "good"):
+        (tmp_path / model / "1").mkdir(parents=True)
+        (tmp_path / model / "1/model.onnx").touch()
+    names = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "bad":  # as for a user who may not; root may
+            raise PermissionError(13, "Permission denied", str(folder))
+        return names(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found = look(tmp_path)
+    assert found.models.keys() == {"good"}
+    assert found.unreadable == {"bad": "Permission denied"}
+
+
+def test_a_version_with_countless_files_is_not_walked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hvdkit.serving.repository._MOST_FILES", 5)
+    for number in range(4):
+        (tmp_path / f"model/1/{number}").mkdir(parents=True)
+        (tmp_path / f"model/1/{number}/a").touch()
+        (tmp_path / f"model/1/{number}/b").touch()
+    (tmp_path / "model/1/model.onnx").touch()
+    found = look(tmp_path).models["model"][1]
+    assert found.file is None
+    assert "more than 5 files" in found.problem
 
 
 def test_a_log_that_nobody_reads_keeps_nobody_waiting() -> None:

@@ -214,3 +214,22 @@ def test_a_server_that_loads_can_be_stopped(tmp_path: Path, start: Callable[...,
     assert server.request("GET", "/v2/health/ready")[0] == 503
     assert server.infer("m", [[1.0]])[0] == 503
     assert server.stop() == 0
+
+
+@pytest.mark.long
+def test_a_version_that_is_overwritten_with_junk_takes_nothing_down(server: Server) -> None:
+    """Neither while its process still runs, nor when that dies."""
+    model = "overwritten"
+    for version in (1, 2):
+        server.add(model, version, plus=version)
+    (server.folder / model / "2/model.onnx").write_text(json.dumps({"load": "raise"}))
+    server.wait_for("load_failed", model=model, version=2)
+    assert server.y(model, [[1.0]])[1].item() in (3, 4)
+    status, _, _ = server.infer(model, [[667.0]])  # its process crashes
+    assert status == 500
+    begun = time.monotonic()
+    while (answered := server.infer(model, [[1.0]]))[0] == 503:
+        assert "can't be started again" in answered[2]["error"]
+    status, _, answer = answered
+    assert (status, answer["model_version"], answer["outputs"][0]["data"]) == (200, "1", [3.0])
+    assert time.monotonic() - begun < 30  # and not only after the deadlines of 60 seconds

@@ -28,18 +28,19 @@ _SPEEDS = [3.0, 1.0, 2.0]
 
 @contextlib.contextmanager
 def measured(rows_per_second: Callable[[], float | None]) -> Iterator[None]:
-    """Let this rank measure that it computes so many rows a second."""
-    original = measured_shares.own_seconds
+    """Let this rank measure that it computes so many rows a second, and does nothing besides."""
+    original = measured_shares.own_seconds, measured_shares.besides_seconds
 
     def seconds(moments: Any) -> float | None:
         speed = rows_per_second()
         return None if speed is None else moments.rows / speed
 
     measured_shares.own_seconds = seconds
+    measured_shares.besides_seconds = lambda before, moments: 0.0
     try:
         yield
     finally:
-        measured_shares.own_seconds = original
+        measured_shares.own_seconds, measured_shares.besides_seconds = original
 
 
 def _own(speeds: Sequence[Any] = _SPEEDS) -> Callable[[], Any]:
