@@ -59,7 +59,7 @@ demo: setup
 demo-ner: setup $(MINILM)/model.safetensors
 	$(RUN) horovodrun -np 2 $(BIN)/python examples/ner.py --weights $(MINILM) \
 	  --train examples/ner_train.conll --dev examples/ner_dev.conll \
-	  --batch-size 8 --epochs 12 --patience 12 --curve $(VENV)/ner.png
+	  --batch-size 8 --epochs 12 --patience 12 --learning-rate 3e-4 --curve $(VENV)/ner.png
 
 test: setup $(SYSTEM)
 	$(RUN) python -m pytest -n 2

@@ -130,7 +130,7 @@ def _draw(results: dict[str, Any], file: Path) -> None:
             axis.set_yticks(range(len(results)), list(results))
             axis.invert_yaxis()
             axis.set_xlabel(label)
-        axes[0].legend()
+        axes[1].legend(loc="lower right")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,12 @@ def of_python() -> keras.Model:
     return model
 
 
+def same_names() -> keras.Model:
+    """An output that is called as an input is, which ONNX does not take."""
+    x = keras.Input((4,), name="x")
+    return keras.Model({"x": x}, {"x": layers.Dense(3)(x)})
+
+
 def export(build: Callable[[], keras.Model], to: str, folder: Path, **options: Any) -> Any:
     return hvd.export_model(build(), folder / f"model{SUFFIXES[to]}", to, **options)  # type: ignore[arg-type]
 
@@ -209,6 +215,27 @@ def _unbuilt() -> keras.Model:
 
 def _of_activations() -> keras.Model:
     return keras.Sequential([keras.Input((4,)), layers.ReLU()])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("to", SUFFIXES)
+@pytest.mark.parametrize("size", [3, 300])  # TensorFlow captures them in different ways
+def test_constants_that_no_variable_holds(size: int, to: str, tmp_path: Path) -> None:
+    def build() -> keras.Model:
+        mean, variance = np.arange(size, dtype="float32"), np.full(size, 2.0, "float32")
+        normalization = layers.Normalization(mean=mean, variance=variance)
+        return keras.Sequential([keras.Input((size,), name="x"), normalization, layers.Dense(2)])
+
+    exported = export(build, to, tmp_path)
+    assert [spec.name for spec in exported.inputs] == ["x"]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("to", [long("savedmodel"), "onnx", long("litert")])
+def test_an_output_is_not_called_as_an_input(to: str, tmp_path: Path) -> None:
+    exported = export(same_names, to, tmp_path)
+    assert [spec.name for spec in exported.inputs] == ["x"]
+    assert [spec.name for spec in exported.outputs] == ["x_1"]
 
 
 @pytest.mark.quick

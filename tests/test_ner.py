@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from checks.ner import files
 from from_registry import installed, listed
@@ -46,6 +47,32 @@ def test_the_command_trains_and_saves(model: Path, tmp_path: Path) -> None:
         "tokenizer.json",
     }
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.long
+def test_smaller_models_are_compared(tmp_path: Path) -> None:
+    config = {**files.CONFIG, "hidden_size": 32, "num_hidden_layers": 4, "intermediate_size": 64}
+    model = files.write(tmp_path / "weights", config)
+    (model / "sentences.conll").write_text("\n".join([files.SENTENCES] * 4))
+    saved, small = tmp_path / "saved", tmp_path / "small"
+    _run("mpi", 2, model, tmp_path, "--epochs", "4", "--save", str(saved))
+    text = str(model / "sentences.conll")
+    command = ["examples/ner_smaller.py", "--model", str(saved), "--train", text, "--test", text]
+    finished = run_ranks(
+        *("mpi", 2, [*command, "--batch-size", "4", "--epochs", "2", "--save", str(small)]),
+        env=LIKE_A_USER,
+        timeout=400,
+    ).require_success()
+    rows = [line.split("│")[1:-1] for line in finished.output.splitlines() if "│" in line]
+    table = {(name.strip(), by.strip()): [float(n) for n in rest] for name, by, *rest in rows}
+    assert len(table) == len(rows) == 10, finished.describe()
+    for name in ("as it is", "half of both"):
+        plain, by_litert = (table[name, by] for by in ("Keras", "LiteRT"))
+        assert by_litert[2] == pytest.approx(plain[2], abs=0.2)  # F1
+    before, after = (
+        keras.saving.load_model(folder / "model.keras").count_params() for folder in (saved, small)
+    )
+    assert after < 0.6 * before
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ import numpy as np
 from hvdkit.errors import ExportError, InstallationError
 from hvdkit.export.interface import Interface
 from hvdkit.export.named_model import NamedModel
+from hvdkit.export.onnx_constants import captured_constants
 
 # Protocol buffers and flat buffers count their bytes with 31 bits.
 _MOST_BYTES = 2**31 - 1
@@ -80,13 +81,13 @@ class Onnx:
         _require("tf2onnx", "onnx", "onnxruntime")
         _require_small(interface, "an ONNX file")
         importlib.import_module("hvdkit.export.onnx_operations")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), captured_constants():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*np.object.*")
             NamedModel(interface).write(str(path), "onnx")
 
     def hints(self, interface: Interface) -> list[str]:
         """See `Format`."""
-        return _tables(interface) + _half(interface, "bfloat16")
+        return _tables(interface) + _computed_in(interface, "bfloat16")
 
 
 class LiteRT:
@@ -124,7 +125,7 @@ class LiteRT:
             )
         if any(None in spec.shape[1:] for spec in interface.inputs):
             found.append("sizes that are open, in some layers: give --length")
-        return found + _half(interface, "float16", "bfloat16")
+        return found + _computed_in(interface, "float16", "bfloat16", "float64")
 
 
 FORMATS: Sequence[Format] = (SavedModel(), Onnx(), LiteRT())
@@ -169,7 +170,7 @@ def _tables(interface: Interface) -> list[str]:
     ]
 
 
-def _half(interface: Interface, *dtypes: str) -> list[str]:
+def _computed_in(interface: Interface, *dtypes: str) -> list[str]:
     found = {each.compute_dtype for each in _layers(interface.model)} & set(dtypes)
     if not found:
         return []

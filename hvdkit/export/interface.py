@@ -43,9 +43,8 @@ class Interface:
             Its outputs by name, see `named_outputs`.
         """
         flat = [tensors[spec.name] for spec in self.inputs]
-        return named_outputs(
-            self.model(keras.tree.pack_sequence_as(self.structure, flat), training=False)
-        )
+        outputs = self.model(keras.tree.pack_sequence_as(self.structure, flat), training=False)
+        return named_outputs(outputs, [spec.name for spec in self.inputs])
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """As `__call__`, with arrays, text as `str`."""
@@ -135,13 +134,20 @@ def interface_of(model: keras.Model, inputs: Any = None) -> Interface:
     return Interface(model, structure, specs)
 
 
-def named_outputs(outputs: Any) -> dict[str, Any]:
-    """What a model returns, by name: its own names where it returns a dict, else `output_0`, ..."""
+def named_outputs(outputs: Any, inputs: Sequence[str] = ()) -> dict[str, Any]:
+    """What a model returns, by name: its own names where it returns a dict, else `output_0`, ...
+
+    Args:
+        outputs: what it returns.
+        inputs: names that are taken: ONNX can't call an output as an input is called.
+    """
     flat = keras.tree.flatten_with_path(outputs)
-    if not isinstance(outputs, dict):
-        return {f"output_{i}": tensor for i, (_, tensor) in enumerate(flat)}
-    names = _distinct([_name(path, "output", None) for path, _ in flat])
-    return dict(zip(names, (tensor for _, tensor in flat), strict=True))
+    if isinstance(outputs, dict):
+        names = [_name(path, "output", None) for path, _ in flat]
+    else:
+        names = [f"output_{number}" for number in range(len(flat))]
+    distinct = _distinct([*inputs, *names])[len(inputs) :]
+    return dict(zip(distinct, (tensor for _, tensor in flat), strict=True))
 
 
 def as_arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
