@@ -4,8 +4,9 @@
     mpirun -np 2 python examples/ner.py --weights FOLDER --train a.conll --dev b.conll --lora 8
 
 FOLDER has model.safetensors, config.json and tokenizer.json, as Hugging Face gives them. The global
-batch is the same on any number of ranks. docs/from_weights_to_service.md describes options and
-results.
+batch is the same on any number of ranks. Such sentences are those of WNUT-17 (Derczynski et al.
+2017, CC BY 4.0), from github.com/leondz/emerging_entities_17. docs/from_weights_to_service.md
+describes options and results.
 """
 
 from __future__ import annotations
@@ -221,7 +222,8 @@ def main() -> None:
         console.print(ner_scores.table(each))
     if args.save:
         ner_model.save(model, task.config, task.labels, task.tokenizer, args.save)
-    run = {"title": f"{hvd.size()} ranks", "history": history, "scores": found}
+    title = "1 rank" if hvd.size() == 1 else f"{hvd.size()} ranks"
+    run = {"title": title, "history": history, "scores": found}
     if args.history and hvd.rank() == 0:
         args.history.write_text(json.dumps(run) + "\n")
     if args.curve and hvd.rank() == 0:

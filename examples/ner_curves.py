@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 
 def draw(runs: Sequence[dict[str, Any]], output: Path) -> None:
@@ -32,6 +33,7 @@ def draw(runs: Sequence[dict[str, Any]], output: Path) -> None:
     losses.legend()
     scores.set_ylabel("entity F1 of the development set (%)")
     scores.set_xlabel("epoch")
+    scores.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.tight_layout()
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=120)

@@ -275,6 +275,8 @@ def test_the_time_of_what_it_does_besides() -> None:
     assert besides_seconds(before, _moments(10, 14, (8, 11, False))) == 4
     assert besides_seconds(before, _moments(2, 14)) is None
     assert besides_seconds(_moments(1, 2), _moments(10, 14)) is None
+    earlier = replace(_moments(5, 6), exchanged=3)  # as between two meetings of LocalSGD
+    assert besides_seconds(earlier, _moments(10, 14)) is None
 
 
 def _moments(batch: float, gradients: float, *spans: tuple[Any, ...]) -> Moments:

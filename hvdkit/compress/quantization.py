@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,7 +45,10 @@ def quantize(
     """
     _require_quantizable(model)
     before = _modes(model)
-    model.quantize(mode, config=config, filters=filters)
+    with warnings.catch_warnings():
+        # One for each layer that holds no kernel; whether any was quantized is looked at below.
+        warnings.filterwarnings("ignore", message="Layer .* does not have a `quantize` method")
+        model.quantize(mode, config=config, filters=filters)
     if _modes(model) == before:
         raise ValueError(
             f"model {model.name!r} has no layer that was not quantized and now is; Keras quantizes "

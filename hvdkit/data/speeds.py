@@ -101,10 +101,10 @@ def besides_seconds(before: Moments, moments: Moments) -> float | None:
         moments: after the step.
 
     Returns:
-        None if that is not known.
+        None if that is not known, as where not each step ends with an exchange.
     """
     begin, end = before.exchanged, moments.batch
-    if not 0 < begin < end:
+    if not 0 < before.batch <= begin < end:
         return None
     spans = (before.collectives, before.spans, moments.collectives, moments.spans)
     return _without_waits(begin, end, [span for each in spans for span in each])

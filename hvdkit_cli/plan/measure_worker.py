@@ -39,7 +39,7 @@ class Together:
         begin = time.perf_counter()
         call()
         # A call may be a collective: all ranks make as many.
-        once = float(max(self._hvd.allgather_object(time.perf_counter() - begin)))
+        once = self.slowest(time.perf_counter() - begin)
         repeats = max(1, min(100, round(_ROUND_SECONDS / once)))
         found: list[float] = []
         for _ in range(self._rounds):
@@ -49,6 +49,10 @@ class Together:
                 call()
             found.append((time.perf_counter() - begin) / repeats)
         return statistics.median(found)
+
+    def slowest(self, seconds: float) -> float:
+        """The most of all ranks: what they decide by, so that all decide alike."""
+        return float(max(self._hvd.allgather_object(seconds)))
 
 
 def main(largest: float, rounds: int) -> None:
@@ -120,7 +124,7 @@ def _rates(tf: Any, together: Together, dtype: object) -> dict[str, float]:
         run = tf.function(products, autograph=False)
         seconds = together.seconds(partial(_computed, run, a, b))
         rates[str(side)] = count * operations / seconds
-        if count == 1 and seconds > _LONG_SECONDS:
+        if count == 1 and together.slowest(seconds) > _LONG_SECONDS:
             break
     return rates
 
