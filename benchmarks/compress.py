@@ -145,8 +145,9 @@ def _measured(model: keras.Model, test: tuple[np.ndarray, np.ndarray]) -> list[s
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         model.save(file)
-        size, packed = file.stat().st_size, len(gzip.compress(file.read_bytes()))
         loaded = keras.models.load_model(file, compile=False)
+        loaded.save(file)  # without the optimizer, which not all of them have
+        size, packed = file.stat().st_size, len(gzip.compress(file.read_bytes()))
     run = tf.function(lambda image: loaded(image, training=False), jit_compile=False)
     seconds = []
     for i in range(TIMED):
