@@ -144,9 +144,9 @@ def _measured(model: keras.Model, test: tuple[np.ndarray, np.ndarray]) -> list[s
     x, y = test
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
-        model.save(file)
+        # Some were trained, and would be saved with their optimizers.
+        (_copy(model) if model.compiled else model).save(file)
         loaded = keras.models.load_model(file, compile=False)
-        loaded.save(file)  # without the optimizer, which not all of them have
         size, packed = file.stat().st_size, len(gzip.compress(file.read_bytes()))
     run = tf.function(lambda image: loaded(image, training=False), jit_compile=False)
     seconds = []
