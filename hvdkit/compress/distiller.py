@@ -68,7 +68,9 @@ class Distiller(keras.Model):
         soft_loss: keras.losses.Loss | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name=name)
+        # Keras scales losses, which 16 bits need, by the policy of the model that is compiled.
+        policy = getattr(student, "dtype_policy", None)
+        super().__init__(name=name, dtype=policy, autocast=False)
         if not isinstance(hard_weight, (int, float)) or not 0 <= hard_weight <= 1:
             raise ValueError(f"hard_weight is a number from 0 to 1, not {hard_weight!r}.")
         require_fitting(teacher, student)

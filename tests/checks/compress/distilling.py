@@ -98,7 +98,7 @@ def check_masks_penalties_and_precision_are_those_of_the_student() -> None:
             one.compile(hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)), _LOSS)
             one.fit(x, y, batch_size=4, shuffle=False, verbose=0)
         for mine, theirs in zip(student.get_weights(), alone.get_weights(), strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5, err_msg=policy)
 
 
 @long

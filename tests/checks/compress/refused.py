@@ -91,9 +91,9 @@ def check_layers_that_have_no_such_units() -> None:
 
 
 def check_what_is_divided_over_ranks() -> None:
-    hvd.set_mesh(hvd.Mesh(tensor=2))
+    hvd.set_mesh(hvd.Mesh(tensor=hvd.size()))
     inputs = keras.Input((6,))
-    model = keras.Model(inputs, ColumnParallelDense(4, gather_output=True)(inputs))
+    model = keras.Model(inputs, ColumnParallelDense(2 * hvd.size(), gather_output=True)(inputs))
     _refused(lambda: _fit(model, Pruning(Cubic(0.5, end=2))), "divided over the tensor ranks")
     _refused(lambda: hvd.compress.quantize(model, "int8"), "divided over the tensor ranks")
 
