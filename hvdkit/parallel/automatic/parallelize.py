@@ -59,7 +59,8 @@ def parallelize(
         mesh: the mesh; None for the current one, or, if there is none, the fastest by the planner
             of `hvdkit plan` among those that the model can take and that fit into memory.
         exchange: how replicas stay together, such as `hvd.exchange.Sharded()`; None for an
-            average of gradients, or what the planner chooses with the mesh.
+            average of gradients, or what the planner chooses with the mesh. With stages or tensor
+            groups make it after `hvd.set_mesh(mesh)`: it keeps the ranks that it is for.
         batch_size: rows of a step over all replicas, for the planner; None for 32 a rank.
         length: for the planner, sizes of inputs that the model leaves open, such as the length of
             texts.

@@ -71,12 +71,14 @@ def divided(
     loss: Any,
     optimizer: Callable[[], Any],
     sizes: Sizes,
-    exchange: Any = None,
+    exchange: Callable[[], Any] | None = None,
     **options: Any,
 ) -> tuple[keras.Model, list[float]]:
     """The model after the same training over the ranks."""
     mesh = made.mesh_of(sizes)
-    model = hvd.parallelize(on_this_rank(build), mesh, exchange, verbose=False)
+    hvd.set_mesh(mesh)  # for exchanges, which keep the ranks that they are for
+    given = None if exchange is None else exchange()
+    model = hvd.parallelize(on_this_rank(build), mesh, given, verbose=False)
     model.compile(optimizer(), loss, **options)
     fitted = model.fit(
         hvd.shard(data, ROWS // mesh.data, shuffle=False), epochs=EPOCHS, shuffle=False, verbose=0
@@ -93,7 +95,7 @@ def require_same(
     optimizer: Callable[[], Any] = adam,
     rtol: float = 1e-3,
     atol: float = 2e-4,
-    exchange: Any = None,
+    exchange: Callable[[], Any] | None = None,
     then: Callable[[keras.Model, keras.Model], None] | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -107,7 +109,7 @@ def require_same(
         optimizer: makes the optimizer.
         rtol: relative tolerance.
         atol: absolute tolerance of weights.
-        exchange: of replicas.
+        exchange: makes that of replicas.
         then: what else to compare of both models, while there is the mesh.
         **options: of `compile`.
     """

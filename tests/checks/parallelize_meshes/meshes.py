@@ -71,7 +71,7 @@ def check_replicas_of_stages_that_share_the_optimizers_variables() -> None:
         models.numbers(),
         "mse",
         (2, 2, 1),
-        exchange=hvd.exchange.Sharded(),
+        exchange=hvd.exchange.Sharded,
     )
 
 
@@ -82,5 +82,5 @@ def check_replicas_that_share_the_optimizers_variables() -> None:
         models.numbers(),
         "mse",
         (4, 1, 1),
-        exchange=hvd.exchange.Sharded(),
+        exchange=hvd.exchange.Sharded,
     )
