@@ -83,13 +83,16 @@ class Trial:
     def student(self) -> keras.Model:
         """Every second layer, which learns from all of them."""
         student = student_of(self.model)
-        self.train(Distiller(self.model, student, temperature=2.0, hard_weight=0.5))
+        self.train(self.taught(student))
         return student
 
-    def narrow(self, model: keras.Model, teacher: keras.Model | None = None) -> keras.Model:
-        """Half of the neurons between the two `Dense` of each layer; it still learns."""
+    def taught(self, student: keras.Model) -> Distiller:
+        """What trains a student of the model."""
+        return Distiller(self.model, student, temperature=2.0, hard_weight=0.5)
+
+    def narrow(self, model: keras.Model, learner: keras.Model) -> keras.Model:
+        """Half of the neurons between the two `Dense` of each layer, while `learner` is trained."""
         schedule = Cubic(0.5, end=max(1, self.steps // 2), every=max(1, self.steps // 20))
-        learner = Distiller(teacher, model, temperature=2.0, hard_weight=0.5) if teacher else model
         self.train(learner, Pruning(schedule, Neurons()))
         return shrink(model)
 
@@ -211,8 +214,9 @@ def main() -> None:
     in_four_forms("as it is", trial.model)
     student = trial.student()
     report.add_keras("half of the layers", student)
-    report.add_keras("half of the neurons", trial.narrow(copy_of(trial.model)))
-    small = trial.narrow(student, teacher=trial.model)
+    copy = copy_of(trial.model)
+    report.add_keras("half of the neurons", trial.narrow(copy, learner=copy))
+    small = trial.narrow(student, learner=trial.taught(student))
     in_four_forms("half of both", small)
     if hvd.rank() == 0:
         Console(width=100).print(report.table)
