@@ -64,7 +64,8 @@ def compare_with_one_process(
     """Train over the ranks and in one process, on the same rows, and compare the weights.
 
     Every rank starts from other weights and sees other rows; without communication the result
-    can't be right. The plain model sees the rows of all ranks in one batch.
+    can't be right. The plain model sees the rows of all ranks in one batch. Layers and variables
+    have other names on rank 0, which has made more of them.
     """
     size = hvd.size()
     x, y = rows or data(size * BATCH * steps)
@@ -76,6 +77,8 @@ def compare_with_one_process(
     reference.optimizer.build(reference.trainable_variables)
     reference.fit(x, y, batch_size=size * BATCH, shuffle=False, verbose=0)
 
+    if hvd.rank() == 0:
+        build(0)
     model = build(100 + hvd.rank())
     model.compile(optimizer=distributed(), loss=loss, **options)
     own_x = np.concatenate([my_rows(x, step) for step in range(steps)])

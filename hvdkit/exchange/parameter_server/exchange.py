@@ -226,11 +226,12 @@ class ParameterServer:
     def end(self) -> None:
         """See `OutOfStep.end`."""
         self._is_open = False
-        for variable, server in zip(self._variables, self._owners.values(), strict=True):
+        owners = self._owners.values()
+        for i, (variable, server) in enumerate(zip(self._variables, owners, strict=True)):
             value = ops.broadcast(
                 tf.convert_to_tensor(raw(variable)),
                 server,
-                name=f"hvdkit_parameter_server.end.{path_of(variable)}",
+                name=f"hvdkit_parameter_server.end{i}",
             )
             variable.assign(value)
 

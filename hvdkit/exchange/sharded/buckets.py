@@ -14,7 +14,7 @@ from hvdkit.exchange.gradient import Gradient
 from hvdkit.exchange.sharded.member import Member
 from hvdkit.exchange.sharded.placement import even_ranges, overlaps
 from hvdkit.exchange.sparse import allreduce_slices
-from hvdkit.mesh.variable import path_of, raw
+from hvdkit.mesh.variable import raw
 
 
 class Bucket(ABC):
@@ -26,10 +26,10 @@ class Bucket(ABC):
 
     members: list[Member]
 
-    def __init__(self, members: Sequence[Member], ranks: ProcessSet) -> None:
+    def __init__(self, members: Sequence[Member], ranks: ProcessSet, number: int) -> None:
         self.members = list(members)
         self._ranks = ranks
-        self._path = path_of(self.members[0].variable)
+        self._number = number
 
     @abstractmethod
     def reduce(self, gradients: Sequence[Gradient], name: str) -> list[tf.Tensor]:
@@ -56,7 +56,7 @@ class Bucket(ABC):
     def _gathered(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
         own = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
         return ops.allgather(
-            own, name=f"hvdkit_sharded.gather.{self._path}", process_set=self._ranks
+            own, name=f"hvdkit_sharded.gather{self._number}", process_set=self._ranks
         )
 
 
@@ -69,15 +69,17 @@ class ByElement(Bucket):
     Args:
         variables: of one type.
         ranks: the ranks.
+        number: names the operations between ranks; the same on all of them, as paths are not where
+            a rank has made more layers.
     """
 
-    def __init__(self, variables: Sequence[Any], ranks: ProcessSet) -> None:
+    def __init__(self, variables: Sequence[Any], ranks: ProcessSet, number: int) -> None:
         sizes = [raw(variable).shape.num_elements() for variable in variables]
         place = topology.process_set_ranks(ranks).index(topology.rank())
         of_rank = even_ranges(sum(sizes), topology.process_set_size(ranks))[place]
         ranges = overlaps(sizes, of_rank)
         members = [Member(v, *own) for v, own in zip(variables, ranges, strict=True)]
-        super().__init__(members, ranks)
+        super().__init__(members, ranks, number)
 
     def reduce(self, gradients: Sequence[Gradient], name: str) -> list[tf.Tensor]:
         """See `Bucket.reduce`."""
@@ -86,7 +88,7 @@ class ByElement(Bucket):
         parts = [_flat(g, m) for g, m in zip(gradients, self.members, strict=True)]
         (reduced,) = ops.grouped_reducescatter(
             [parts[0] if len(parts) == 1 else tf.concat(parts, 0)],
-            name=f"{name}/sharded.{self._path}",
+            name=f"{name}/sharded{self._number}",
             process_set=self._ranks,
         )
         lengths = [member.shard.size for member in self.members]
@@ -113,7 +115,7 @@ class ByElement(Bucket):
         """The owned elements of the mean of sparse gradients: only rows that occur travel."""
         (member,) = self.members
         mean = allreduce_slices(
-            slices, Average, AsIs(), self._ranks, name=f"{name}/sharded.{self._path}"
+            slices, Average, AsIs(), self._ranks, name=f"{name}/sharded{self._number}"
         )
         columns = member.size // member.shape[0]
         first, last = member.shard.start // columns, -(-member.shard.stop // columns)
@@ -138,23 +140,26 @@ class ByVariable(Bucket):
         variables: of one type.
         owners: for each, the position of its owner among the ranks.
         ranks: the ranks.
+        number: see `ByElement`.
     """
 
-    def __init__(self, variables: Sequence[Any], owners: Sequence[int], ranks: ProcessSet) -> None:
+    def __init__(
+        self, variables: Sequence[Any], owners: Sequence[int], ranks: ProcessSet, number: int
+    ) -> None:
         place = topology.process_set_ranks(ranks).index(topology.rank())
         sizes = [raw(variable).shape.num_elements() for variable in variables]
         members = [
             Member(variable, 0, size if owner == place else 0)
             for variable, size, owner in zip(variables, sizes, owners, strict=True)
         ]
-        super().__init__(members, ranks)
+        super().__init__(members, ranks, number)
         # Gathered are those of the first rank, then those of the second.
         self._order = sorted(range(len(owners)), key=lambda i: (owners[i], i))
 
     def reduce(self, gradients: Sequence[Gradient], name: str) -> list[tf.Tensor]:
         """See `Bucket.reduce`."""
         reduced: list[Gradient] = list(gradients)
-        name = f"{name}/sharded.{self._path}"
+        name = f"{name}/sharded{self._number}"
         dense = []
         for i, gradient in enumerate(gradients):
             if isinstance(gradient, tf.IndexedSlices):

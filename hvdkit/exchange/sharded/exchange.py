@@ -111,7 +111,7 @@ class Sharded:
         by_variable = [v for v in divided if variable_key(v) in self._unsharded]
         by_element = [v for v in divided if variable_key(v) not in self._unsharded]
         for together in _in_backward_order(by_element):
-            self._add(ByElement(together, self._ranks))
+            self._add(ByElement(together, self._ranks, len(self._buckets)))
         self._owners = self._owners or Owners(size)
         given = dict(
             zip(
@@ -122,7 +122,7 @@ class Sharded:
         )
         for together in _in_backward_order(by_variable):
             owners = [given[variable_key(v)] for v in together]
-            self._add(ByVariable(together, owners, self._ranks))
+            self._add(ByVariable(together, owners, self._ranks, len(self._buckets)))
         return ()
 
     def gradients(

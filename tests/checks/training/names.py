@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -10,6 +13,7 @@ from checks.reference import mlp, same_on_all_ranks
 from keras import layers, optimizers
 
 import hvdkit as hvd
+from hvdkit import exchange as ways
 
 
 def _more_on_rank_0() -> None:
@@ -44,6 +48,48 @@ def check_sparse_gradients_and_statistics() -> None:
     start = hvd.callbacks.BroadcastGlobalVariablesCallback(0)
     model.fit(*_ids_and_sums(), batch_size=8, epochs=2, verbose=0, callbacks=[start])
     same_on_all_ranks(model)
+
+
+def _diloco() -> ways.LocalSGD:
+    return ways.LocalSGD(every=2, outer=optimizers.SGD(0.7, momentum=0.9, nesterov=True))
+
+
+@long
+def check_all_exchanges() -> None:
+    """Each ends, with the weights that it has where names are alike on all ranks."""
+    makers: list[Callable[[], Any]] = [
+        lambda: ways.AllReduce(ways.PowerSGD(2)),
+        lambda: ways.AllReduce(ways.TopK(0.1)),
+        lambda: ways.AllReduce(ways.ErrorFeedback(ways.OneBit())),
+        lambda: ways.AllReduce(ways.Int8()),
+        lambda: ways.AllReduce(ways.Hierarchical()),
+        ways.Sharded,
+        lambda: ways.Sharded(stage=2),
+        ways.Delayed,
+        lambda: ways.LocalSGD(every=2),
+        _diloco,
+    ]
+    if hvd.mpi_enabled():
+        makers += [lambda: ways.Gossip("ring"), lambda: ways.ParameterServer(staleness=0)]
+    for make in makers:
+        alike = _trained(make())
+        _more_on_rank_0()
+        for mine, expected in zip(_trained(make()), alike, strict=True):
+            np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-7)
+        keras.backend.clear_session()
+
+
+def _trained(exchange: Any) -> list[np.ndarray]:
+    """Weights of a model with sparse gradients and a variable that travels alone."""
+    keras.utils.set_random_seed(1)
+    embedding = layers.Embedding(40_000, 8)
+    model = keras.Sequential(
+        [keras.Input((5,), dtype="int32"), embedding, layers.Flatten(), layers.Dense(1)]
+    )
+    optimizer = optimizers.SGD(0.01, gradient_accumulation_steps=2)
+    model.compile(hvd.DistributedOptimizer(optimizer, exchange=exchange), "mse")
+    model.fit(*_ids_and_sums(), batch_size=4, shuffle=False, verbose=0)
+    return model.get_weights()
 
 
 @long
