@@ -138,6 +138,8 @@ def check_nothing_is_saved_or_resumed_while_it_is_measured() -> None:
 
 
 def check_ranks_out_of_step_are_refused() -> None:
+    if not hvd.mpi_enabled():  # there a parameter server is refused itself
+        return
     model = mlp(0)
     servers = hvd.exchange.ParameterServer(servers=1)
     model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.1), exchange=servers), "mse")

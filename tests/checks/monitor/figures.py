@@ -98,7 +98,11 @@ def _bytes(exchange: Any) -> tuple[float, float]:
     # The check after the first update is in the first sample.
     sample = monitored(model, hvd.shard((x, y), BATCH), every=3).of_steps[1]
     own = [size for name, size in sample.sent.items() if "bucket" in name.lower()]
-    np.testing.assert_allclose(sum(sample.sent.values()), sample.values["sent_bytes"])
+    # Of rank 0, whose shards may have an element more, and of a rank by the mean.
+    shards = 4 * len(sample.sent)
+    np.testing.assert_allclose(
+        sum(sample.sent.values()), sample.values["sent_bytes"], atol=shards if hvd.size() > 2 else 0
+    )
     return sample.values["sent_bytes"], sum(own)
 
 
@@ -106,12 +110,18 @@ def _bytes(exchange: Any) -> tuple[float, float]:
 def check_bytes_are_those_of_the_gradients() -> None:
     weights = mlp(0).count_params()
     total, of_buckets = _bytes(AllReduce())
+    if hvd.size() == 1:
+        assert (total, of_buckets) == (0, 0)
+        return
     assert of_buckets == 4 * weights
     assert 4 * weights < total < 4 * weights + _beside()
 
 
 @long
 def check_bytes_of_methods_are_those_that_they_tell() -> None:
+    if hvd.size() == 1:
+        assert _bytes(Sharded()) == (0, 0)
+        return
     variables = mlp(0).trainable_variables
     weights = mlp(0).count_params()
     assert _bytes(AllReduce(compression=hvd.Compression.bf16))[1] == 2 * weights
