@@ -50,6 +50,7 @@ def train(folder: Path, mesh: hvd.Mesh) -> None:
 def train_apart(folder: Path) -> None:
     """Leave a checkpoint between two meetings, when each rank has weights of its own."""
     keras.utils.set_random_seed(1)
+    build()  # so that its layers have other names than where the checkpoint is read
     model = build()
     exchange = hvd.exchange.LocalSGD(every=64)
     optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.5), exchange=exchange)

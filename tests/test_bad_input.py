@@ -66,6 +66,14 @@ CASES = [
         long=("mpi",),
     ),
     Case(
+        "stops_alone.py",
+        ranks=3,
+        error=("in training step 5 of fit", "no rank can come any more", "'hvdkit.stop_training'"),
+        named="the ranks wait for each other in different collectives",
+        traceback=False,
+        long=LAUNCHERS,
+    ),
+    Case(
         "missing_rank.py",
         arguments=("first",),
         ranks=3,

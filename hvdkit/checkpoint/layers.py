@@ -28,8 +28,11 @@ def add_layers(contents: Contents, layers: Sequence[Any]) -> None:
 
 
 def joined(files: Sequence[Contents]) -> Contents:
-    """What the layers of several shards of a model keep, each layer once."""
-    result = Contents({}, {LAYERS: []})
+    """What the layers of several shards of a model keep, each layer once.
+
+    Files of an older version, which hold nothing of layers, give contents without them.
+    """
+    result = Contents()
     names: set[str] = set()
     for file in files:
         for position, layer in enumerate(file.values.get(LAYERS, [])):
@@ -37,8 +40,10 @@ def joined(files: Sequence[Contents]) -> Contents:
                 continue
             names.add(layer["name"])
             for name, array in _state(file, position).items():
-                result.arrays[f"{LAYERS}/{len(result.values[LAYERS])}/{name}"] = array
-            result.values[LAYERS].append(layer)
+                result.arrays[f"{LAYERS}/{len(names) - 1}/{name}"] = array
+            result.values.setdefault(LAYERS, []).append(layer)
+    if any(LAYERS in file.values for file in files):
+        result.values.setdefault(LAYERS, [])
     return result
 
 
@@ -68,8 +73,17 @@ def restore_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) 
 
 def other_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) -> str | None:
     """Say where stored layers are not those of a model; None if they are."""
-    if LAYERS not in contents.values or by_name:
+    if LAYERS not in contents.values:
         return None
+    if by_name:
+        known = {(layer["name"], layer["class"]) for layer in contents.values[LAYERS]}
+        lacking = [one.name for one in layers if (one.name, type(one).__name__) not in known]
+        if not lacking:
+            return None
+        return (
+            f"it holds nothing of {', '.join(lacking)}, which keep something outside of variables "
+            "and are found by their names, as the model was divided in another way"
+        )
     stored = [layer["class"] for layer in contents.values[LAYERS]]
     mine = [type(layer).__name__ for layer in layers]
     if stored == mine:

@@ -90,7 +90,13 @@ def _resharded(
     for group, rows in groups.items():
         for position, row in enumerate(rows):
             if (group, row.path) not in positions:
-                raise CheckpointError(f"{manifest.path} has no variable {row.path} ({group}).")
+                raise CheckpointError(
+                    f"{manifest.path} has no variable {row.path} ({group}). For another mesh than "
+                    f"the one of the checkpoint, pipeline={pipeline}, tensor={tensor}, variables "
+                    "are found by their names, which Keras numbers by what a process has made "
+                    "before: give layers names, or call keras.backend.clear_session() before the "
+                    "model is made, then and now."
+                )
             stage, old = positions[group, row.path]
             value = _unsharded(stages[stage], group, old)
             arrays[f"{group}/{position}"] = _shard_of(value, row)

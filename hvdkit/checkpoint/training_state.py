@@ -150,7 +150,9 @@ class TrainingState:
             source = str(manifest.path)
             require_files_inside(shard, source)
             require_files_inside(own, source)
-            others = other_layers(shard, alike, by_name=other_mesh)
+            others = other_layers(shard, alike, by_name=other_mesh) or other_layers(
+                own, by_rank, by_name=other_mesh
+            )
             problem = misfit(groups, shard.arrays, shard.values[PATHS], source, others) or misfit(
                 own_groups, own.arrays, own.values[PATHS], source
             )

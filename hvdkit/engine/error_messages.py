@@ -74,7 +74,7 @@ def _counted(
     ranks = process_set.ranks if process_set.process_set_id else None
     if tf.executing_eagerly():
         with (
-            activity.doing(what, ranks) if activity.on else contextlib.nullcontext(),
+            activity.doing(what, ranks, collective=True) if activity.on else contextlib.nullcontext(),
             step_times.span(what, sum(map(_bytes_of, tensors))),
         ):
             yield results

@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from hvdkit.checkpoint.store import MANIFEST, Manifest, Store, rank_file, verify
+from hvdkit.checkpoint.store import MANIFEST, SHARED, Manifest, Store, rank_file, verify
 from hvdkit.checkpoint.training_state import TrainingState
-from hvdkit.checkpoint.variables import DIFFERING, PATHS
+from hvdkit.checkpoint.variables import DIFFERING, PATHS, TRAINABLE
 from hvdkit.engine import init, is_initialized
 from hvdkit.errors import CheckpointError
 
@@ -22,8 +22,8 @@ def is_checkpoint(path: Path) -> bool:
 def restore_weights(path: Path, model: keras.Model) -> Manifest:
     """Give a model the weights, and what its layers keep, of a checkpoint.
 
-    The parts of a divided model are put together: variables are found by their names, so the
-    model has to be made by the code that made it for the training.
+    The parts of a divided model are put together: their variables are found by their names, so
+    that model has to be made by the code that made it for the training.
 
     Args:
         path: a checkpoint, or a folder of which the newest whole one is taken.
@@ -66,7 +66,10 @@ def _assign_means(manifest: Manifest, model: keras.Model) -> None:
             "with the training until they meet, and export that checkpoint."
         )
     files += [manifest.read(rank_file(rank)) for rank in range(1, manifest.ranks)]
-    variables = {variable.path: variable for variable in model.weights}
+    # In the order of the model, not by name: here its layers may be numbered otherwise.
+    stored = iter(manifest.read(SHARED).values[PATHS][TRAINABLE])
+    variables = iter(model.trainable_variables)
     for position, name in enumerate(names):
+        variable = next(v for v, path in zip(variables, stored, strict=True) if path == name)
         values = [file.arrays[f"{DIFFERING}/{position}"].astype(np.float64) for file in files]
-        variables[name].assign(np.mean(values, axis=0))
+        variable.assign(np.mean(values, axis=0))

@@ -108,7 +108,7 @@ class FitComparison:
         if not self._compared:
             self._compared = True
             self._say_what_is_short(iterator)
-            self._ranks = _ranks_of(self._model)
+            self._ranks = ranks_of_steps(self._model)
             if self._ranks is not None:
                 self._compare(iterator, self._ranks)
         self._epoch, self._steps = self._epoch + 1, 0
@@ -232,7 +232,7 @@ def _say(text: str, ranks: ProcessSet) -> None:
         logger.warning(text)
 
 
-def _ranks_of(model: Any) -> ProcessSet | None:
+def ranks_of_steps(model: Any) -> ProcessSet | None:
     """The ranks that make each step of a model together; None if this rank trains alone."""
     if not is_initialized() or topology.size() == 1:
         return None

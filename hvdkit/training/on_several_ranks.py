@@ -210,8 +210,9 @@ def _decide_alike(call: Call, everyone: dict[int, _Own]) -> None:
     _say(
         having,
         f"{everyone[having[0]].deciding[0]} may decide otherwise on each rank, since only rank "
-        f"{_listed(where)} has {what}; a rank that stops alone leaves the others waiting. Give "
-        "every rank the same callbacks and validation data, best from hvd.shard.",
+        f"{_listed(where)} has {what}: where one stops all stop, and a learning rate is reduced "
+        "on its rank only. Give every rank the same callbacks and validation data, best from "
+        "hvd.shard.",
     )
 
 

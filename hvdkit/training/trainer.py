@@ -29,7 +29,7 @@ from hvdkit.training import complete_files
 from hvdkit.training.build import BuiltFirst
 from hvdkit.training.comparison import SameSteps, current_comparison
 from hvdkit.training.features import Call, Feature, in_call, with_features
-from hvdkit.training.fit_callbacks import AddedChecks, BackupLast
+from hvdkit.training.fit_callbacks import AddedChecks, BackupLast, StopsTogether
 from hvdkit.training.measured import Measured
 from hvdkit.training.measured_shares import SharesMeasured
 from hvdkit.training.messages import ExplainedErrors, OneProgressBar
@@ -76,6 +76,7 @@ FIT: tuple[Callable[[], Feature], ...] = (
     RefusedData,
     RefusedOnReplicas,
     BuiltForParts,
+    StopsTogether,
     BackupLast,
     SharesMeasured,
     NotedMoments,

@@ -53,6 +53,16 @@ class GraphMarks:
         return ", ".join(self.names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+@dataclass(frozen=True)
+class Doing:
+    """What the main thread waits in: see `Activity.doing`."""
+
+    what: str | None = None
+    ranks: Sequence[int] | None = None
+    patient: bool = False
+    collective: bool = False
+
+
 class Activity:
     """What one rank is doing; its main thread writes, its watching thread reads.
 
@@ -64,8 +74,8 @@ class Activity:
     def __init__(self) -> None:
         self.on = False
         self.changed: Callable[[], None] = lambda: None
-        self._doing: tuple[str, Sequence[int] | None, bool] | None = None
-        self._inside: Callable[[], str] = lambda: "a graph"
+        self._doing = Doing()
+        self._inside: Callable[[], str] | None = None
         self._count = 0
         self._pauses: list[str] = []
         self._graphs: dict[tuple[int, ...] | None, GraphMarks] = {}
@@ -83,16 +93,22 @@ class Activity:
 
     @contextlib.contextmanager
     def doing(
-        self, what: str, ranks: Sequence[int] | None, *, patient: bool = False
+        self,
+        what: str,
+        ranks: Sequence[int] | None,
+        *,
+        patient: bool = False,
+        collective: bool = False,
     ) -> Iterator[None]:
-        """While inside, the main thread waits in a collective of `ranks` (None for all).
+        """While inside, the main thread waits for others of `ranks` (None for all).
 
         Args:
-            what: the collective, in words.
+            what: the collective, in words that begin with its kind; or what else it waits in.
             ranks: the ranks that have to take part.
             patient: whether they may come as late as they like, as long as they live.
+            collective: whether it is one, which ends for all of them or for none.
         """
-        before, self._doing = self._doing, (what, ranks, patient)
+        before, self._doing = self._doing, Doing(what, ranks, patient, collective)
         try:
             yield
         finally:
@@ -171,12 +187,14 @@ class Activity:
 
     def state(self) -> dict[str, Any]:
         """What the other ranks are told (`hvdkit.watch.judge.State`)."""
-        doing, ranks, patient = self._doing or (None, None, False)
-        inside = self._inside()
+        doing, inside = self._doing, self._inside
+        what = "a graph" if inside is None else inside()
         return {
-            "doing": doing,
-            "patient": patient,
-            "ranks": None if ranks is None else list(ranks),
+            "doing": doing.what,
+            "ranks": None if doing.ranks is None else list(doing.ranks),
+            "patient": doing.patient,
+            "collective": doing.collective,
+            "in_a_step": inside is not None,
             "count": self._count,
             "pause": self._pauses[-1] if self._pauses else None,
             "graphs": [
@@ -185,7 +203,7 @@ class Activity:
                     # In this order, so that a collective never seems left but not entered.
                     "left": int(marks.left.numpy()),
                     "entered": int(marks.entered.numpy()),
-                    "what": f"{inside} ({marks.described()})" if marks.names else inside,
+                    "what": f"{what} ({marks.described()})" if marks.names else what,
                 }
                 for key, marks in list(self._graphs.items())
             ],

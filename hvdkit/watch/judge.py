@@ -10,10 +10,14 @@ from typing import Any
 SILENT_SECONDS = 5.0
 # A rank that has ended can't come any more, so nobody needs to wait for it for minutes.
 ENDED_SECONDS = 3.0
+# Ranks that wait for each other in different collectives do so for ever: neither can come.
+DEADLOCK_SECONDS = 10.0
 # A collective that a rank still waits in so long after another has left is not one of both.
 NEEDED_SECONDS = 1.0
 
 _JOIN = "join"
+_KINDS = ("allreduce", "allgather", "broadcast", "alltoall", "reducescatter")
+_IN_A_STEP = "in a step"
 # What a rank waits in when it leaves: Horovod ends on all ranks together.
 LEAVING = "the end of the job"
 
@@ -47,6 +51,8 @@ class Waiting:
         graph: the key of the graph marks it was read from; None for an eager collective.
         done: how many collectives of these marks were finished before.
         patient: whether the others may come as late as they like.
+        kind: the operation of an eager collective, `_IN_A_STEP` for one of a graph that holds the
+            main thread up; None where something else may be done meanwhile, or is not known.
     """
 
     rank: int
@@ -56,6 +62,7 @@ class Waiting:
     graph: str | None = None
     done: int = 0
     patient: bool = False
+    kind: str | None = None
 
 
 @dataclass
@@ -115,13 +122,23 @@ class State:
         if "" in self.since:
             ranks = self.said["ranks"] or everyone
             patient = self.said["doing"] in (_JOIN, LEAVING) or self.said.get("patient", False)
-            yield Waiting(rank, self.said["doing"], ranks, self.since[""][1], patient=patient)
+            kind = self.said["doing"].split()[0] if self.said.get("collective") else None
+            yield Waiting(
+                rank,
+                self.said["doing"],
+                ranks,
+                self.since[""][1],
+                patient=patient,
+                kind=kind if kind in _KINDS else None,
+            )
+        held_up = self.said.get("in_a_step") and self.said["doing"] is None
+        kind = _IN_A_STEP if held_up else None
         for graph in self.said.get("graphs", []):
             key = _key(graph["ranks"])
             if key in self.since:
                 ranks = graph["ranks"] or everyone
                 since = self.since[key][1]
-                yield Waiting(rank, graph["what"], ranks, since, key, graph["left"])
+                yield Waiting(rank, graph["what"], ranks, since, key, graph["left"], kind=kind)
 
     def takes_part(self, waiting: Waiting) -> bool:
         """Whether the rank has come to where another one waits."""
@@ -150,12 +167,14 @@ class Stall:
         seconds: how long.
         waiting: the ranks that wait in it.
         missing: the ranks that did not come; empty where all came and it still does not end.
+        for_ever: whether a missing rank waits for one of these, so that it can't come.
     """
 
     what: str
     seconds: float
     waiting: list[int]
     missing: list[int]
+    for_ever: bool = False
 
 
 def find_stall(
@@ -186,13 +205,36 @@ def find_stall(
             ended_for = clock.now - max(states[rank].left_at for rank in ended)
             if min(seconds, ended_for) < min(ENDED_SECONDS, limit):
                 continue
-        elif seconds < limit:
+        for_ever = not ended and _for_ever(waiting, missing, states, clock, now)
+        if not ended and seconds < (min(DEADLOCK_SECONDS, limit) if for_ever else limit):
             continue
         if waiting.patient and not missing:
             continue
         together = [rank for rank in others if rank not in missing]
-        found.append(Stall(waiting.what, seconds, together, missing))
+        found.append(Stall(waiting.what, seconds, together, missing, for_ever))
     return min(found, key=lambda stall: (len(stall.missing), -stall.seconds), default=None)
+
+
+def _for_ever(
+    waiting: Waiting,
+    missing: list[int],
+    states: Mapping[int, State],
+    clock: WaitingClock,
+    now: float,
+) -> bool:
+    """Whether a missing rank waits in another collective, eagerly, for the rank that waits here.
+
+    Only collectives of different kinds count: to Horovod eager ones of one kind are the same.
+    """
+    return waiting.kind is not None and any(
+        waiting.rank in other.ranks
+        and other.kind not in (None, _IN_A_STEP, waiting.kind)
+        and not states[waiting.rank].takes_part(other)
+        and clock.now - other.since >= DEADLOCK_SECONDS
+        for rank in missing
+        if not states[rank].silent(now)
+        for other in states[rank].waiting(rank, sorted(states))
+    )
 
 
 def find_needed(states: Mapping[int, State]) -> set[int]:

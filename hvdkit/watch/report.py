@@ -212,10 +212,12 @@ def stall(
         doing: what each missing rank does instead, in words.
         stacks: where the main threads of missing ranks are, for those that answered.
     """
-    waited = (
-        f"{numbers(found.waiting)} waited {found.seconds:.0f} s in {found.what} "
-        f"(the limit is {limit:g} s: stall_timeout of hvd.init)."
+    why = (
+        "no rank can come any more"
+        if found.for_ever
+        else f"the limit is {limit:g} s: stall_timeout of hvd.init"
     )
+    waited = f"{numbers(found.waiting)} waited {found.seconds:.0f} s in {found.what} ({why})."
     if not found.missing:
         return block(
             waited,
@@ -226,7 +228,8 @@ def stall(
     for rank in found.missing:
         lines.append(f"{who[rank]} is missing: {doing[rank]}.")
         lines += [f"    {line}" for line in stacks.get(rank, [])]
-    lines.append("A long pause of one rank can be declared: `with hvd.pause(...)`.")
+    if not found.for_ever:
+        lines.append("A long pause of one rank can be declared: `with hvd.pause(...)`.")
     title = f"{numbers(found.missing)} stopped taking part:"
     if all(doing[rank].startswith(WAITS) for rank in found.missing):
         title = "the ranks wait for each other in different collectives:"

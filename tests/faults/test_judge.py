@@ -31,7 +31,8 @@ LIMIT = 10.0
 class Ranks:
     """Ranks that say what they do, each second."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, limit: float = LIMIT) -> None:
+        self.limit = limit
         self.clock = WaitingClock()
         self.real = 0.0
         self.clock.advance(0.0, paused=False)
@@ -47,7 +48,7 @@ class Ranks:
             for rank, said in self.said.items():
                 if rank not in silent:
                     self.states[rank].update(said, self.real, self.clock)
-        return find_stall(self.states, self.clock, self.real, LIMIT)
+        return find_stall(self.states, self.clock, self.real, self.limit)
 
 
 def says(doing: str | None = None, count: int = 0, **more: Any) -> dict[str, Any]:
@@ -121,6 +122,45 @@ def test_other_collectives_of_all_ranks() -> None:
     ranks = Ranks(3)
     ranks.said = {0: says("broadcast"), 1: says("allgather"), 2: says("allgather")}
     assert ranks.after(12) == Stall("allgather", 11.0, [1, 2], [0])
+
+
+def _found_early(*said: dict[str, Any]) -> Stall | None:
+    """What is found long before the limit is over."""
+    ranks = Ranks(len(said), limit=300.0)
+    ranks.said = dict(enumerate(said))
+    return ranks.after(12)
+
+
+STEP = [{"entered": 7, "left": 6}]
+
+
+def test_ranks_that_wait_for_each_other_do_not_need_the_limit() -> None:
+    """As one whose callback has stopped the training within an epoch, and goes on alone."""
+    gathers = says("allgather 'hvdkit.logs'", collective=True)
+    trains = says(graphs=STEP, in_a_step=True)
+    found = Stall("a graph", 11.0, [0, 2], [1], for_ever=True)
+    assert _found_early(trains, gathers, trains) == found
+    found = Stall("broadcast", 11.0, [0], [1], for_ever=True)
+    assert _found_early(says("broadcast", collective=True), gathers) == found
+
+
+def test_ranks_that_may_still_come_have_until_the_limit() -> None:
+    gathers = says("allgather 'hvdkit.logs'", collective=True)
+    trains = says(graphs=STEP, in_a_step=True)
+    # Of one kind they are the same to Horovod, whatever they are called.
+    assert _found_early(gathers, says("allgather 'x'", collective=True)) is None
+    # Another step is no step of ours, and its rank may wait somewhere else.
+    assert _found_early(says(graphs=STEP), gathers) is None
+    # A message is on its way while its sender does something else.
+    assert _found_early(says("messages of a pipeline"), gathers) is None
+    assert _found_early(trains, says("messages of a pipeline")) is None
+    # Two ranks of three, of which the third keeps both waiting.
+    both = says("allgather", collective=True, ranks=[1, 2])
+    assert _found_early(trains, both, says()) is None
+    # Nobody is missing where all of a smaller set have come.
+    assert _found_early(says(), both, both) is None
+    # It computes, and will come.
+    assert _found_early(gathers, says(in_a_step=True)) is None
 
 
 def test_a_rank_that_has_ended_is_not_waited_for() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 
 import keras
 import pytest
@@ -80,6 +81,41 @@ def check_keras_early_stopping_stops_all_ranks() -> None:
     everyone = hvd.allgather_object(repr({k: history[k] for k in ("mae", "learning_rate")}))
     assert len(set(everyone)) == 1, everyone
     assert history["learning_rate"][-1] < 0.3
+
+
+class _StopsAfter(keras.callbacks.Callback):
+    """As a clock of one's own, or a file that a rank looks for."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self._epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch + 1 == self._epochs:
+            self.model.stop_training = True
+
+
+def check_a_callback_of_some_ranks_stops_all_with_an_epoch() -> None:
+    folder = shared_folder()
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    last = hvd.size() - 1
+    backup = hvd.callbacks.BackupAndRestore(folder)
+    with heard() as texts:
+        callbacks = [backup, _StopsAfter(2 if hvd.rank() == last else 4)]
+        assert len(fit(model, callbacks, epochs=6).epoch) == 2
+        assert len(fit(model, [_StopsAfter(1)], epochs=6).epoch) == 1
+    said = [text for text in texts if "the training ends" in text]
+    assert len(said) == (hvd.rank() == 0), texts
+    assert all(f"after epoch 2, as callbacks of rank {last} stop it" in text for text in said)
+    hvd.barrier()
+    again = mlp(0)
+    again.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    fit(again, [hvd.callbacks.BackupAndRestore(folder)], epochs=6)
+    assert again.optimizer.iterations == model.optimizer.iterations * 2 // 3, "it has finished"
+    hvd.barrier()
+    if hvd.rank() == 0:
+        shutil.rmtree(folder)
 
 
 @long

@@ -25,6 +25,7 @@ from checks.marks import long
 import hvdkit as hvd
 from hvdkit.checkpoint.arrays import Contents, parse
 from hvdkit.checkpoint.files import digest_of, write_atomically
+from hvdkit.checkpoint.layers import add_layers, joined, other_layers
 from hvdkit.checkpoint.reshard import reshard
 from hvdkit.checkpoint.store import MANIFEST, _checksum
 
@@ -92,6 +93,25 @@ def check_other_layers_are_refused() -> None:
     hvd.checkpoint.save(folder, words_model([], salt=1))
     with pytest.raises(hvd.checkpoint.CheckpointError, match="this model StringLookup"):
         hvd.checkpoint.restore(folder, words_model(["a", "b"]))
+
+
+def check_layers_that_are_found_by_name_are_not_left_out() -> None:
+    """As for another mesh, where Keras has numbered the layers of some ranks otherwise."""
+
+    def kept(*names: str) -> tuple[Contents, list[keras.layers.Layer]]:
+        layers = [keras.layers.StringLookup(vocabulary=["a"], name=name) for name in names]
+        contents = Contents()
+        add_layers(contents, layers)
+        return contents, layers
+
+    (of_first, _), (of_second, _) = kept("words"), kept("words", "words_1")
+    both = joined([of_first, of_second])
+    assert [layer["name"] for layer in both.values["layers"]] == ["words", "words_1"]
+    assert other_layers(both, kept("words_1")[1], by_name=True) is None
+    problem = other_layers(both, kept("words_1", "words_2")[1], by_name=True)
+    assert problem is not None
+    assert "nothing of words_2," in problem, problem
+    assert other_layers(joined([Contents(), Contents()]), kept("words")[1], by_name=True) is None
 
 
 def check_files_that_would_be_written_elsewhere_are_refused() -> None:
