@@ -17,11 +17,25 @@ from hvdkit.checkpoint.layers import joined
 from hvdkit.checkpoint.reshard import KEPT
 from hvdkit.checkpoint.shards import StoredFiles
 from hvdkit.checkpoint.store import Manifest
-from hvdkit.checkpoint.variables import AXES, PATHS, STATE, Groups, paths, sharded_dimension
+from hvdkit.checkpoint.variables import (
+    ACCUMULATORS,
+    AXES,
+    DIFFERING_SLOTS,
+    LOCAL_OPTIMIZER,
+    OPTIMIZER,
+    PATHS,
+    STATE,
+    Groups,
+    kind_of,
+    paths,
+    sharded_dimension,
+)
 from hvdkit.engine import topology
 from hvdkit.errors import CheckpointError
 from hvdkit.exchange.tracked import Tracked
 from hvdkit.mesh.mesh import Mesh, Sizes
+
+_OF_OPTIMIZERS = (OPTIMIZER, LOCAL_OPTIMIZER, ACCUMULATORS, DIFFERING_SLOTS)
 
 # Its variables are made after the others are restored, so it is handed on as it is.
 _METRICS = "metrics"
@@ -83,21 +97,12 @@ def _resharded(
     """The contents that a rank with these variables would have written itself."""
     _, pipeline, tensor = manifest.mesh
     stages = [[read(p, t) for t in range(tensor)] for p in range(pipeline)]
-    positions = _positions(stages, manifest)
     arrays = {}
     known = {group for files in stages for group in files[0].values[PATHS]}
     groups = {group: rows for group, rows in groups.items() if group in known}
     for group, rows in groups.items():
-        for position, row in enumerate(rows):
-            if (group, row.path) not in positions:
-                raise CheckpointError(
-                    f"{manifest.path} has no variable {row.path} ({group}). For another mesh than "
-                    f"the one of the checkpoint, pipeline={pipeline}, tensor={tensor}, variables "
-                    "are found by their names, which Keras numbers by what a process has made "
-                    "before: give layers names, or call keras.backend.clear_session() before the "
-                    "model is made, then and now."
-                )
-            stage, old = positions[group, row.path]
+        places = _places(stages, group, [row.path for row in rows], manifest)
+        for position, (row, (stage, old)) in enumerate(zip(rows, places, strict=True)):
             value = _unsharded(stages[stage], group, old)
             arrays[f"{group}/{position}"] = _shard_of(value, row)
     layers = joined([files[0] for files in stages])
@@ -111,21 +116,49 @@ def _resharded(
     return Contents(arrays, values)
 
 
-def _positions(
-    stages: list[list[Contents]], manifest: Manifest
-) -> dict[tuple[str, str], tuple[int, int]]:
-    """The stage and the position of each variable, by group and name."""
-    positions: dict[tuple[str, str], tuple[int, int]] = {}
-    for stage, files in enumerate(stages):
-        for group, names in files[0].values[PATHS].items():
-            if len(set(names)) < len(names) and group != _METRICS:
-                raise CheckpointError(
-                    f"{manifest.path} has two variables of one name in {group!r}, so it can only "
-                    f"be read with pipeline={manifest.mesh[1]}, tensor={manifest.mesh[2]}."
-                )
-            for position, name in enumerate(names):
-                positions.setdefault((group, name), (stage, position))
-    return positions
+def _places(
+    stages: list[list[Contents]], group: str, names: list[str], manifest: Manifest
+) -> list[tuple[int, int]]:
+    """The stage and the position of each variable of a group.
+
+    Raises:
+        CheckpointError: a variable is on no stage, or a stage has two of one name.
+    """
+    stored = [files[0].values[PATHS].get(group, []) for files in stages]
+    sizes = f"pipeline={manifest.mesh[1]}, tensor={manifest.mesh[2]}"
+    if any(len(set(each)) < len(each) for each in stored):
+        raise CheckpointError(
+            f"{manifest.path} has two variables of one name in {group!r}, so it can only be read "
+            f"with {sizes}."
+        )
+    places = _by_name(stored, names)
+    owners = {len({name.split("/")[0] for name in each}) for each in (*stored, names)}
+    if None in places and kind_of(group) in _OF_OPTIMIZERS and len(owners) == 1:
+        places = _by_name([_without_owners(each) for each in stored], _without_owners(names))
+    found = [place for place in places if place is not None]
+    if len(found) < len(places):
+        raise CheckpointError(
+            f"{manifest.path} has no variable {names[places.index(None)]} ({group}). For another "
+            f"mesh than {sizes}, of which it is, variables are found by their names, which Keras "
+            "numbers by what a process has made before: give layers names, or call "
+            "keras.backend.clear_session() before the model is made, then and now."
+        )
+    return found
+
+
+def _by_name(stored: list[list[str]], names: list[str]) -> list[tuple[int, int] | None]:
+    places: dict[str, tuple[int, int]] = {}
+    for stage, each in enumerate(stored):
+        for position, name in enumerate(each):
+            places.setdefault(name, (stage, position))  # the first stage that shares it
+    return [places.get(name) for name in names]
+
+
+def _without_owners(names: list[str]) -> list[str]:
+    """Names of an optimizer's variables with a number for its own name, which Keras counts on."""
+    numbers: dict[str, int] = {}
+    split = [name.partition("/") for name in names]
+    return [f"{numbers.setdefault(owner, len(numbers))}/{rest}" for owner, _, rest in split]
 
 
 def _kept(stages: list[list[Contents]], groups: Groups) -> list[int]:

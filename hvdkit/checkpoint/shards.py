@@ -140,12 +140,13 @@ def _with_shards(
     arrays = {n: a for n, a in contents.arrays.items() if not n.startswith(f"{group}/")}
     new_names, new_axes = [], []
     for position in range(count):
-        source = contents if position not in positions else files[0]
-        number = next(others) if source is contents else positions[position]
-        of = group if source is contents else stored
+        # Both may be one file, that of this rank.
+        is_shard = position in positions
+        source, of = (files[0], stored) if is_shard else (contents, group)
+        number = positions[position] if is_shard else next(others)
         new_names.append(source.values[PATHS][of][number])
         new_axes.append(source.values[AXES][of][number])
-        if source is contents or alone:
+        if alone or not is_shard:
             array = source.arrays[f"{of}/{number}"]
         else:
             array = _together(new_names[-1], group, number, files)

@@ -73,8 +73,9 @@ def _counted(
     results: list[tf.Tensor] = []
     ranks = process_set.ranks if process_set.process_set_id else None
     if tf.executing_eagerly():
+        waits = activity.doing(what, ranks, collective=True)
         with (
-            activity.doing(what, ranks, collective=True) if activity.on else contextlib.nullcontext(),
+            waits if activity.on else contextlib.nullcontext(),
             step_times.span(what, sum(map(_bytes_of, tensors))),
         ):
             yield results

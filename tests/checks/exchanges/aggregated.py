@@ -32,7 +32,8 @@ def check_payloads_without_a_sum_are_gathered() -> None:
     summed = Summed(Cast("float16"))
     summed.build([], hvd.global_process_set)
     aggregated = summed.aggregate([own], [None], "halves")
-    np.testing.assert_allclose(aggregated.mean[0], np.mean(hvd.allgather_object(own), axis=0))
+    mean = np.mean(hvd.allgather_object(own), axis=0)
+    np.testing.assert_allclose(aggregated.mean[0], mean, rtol=1e-3)  # thirds, in half precision
     assert aggregated.sent[0].dtype == tf.float32
 
 

@@ -10,6 +10,7 @@ from checks.marks import long
 from checks.sharded_optimizer.twins import require_equal_to_plain
 from keras import optimizers
 
+import hvdkit as hvd
 from hvdkit.exchange import Sharded
 from hvdkit.optimizers.composition import tracked_of
 
@@ -47,7 +48,7 @@ def check_each_rule_of_keras() -> None:
     for name, make in RULES.items():
         optimizer = require_equal_to_plain(make, Sharded(), what=name, steps=2)
         slots = [row for row in tracked_of(optimizer) if row.shard is not None]
-        assert slots, name
+        assert slots or hvd.size() == 1, name
         assert all(row.same_on is None for row in slots)
 
 
