@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.errors import CheckpointError
 from hvdkit.state.arrays import Arrays, leaves_folder
@@ -76,14 +78,7 @@ def other_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) ->
     if LAYERS not in contents.values:
         return None
     if by_name:
-        known = {(layer["name"], layer["class"]) for layer in contents.values[LAYERS]}
-        lacking = [one.name for one in layers if (one.name, type(one).__name__) not in known]
-        if not lacking:
-            return None
-        return (
-            f"it holds nothing of {', '.join(lacking)}, which keep something outside of variables "
-            "and are found by their names, as the model was divided in another way"
-        )
+        return _left_out(contents, layers)
     stored = [layer["class"] for layer in contents.values[LAYERS]]
     mine = [type(layer).__name__ for layer in layers]
     if stored == mine:
@@ -91,6 +86,30 @@ def other_layers(contents: Contents, layers: Sequence[Any], *, by_name: bool) ->
     return (
         "of layers that keep something outside of variables the checkpoint has "
         f"{', '.join(stored) or 'none'}, and this model {', '.join(mine) or 'none'}"
+    )
+
+
+def _left_out(contents: Contents, layers: Sequence[Any]) -> str | None:
+    """Say which layers would keep what they have, where another name may hold what is theirs."""
+    mine = {one.name for one in layers}
+    others = [(i, x) for i, x in enumerate(contents.values[LAYERS]) if x["name"] not in mine]
+    stored = {layer["name"] for layer in contents.values[LAYERS]}
+    lacking = []
+    for one in layers:
+        states = [_state(contents, i) for i, x in others if x["class"] == type(one).__name__]
+        if one.name not in stored and states and not any(_same(read_layer(one), s) for s in states):
+            lacking.append(one.name)
+    if not lacking:
+        return None
+    return (
+        f"it holds nothing of {', '.join(lacking)}, which keep something outside of variables and "
+        "are found by their names, as the model was divided in another way"
+    )
+
+
+def _same(one: Arrays, other: Arrays) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(array, other[name]) for name, array in one.items()
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -73,7 +74,9 @@ def _counted(
     results: list[tf.Tensor] = []
     ranks = process_set.ranks if process_set.process_set_id else None
     if tf.executing_eagerly():
-        waits = activity.doing(what, ranks, collective=True)
+        # What waits in another thread, as one that reads data, holds up nothing else.
+        alone = threading.current_thread() is threading.main_thread()
+        waits = activity.doing(what, ranks, collective=alone)
         with (
             waits if activity.on else contextlib.nullcontext(),
             step_times.span(what, sum(map(_bytes_of, tensors))),

@@ -9,9 +9,10 @@ import numpy as np
 
 from hvdkit.checkpoint.store import MANIFEST, SHARED, Manifest, Store, rank_file, verify
 from hvdkit.checkpoint.training_state import TrainingState
-from hvdkit.checkpoint.variables import DIFFERING, PATHS, TRAINABLE
+from hvdkit.checkpoint.variables import DIFFERING, PATHS, TRAINABLE, groups_of
 from hvdkit.engine import init, is_initialized
 from hvdkit.errors import CheckpointError
+from hvdkit.state.reachable import optimizers_of
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -67,9 +68,10 @@ def _assign_means(manifest: Manifest, model: keras.Model) -> None:
         )
     files += [manifest.read(rank_file(rank)) for rank in range(1, manifest.ranks)]
     # In the order of the model, not by name: here its layers may be numbered otherwise.
-    stored = iter(manifest.read(SHARED).values[PATHS][TRAINABLE])
-    variables = iter(model.trainable_variables)
+    stored = manifest.read(SHARED).values[PATHS][TRAINABLE]
+    rows = groups_of(model, optimizers_of(model))[0][TRAINABLE]
+    pairs = zip(stored, rows, strict=True)
     for position, name in enumerate(names):
-        variable = next(v for v, path in zip(variables, stored, strict=True) if path == name)
+        row = next(row for path, row in pairs if path == name)
         values = [file.arrays[f"{DIFFERING}/{position}"].astype(np.float64) for file in files]
-        variable.assign(np.mean(values, axis=0))
+        row.variable.assign(np.mean(values, axis=0))

@@ -32,7 +32,9 @@ class StopsTogether(Feature):
     def before(self, call: Call) -> None:
         """Add the callback that asks, after those of the user."""
         if several_ranks():
-            call.add_callback(_AskWhoStops())
+            callback = _AskWhoStops()
+            callback.set_model(call.model)  # as Keras does not for those of a given CallbackList
+            call.add_callback(callback)
 
 
 class _AskWhoStops(keras.callbacks.Callback):

@@ -66,6 +66,7 @@ class _Own:
     Attributes:
         files: class and path of each of Keras's callbacks that writes.
         deciding: classes of Keras's callbacks that decide by logs.
+        restores: whether one of them gives the model the weights of its best epoch at the end.
         together: names of hvdkit's callbacks that talk to the other ranks at an epoch's end.
         validates: whether there is validation data.
         caches: files of `tf.data.Dataset.cache` that are not complete yet.
@@ -74,6 +75,7 @@ class _Own:
 
     files: list[tuple[str, str]]
     deciding: list[str]
+    restores: bool
     together: list[str]
     validates: bool
     caches: list[str]
@@ -91,8 +93,8 @@ class AgreedCallbacks(Feature):
         """Replace the callbacks.
 
         Raises:
-            RankMismatchError: on every rank: a callback of hvdkit is missing on some, or they train
-                on different numbers of devices.
+            RankMismatchError: on every rank: a callback of hvdkit is missing on some, as one that
+                restores weights is, or they train on different numbers of devices.
             ValueError: on every rank: several write one file of `tf.data.Dataset.cache`.
         """
         optimizer = leading_optimizer(call.model)
@@ -116,8 +118,7 @@ class AgreedCallbacks(Feature):
         sharded = isinstance(data, ShardedData) and (
             not own.validates or isinstance(validation, ShardedData)
         )
-        if not sharded:
-            _decide_alike(call, everyone)
+        _decide_alike(call, everyone, sharded=sharded)
 
 
 def _own(call: Call) -> _Own:
@@ -128,6 +129,7 @@ def _own(call: Call) -> _Own:
     return _Own(
         files=[file for callback in given if (file := _file_of(callback))],
         deciding=[type(callback).__name__ for callback in deciding],
+        restores=any(getattr(callback, "restore_best_weights", False) for callback in deciding),
         together=[_public_name(c) for c in given if _talks_to_all(c)],
         validates=validation is not None or bool(call.arguments["validation_split"]),
         caches=[path for some in (data, validation) for path in _incomplete_caches(some)],
@@ -196,23 +198,38 @@ def _write_once_beside_shards(call: Call) -> None:
         call.callbacks = kept
 
 
-def _decide_alike(call: Call, everyone: dict[int, _Own]) -> None:
+def _decide_alike(call: Call, everyone: dict[int, _Own], *, sharded: bool) -> None:
+    """Give all ranks the same logs to decide by, where all decide.
+
+    Raises:
+        RankMismatchError: on every rank: only some of them would restore weights.
+    """
     having = [rank for rank, own in everyone.items() if own.deciding]
+    restoring = [rank for rank, own in everyone.items() if own.restores]
+    validating = [rank for rank, own in everyone.items() if own.validates]
     if not having:
         return
-    validating = [rank for rank, own in everyone.items() if own.validates]
-    if len(having) == len(everyone) and len(validating) in (0, len(everyone)):
-        call.add_callback(_SameLogs(), first=True)
+    if len(having) < len(everyone):
+        what, where = "a callback", having
+    elif len(restoring) not in (0, len(everyone)):
+        what, where = "restore_best_weights=True", restoring
+    elif not sharded and len(validating) not in (0, len(everyone)):
+        what, where = "validation data", validating
+    else:
+        if not sharded:
+            call.add_callback(_SameLogs(), first=True)
         return
-    what, where = (
-        ("validation data", validating) if len(having) == len(everyone) else ("a callback", having)
-    )
+    kind = everyone[having[0]].deciding[0]
+    remedy = "Give every rank the same callbacks and validation data, best from hvd.shard."
+    if restoring:
+        raise RankMismatchError(
+            f"{kind}(restore_best_weights=True) would leave the ranks with weights of different "
+            f"epochs, since only rank {_listed(where)} has {what}. {remedy}"
+        )
     _say(
         having,
-        f"{everyone[having[0]].deciding[0]} may decide otherwise on each rank, since only rank "
-        f"{_listed(where)} has {what}: where one stops all stop, and a learning rate is reduced "
-        "on its rank only. Give every rank the same callbacks and validation data, best from "
-        "hvd.shard.",
+        f"{kind} may decide otherwise on each rank, since only rank {_listed(where)} has {what}: "
+        f"where one stops all stop, and a learning rate is reduced on its rank only. {remedy}",
     )
 
 

@@ -266,7 +266,7 @@ class Hub:
                 self._lines[rank].send({"type": "stack"})
 
     def _found_stall(self, now: float, patience: float) -> Stall | None:
-        return find_stall(self._states, self._clock, now, self._limit + patience)
+        return find_stall(self._states, self._clock, now, self._limit, patience)
 
     def _report_stall(self, found: Stall, since: float, now: float, patience: float) -> None:
         if self._found_stall(now, patience) is None:  # they have come in the last moment

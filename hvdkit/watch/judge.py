@@ -178,7 +178,11 @@ class Stall:
 
 
 def find_stall(
-    states: Mapping[int, State], clock: WaitingClock, now: float, limit: float
+    states: Mapping[int, State],
+    clock: WaitingClock,
+    now: float,
+    limit: float,
+    patience: float = 0.0,
 ) -> Stall | None:
     """The wait over the limit that the fewest ranks are to blame for; of equals the longest.
 
@@ -187,6 +191,7 @@ def find_stall(
         clock: the waiting clock, up to date.
         now: the real time.
         limit: seconds on the waiting clock.
+        patience: seconds more, of any wait: those of one who stands by.
     """
     found = []
     for waiting in _all_waiting([rank for rank in states if not states[rank].silent(now)], states):
@@ -203,10 +208,11 @@ def find_stall(
         ]
         if ended:
             ended_for = clock.now - max(states[rank].left_at for rank in ended)
-            if min(seconds, ended_for) < min(ENDED_SECONDS, limit):
+            if min(seconds, ended_for) < min(ENDED_SECONDS, limit) + patience:
                 continue
         for_ever = not ended and _for_ever(waiting, missing, states, clock, now)
-        if not ended and seconds < (min(DEADLOCK_SECONDS, limit) if for_ever else limit):
+        allowed = min(DEADLOCK_SECONDS, limit) if for_ever else limit
+        if not ended and seconds < allowed + patience:
             continue
         if waiting.patient and not missing:
             continue

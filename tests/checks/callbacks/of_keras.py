@@ -12,7 +12,7 @@ import tensorflow as tf
 from checks.callbacks.of_hvdkit import fit, shared_folder
 from checks.hearing import heard
 from checks.marks import long
-from checks.reference import data, mlp
+from checks.reference import data, mlp, same_on_all_ranks
 
 import hvdkit as hvd
 
@@ -128,6 +128,30 @@ def check_callbacks_of_hvdkit_on_some_ranks_are_an_error() -> None:
     some = {"validation_data": data(4)} if hvd.rank() == 0 else {}
     with pytest.raises(hvd.RankMismatchError, match="'val_loss' exists on rank 0"):
         fit(model, [hvd.callbacks.EarlyStopping(monitor="loss")], **some)
+
+
+@long
+def check_best_weights_of_some_ranks_are_an_error() -> None:
+    """With data of their own, and with data that all logs are of."""
+    model = mlp(0)
+    model.compile(optimizer=hvd.DistributedOptimizer("sgd"), loss="mse")
+    best = keras.callbacks.EarlyStopping(monitor="loss", restore_best_weights=True)
+    plain = keras.callbacks.EarlyStopping(monitor="loss")
+    is_first = hvd.rank() == 0
+    shard = hvd.shard(data(16), 4)
+    for given in (shard, tf.data.Dataset.from_tensor_slices(data(16)).batch(4)):
+        with pytest.raises(
+            hvd.RankMismatchError, match=r"epochs, since only rank 0 has a callback"
+        ):
+            model.fit(given, verbose=0, callbacks=[best] if is_first else [])
+        with pytest.raises(hvd.RankMismatchError, match=r"rank 0 has restore_best_weights=True"):
+            model.fit(given, verbose=0, callbacks=[best if is_first else plain])
+        with heard() as texts:
+            model.fit(given, verbose=0, callbacks=[plain] if is_first else [])
+        said = [text for text in texts if "where one stops all stop" in text]
+        assert len(said) == is_first, texts
+    model.fit(shard, verbose=0, callbacks=[best])
+    same_on_all_ranks(model)
 
 
 @long

@@ -98,20 +98,27 @@ def check_other_layers_are_refused() -> None:
 def check_layers_that_are_found_by_name_are_not_left_out() -> None:
     """As for another mesh, where Keras has numbered the layers of some ranks otherwise."""
 
-    def kept(*names: str) -> tuple[Contents, list[keras.layers.Layer]]:
-        layers = [keras.layers.StringLookup(vocabulary=["a"], name=name) for name in names]
+    def lookup(name: str, *words: str) -> keras.layers.Layer:
+        return keras.layers.StringLookup(vocabulary=[*words] or None, name=name)
+
+    def kept(*layers: keras.layers.Layer) -> Contents:
         contents = Contents()
         add_layers(contents, layers)
-        return contents, layers
+        return contents
 
-    (of_first, _), (of_second, _) = kept("words"), kept("words", "words_1")
-    both = joined([of_first, of_second])
+    def problem(*layers: keras.layers.Layer) -> str | None:
+        return other_layers(both, layers, by_name=True)
+
+    first, second = lookup("words", "a"), lookup("words_1", "b")
+    both = joined([kept(first), kept(first, second)])
     assert [layer["name"] for layer in both.values["layers"]] == ["words", "words_1"]
-    assert other_layers(both, kept("words_1")[1], by_name=True) is None
-    problem = other_layers(both, kept("words_1", "words_2")[1], by_name=True)
-    assert problem is not None
-    assert "nothing of words_2," in problem, problem
-    assert other_layers(joined([Contents(), Contents()]), kept("words")[1], by_name=True) is None
+    assert problem(lookup("words_1", "c")) is None, "it is found"
+    assert problem(first, lookup("words_2", "b")) is None, "it has what is stored"
+    assert problem(first, keras.layers.Discretization([0.0], name="bins")) is None
+    assert "nothing of words_2," in str(problem(first, lookup("words_2", "c")))
+    assert "nothing of words_2," in str(problem(first, lookup("words_2")))
+    of_old = joined([Contents(), Contents()])
+    assert other_layers(of_old, [lookup("words_2", "c")], by_name=True) is None
 
 
 def check_files_that_would_be_written_elsewhere_are_refused() -> None:
