@@ -25,7 +25,9 @@ class TopK(ErrorFeedback):
     in place of the gradient (momentum correction), and forgets the velocity of what it has sent
     (factor masking); the optimizer must then have no momentum of its own:
     `keras.optimizers.SGD(learning_rate)`. Clipping by the optimizer comes after the exchange; the
-    paper's clipping on each rank, before it, is left out.
+    paper's clipping on each rank, before it, is left out. Forgetting weighs gradients by how seldom
+    they are sent: three ranks or more whose rows ask for different weights come near the optimum of
+    all rows, and not to it; the more alike the data of the ranks are, the nearer.
 
     State, each rank's own: a residual of the size of each variable, and with momentum a velocity
     of its size, both in float32 at least; with another number of ranks they begin at their mean.

@@ -102,7 +102,7 @@ def check_steps_in_fit_and_nan() -> None:
     model.compile(optimizer, "mse")
     callbacks = [
         hvd.callbacks.BroadcastGlobalVariablesCallback(0),
-        hvd.callbacks.ConsistencyCheck(every=1),
+        hvd.callbacks.ConsistencyCheck(every_n_steps=1),
     ]
     history = model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=callbacks).history
     assert history["loss"][-1] < history["loss"][0]

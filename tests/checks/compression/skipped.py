@@ -61,8 +61,10 @@ def _left_out(name: str, *, graph: bool) -> None:
                 np.testing.assert_array_equal(old, new, err_msg=name)
         _good(step, range(3, 5))
         ends.append([v.numpy() for v in variables] + kept(optimizer))
+    # Three halves and more are summed in the order in which they come to lie in a ring.
+    rounded = 1e-3 if name == "float16" and hvd.size() > 2 else 0.0
     for calm, other in zip(*ends, strict=True):
-        np.testing.assert_array_equal(calm, other, err_msg=name)
+        np.testing.assert_allclose(calm, other, rtol=rounded, atol=rounded, err_msg=name)
 
 
 @long
