@@ -206,13 +206,12 @@ def find_stall(
             for rank in others
             if rank in ended or states[rank].silent(now) or not states[rank].takes_part(waiting)
         ]
-        if ended:
-            ended_for = clock.now - max(states[rank].left_at for rank in ended)
-            if min(seconds, ended_for) < min(ENDED_SECONDS, limit) + patience:
-                continue
         for_ever = not ended and _for_ever(waiting, missing, states, clock, now)
-        allowed = min(DEADLOCK_SECONDS, limit) if for_ever else limit
-        if not ended and seconds < allowed + patience:
+        lasted, allowed = seconds, min(DEADLOCK_SECONDS, limit) if for_ever else limit
+        if ended:
+            lasted = min(seconds, clock.now - max(states[rank].left_at for rank in ended))
+            allowed = min(ENDED_SECONDS, limit)
+        if lasted < allowed + patience:
             continue
         if waiting.patient and not missing:
             continue
