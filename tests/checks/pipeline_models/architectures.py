@@ -73,7 +73,7 @@ def check_masks_cross_the_cuts() -> None:
         for i in range(5):
             hidden = keras.layers.Dense(6, activation="tanh", name=f"dense_{i}")(hidden)
         hidden = keras.layers.GRU(5)(hidden)
-        return keras.Model(inputs, keras.layers.Dense(1)(hidden))
+        return keras.Model(inputs, keras.layers.Dense(1, name="head")(hidden))
 
     words, y = sentences()
     require_same_training(
