@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hvdkit.checkpoint.arrays import Contents
 from hvdkit.errors import CheckpointError
-from hvdkit.state.arrays import Arrays, leaves_folder
+from hvdkit.state.arrays import Arrays, equal, leaves_folder
 from hvdkit.state.keepers import Files, read_layer, write_layer
 
 LAYERS = "layers"
@@ -34,7 +32,7 @@ def joined(files: Sequence[Contents]) -> Contents:
 
     Files of an older version, which hold nothing of layers, give contents without them.
     """
-    result = Contents()
+    result = Contents({}, {LAYERS: []} if any(LAYERS in file.values for file in files) else {})
     names: set[str] = set()
     for file in files:
         for position, layer in enumerate(file.values.get(LAYERS, [])):
@@ -42,10 +40,8 @@ def joined(files: Sequence[Contents]) -> Contents:
                 continue
             names.add(layer["name"])
             for name, array in _state(file, position).items():
-                result.arrays[f"{LAYERS}/{len(names) - 1}/{name}"] = array
-            result.values.setdefault(LAYERS, []).append(layer)
-    if any(LAYERS in file.values for file in files):
-        result.values.setdefault(LAYERS, [])
+                result.arrays[f"{LAYERS}/{len(result.values[LAYERS])}/{name}"] = array
+            result.values[LAYERS].append(layer)
     return result
 
 
@@ -97,19 +93,13 @@ def _left_out(contents: Contents, layers: Sequence[Any]) -> str | None:
     lacking = []
     for one in layers:
         states = [_state(contents, i) for i, x in others if x["class"] == type(one).__name__]
-        if one.name not in stored and states and not any(_same(read_layer(one), s) for s in states):
+        if one.name not in stored and states and not any(equal(read_layer(one), s) for s in states):
             lacking.append(one.name)
     if not lacking:
         return None
     return (
         f"it holds nothing of {', '.join(lacking)}, which keep something outside of variables and "
         "are found by their names, as the model was divided in another way"
-    )
-
-
-def _same(one: Arrays, other: Arrays) -> bool:
-    return one.keys() == other.keys() and all(
-        np.array_equal(array, other[name]) for name, array in one.items()
     )
 
 

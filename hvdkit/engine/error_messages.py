@@ -75,8 +75,8 @@ def _counted(
     ranks = process_set.ranks if process_set.process_set_id else None
     if tf.executing_eagerly():
         # What waits in another thread, as one that reads data, holds up nothing else.
-        alone = threading.current_thread() is threading.main_thread()
-        waits = activity.doing(what, ranks, collective=alone)
+        holds_up = threading.current_thread() is threading.main_thread()
+        waits = activity.doing(what, ranks, collective=holds_up)
         with (
             waits if activity.on else contextlib.nullcontext(),
             step_times.span(what, sum(map(_bytes_of, tensors))),
