@@ -219,17 +219,17 @@ def _decide_alike(call: Call, everyone: dict[int, _Own], *, sharded: bool) -> No
         if not sharded:
             call.add_callback(_SameLogs(), first=True)
         return
-    kind = everyone[having[0]].deciding[0]
     remedy = "Give every rank the same callbacks and validation data, best from hvd.shard."
     if restoring:
         raise RankMismatchError(
-            f"{kind}(restore_best_weights=True) would leave the ranks with weights of different "
-            f"epochs, since only rank {_listed(where)} has {what}. {remedy}"
+            "EarlyStopping(restore_best_weights=True) would leave the ranks with weights of "
+            f"different epochs, since only rank {_listed(where)} has {what}. {remedy}"
         )
     _say(
         having,
-        f"{kind} may decide otherwise on each rank, since only rank {_listed(where)} has {what}: "
-        f"where one stops all stop, and a learning rate is reduced on its rank only. {remedy}",
+        f"{everyone[having[0]].deciding[0]} may decide otherwise on each rank, since only rank "
+        f"{_listed(where)} has {what}: where one stops all stop, and a learning rate is reduced "
+        f"on its rank only. {remedy}",
     )
 
 
